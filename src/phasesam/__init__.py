@@ -1,0 +1,55 @@
+"""PhaseSAM: segment micrographs and X-ray CT stacks with the Segment Anything Model.
+
+Importing this package is cheap: it loads neither torch nor Qt. The public names
+below are resolved on first use (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from phasesam.core.mask_set import MaskSet
+    from phasesam.core.types import Prompts
+    from phasesam.engines.automatic import AutomaticConfig, Candidates
+    from phasesam.engines.segmenter import Segmenter
+    from phasesam.models.manager import ModelManager, get_manager
+    from phasesam.session import SegmentationSession
+
+_LAZY = {
+    "AutomaticConfig": "phasesam.engines.automatic",
+    "Candidates": "phasesam.engines.automatic",
+    "MaskSet": "phasesam.core.mask_set",
+    "ModelManager": "phasesam.models.manager",
+    "Prompts": "phasesam.core.types",
+    "SegmentationSession": "phasesam.session",
+    "Segmenter": "phasesam.engines.segmenter",
+    "get_manager": "phasesam.models.manager",
+}
+
+__all__ = [
+    "AutomaticConfig",
+    "Candidates",
+    "MaskSet",
+    "ModelManager",
+    "Prompts",
+    "SegmentationSession",
+    "Segmenter",
+    "__version__",
+    "get_manager",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'phasesam' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)
