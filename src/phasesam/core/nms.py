@@ -1,8 +1,8 @@
-"""Non-maximum suppression of boxes and masks, overlaps and nesting, in numpy."""
+"""Non-maximum suppression of boxes and masks, and the rule for nested masks, in numpy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -10,13 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from phasesam.core.errors import InvalidMaskError, InvalidSettingError
-from phasesam.core.mask_set import MaskCrop, MaskSet
+from phasesam.core.overlaps import Criterion, overlap_matrix, overlap_ratio
+
+__all__ = ["box_nms", "mask_nms", "nesting", "overlap_matrix", "overlap_ratio"]
 
 _PAIRS_AT_ONCE = 1 << 20
-_TILE = 32
-_DENSE_LIMIT = 5000
 
-Criterion = Literal["iou", "iomin"]
 NestingRule = Literal["both", "outer", "inner"]
 
 
@@ -72,7 +71,7 @@ def _check_threshold(threshold: float) -> None:
 
 
 def _best_first(scores: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Indices by falling score; ties keep their order, NaN comes last."""
+    """Sort by falling score; ties keep their order, NaN comes last."""
     return np.argsort(-scores.astype(np.float64), kind="stable")
 
 
@@ -131,9 +130,7 @@ def _near_pairs(
         done = stop
 
 
-def _greedy(
-    n: int, better: NDArray[np.int64], worse: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _greedy(n: int, better: NDArray[np.int64], worse: NDArray[np.int64]) -> NDArray[np.int64]:
     """Walk ranks best first; every rank that stays removes the worse ones linked to it."""
     order = np.argsort(better, kind="stable")
     bounds = np.searchsorted(better[order], np.arange(n + 1)).tolist()
@@ -143,3 +140,103 @@ def _greedy(
         if not gone[rank]:
             gone[partners[bounds[rank] : bounds[rank + 1]]] = True
     return np.flatnonzero(~gone)
+
+
+def mask_nms(
+    intersections: sparse.spmatrix,
+    areas: ArrayLike,
+    scores: ArrayLike,
+    threshold: float,
+    criterion: Criterion = "iou",
+) -> NDArray[np.int64]:
+    """Keep the best of every group of masks that overlap strongly.
+
+    Parameters
+    ----------
+    intersections : (n, n) sparse matrix
+        From `overlap_matrix`.
+    areas : (n,) array-like
+        Pixels per mask.
+    scores : (n,) array-like
+        Larger is better; ties keep their order, NaN counts as worst.
+    threshold : float
+        A mask goes when its overlap with a better one that stays is greater, 0–1.
+    criterion : {"iou", "iomin"}
+        ``"iomin"`` also removes masks that mostly lie inside another one.
+
+    Returns
+    -------
+    (k,) int64 array
+        Indices of the masks that stay, best first.
+
+    Raises
+    ------
+    InvalidMaskError
+        If the sizes do not fit.
+    InvalidSettingError
+        If the threshold or the criterion is unknown.
+    """
+    _check_threshold(threshold)
+    order = _best_first(np.asarray(scores, dtype=np.float64).reshape(-1))
+    ratio = overlap_ratio(intersections, areas, criterion).tocoo()
+    if len(order) != ratio.shape[0]:
+        raise InvalidMaskError(f"expected {ratio.shape[0]} scores, got {len(order)}")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    first, second = rank[ratio.row], rank[ratio.col]
+    link = (ratio.data > threshold) & (first < second)
+    return order[_greedy(len(order), first[link], second[link])]
+
+
+def nesting(
+    intersections: sparse.spmatrix,
+    areas: ArrayLike,
+    rule: NestingRule = "outer",
+    inside: float = 0.9,
+) -> NDArray[np.int64]:
+    """Decide between masks that lie in one another.
+
+    Parameters
+    ----------
+    intersections : (n, n) sparse matrix
+        From `overlap_matrix`.
+    areas : (n,) array-like
+        Pixels per mask.
+    rule : {"both", "outer", "inner"}
+        ``"outer"`` drops every mask that lies in one that stays, going from large to
+        small; ``"inner"`` drops every mask that holds one that stays, going from small
+        to large; ``"both"`` keeps all.
+    inside : float
+        A mask lies in a larger one when at least this share of its pixels does, 0–1. Of
+        two equally large masks the first counts as the larger one.
+
+    Returns
+    -------
+    (k,) int64 array
+        Indices of the masks that stay, ascending.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the rule is unknown or ``inside`` is not within 0–1.
+    """
+    if rule not in ("both", "outer", "inner"):
+        raise InvalidSettingError(f"nested masks: expected both, outer or inner, got {rule!r}")
+    if not 0 < inside <= 1:
+        raise InvalidSettingError(f"inside must be above 0 and at most 1, got {inside}")
+    pairs = sparse.coo_matrix(intersections)
+    area = np.asarray(areas, dtype=np.float64).reshape(-1)
+    if pairs.shape != (len(area), len(area)):
+        raise InvalidMaskError(f"expected {pairs.shape[0]} areas, got {len(area)}")
+    n = len(area)
+    if rule == "both":
+        return np.arange(n)
+    order = np.argsort(-area, kind="stable")
+    if rule == "inner":
+        order = order[::-1]
+    rank = np.empty(n, dtype=np.int64)
+    rank[order] = np.arange(n)
+    smaller = np.minimum(area[pairs.row], area[pairs.col])
+    first, second = rank[pairs.row], rank[pairs.col]
+    link = (pairs.data >= inside * smaller) & (first < second) & (smaller > 0)
+    return np.sort(order[_greedy(n, first[link], second[link])])
