@@ -7,6 +7,7 @@
      +-- InvalidPromptError       (ValueError)   points, boxes or masks that make no sense
      +-- InvalidMaskError         (ValueError)   a mask or label image of the wrong kind
      +-- InvalidSettingError      (ValueError)   a threshold or option out of range
+     +-- UnsupportedViewError     (ValueError)   what the viewer shows is not one plane of an image
      +-- FileFormatError          (ValueError)   a file that cannot be read as what it claims to be
      +-- SaveError                (OSError)      nothing was written, the old file is intact
      +-- SessionError             (RuntimeError) an edit that cannot be done, or a broken autosave
@@ -39,6 +40,10 @@ class InvalidMaskError(PhaseSAMError, ValueError):
 
 class InvalidSettingError(PhaseSAMError, ValueError):
     """A threshold or option is out of its range."""
+
+
+class UnsupportedViewError(PhaseSAMError, ValueError):
+    """What the viewer shows is not one plane of an image, so nothing can be segmented in it."""
 
 
 class FileFormatError(PhaseSAMError, ValueError):
