@@ -1,0 +1,121 @@
+"""Keeps one Labels layer and one session the same, both ways."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasesam.core.errors import InvalidMaskError
+from phasesam.napari_widgets.layers import like
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+    from phasesam.session import SegmentationSession
+
+_OPACITY = 0.5
+
+
+class CommittedLabels:
+    """The Labels layer that shows the committed objects of one image.
+
+    The session is the truth and the layer a view of it. Brush, eraser, bucket and polygon
+    of napari change the layer first; each stroke is then taken over by the session as one
+    undo step. The layer's own undo and redo (Ctrl+Z on it) are the session's, so that there is
+    one history, whatever has the keyboard focus.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Gets the new layer.
+    image : napari.layers.Image
+        Whose objects they are.
+    session : SegmentationSession
+        Where the objects are.
+    """
+
+    def __init__(self, viewer: ViewerModel, image: Image, session: SegmentationSession) -> None:
+        self._session = session
+        active = viewer.layers.selection.active
+        self.layer = viewer.add_labels(
+            _copy_of(session), name=f"{image.name} objects", opacity=_OPACITY, **like(image)
+        )
+        if active is not None and active in viewer.layers:
+            viewer.layers.selection.active = active
+        # Plain attributes of the instance: napari's key bindings call them.
+        setattr(self.layer, "undo", session.undo)  # noqa: B010
+        setattr(self.layer, "redo", session.redo)  # noqa: B010
+        session.events.labels_changed.connect(self._on_labels_changed)
+        self.layer.events.paint.connect(self._on_paint)
+        self.layer.events.data.connect(self._on_data)
+
+    def detach(self) -> None:
+        """Stop following; the layer keeps what it shows and gets its own undo back."""
+        self._session.events.labels_changed.disconnect(self._on_labels_changed)
+        self.layer.events.paint.disconnect(self._on_paint)
+        self.layer.events.data.disconnect(self._on_data)
+        for name in ("undo", "redo"):
+            self.layer.__dict__.pop(name, None)
+
+    def adopt(self, labels: Any) -> None:
+        """Take over the objects of another label array of the same shape."""
+        shape = self._session.labels.shape
+        if tuple(labels.shape) != shape:
+            raise InvalidMaskError(f"expected labels of shape {shape}, got {tuple(labels.shape)}")
+        for plane in np.ndindex(shape[:-2]):
+            self._session.apply_labels(np.asarray(labels[plane]), plane=plane)
+
+    # ------------------------------------------------------------------ session to layer
+
+    def _on_labels_changed(
+        self, plane: tuple[int, ...], box: tuple[int, int, int, int] | None
+    ) -> None:
+        y0, x0, y1, x1 = box if box is not None else (0, 0, *self._session.labels.shape[-2:])
+        where = (*plane, slice(y0, y1), slice(x0, x1))
+        wanted = self._session.labels[where]
+        if not np.array_equal(self.layer.data[where], wanted):
+            self.layer.data[where] = wanted
+            self.layer.refresh(extent=False)
+
+    # ------------------------------------------------------------------ layer to session
+
+    def _on_paint(self, event: Any) -> None:
+        for plane in _painted_planes(event.value, self.layer.ndim - 2):
+            self._session.apply_labels(self.layer.data[plane], plane=plane)
+
+    def _on_data(self, event: Any = None) -> None:
+        """Take over data set by another tool, if they still fit the image."""
+        if self.layer.data.shape != self._session.labels.shape:
+            return
+        for plane in np.ndindex(self.layer.data.shape[:-2]):
+            if not np.array_equal(self.layer.data[plane], self._session.labels[plane]):
+                self._session.apply_labels(np.asarray(self.layer.data[plane]), plane=plane)
+
+
+def _copy_of(session: SegmentationSession) -> NDArray[np.int32]:
+    """Copy the labels; planes without objects are left as untouched memory."""
+    labels = np.zeros(session.labels.shape, dtype=np.int32)
+    for plane in {record.plane for record in session.objects}:
+        labels[plane] = session.labels[plane]
+    return labels
+
+
+def _painted_planes(atoms: Any, leading: int) -> list[tuple[int, ...]]:
+    """Find which planes a stroke of napari touched, from the items of its undo history."""
+    if leading == 0:
+        return [()]
+    planes: set[tuple[int, ...]] = set()
+    for atom in atoms:
+        key = getattr(atom, "slice_key", None)
+        if key is None:
+            # ``data_setitem``: one index array per axis.
+            leading_axes = np.stack([np.ravel(axis) for axis in atom[0][:leading]], axis=1)
+            planes.update(map(tuple, np.unique(leading_axes, axis=0).tolist()))
+        else:
+            ranges = [range(part.start, part.stop) for part in key[:leading]]
+            planes.update(itertools.product(*ranges))
+    return sorted(planes)

@@ -1,0 +1,290 @@
+"""The frame of every dock: header, scrolling body, folded rare settings, footer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from phasesam.napari_widgets.header import Header, Status
+from phasesam.napari_widgets.model_status import manager_watch
+from phasesam.napari_widgets.subscriptions import Subscriptions
+from phasesam.napari_widgets.viewer_state import state_of
+from phasesam.napari_widgets.workers import Failure, Job, Task, run_in_background
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+_ERROR_COLOUR = "#e8743b"  # vermilion, a little lighter to be read on dark grey
+_ESTIMATE_AFTER = 1.0
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration for people: ``"24 ms"``, ``"14 s"``, ``"3 min 5 s"``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+class Footer(QStackedWidget):
+    """Last line of a dock: progress with time left and Cancel, else the last result."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.result = QLabel()
+        self.result.setWordWrap(True)
+        self.result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.addWidget(self.result)
+        running = QWidget()
+        layout = QVBoxLayout(running)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.running_text = QLabel()
+        row = QHBoxLayout()
+        self.bar = QProgressBar()
+        self.cancel = QPushButton("Cancel")
+        row.addWidget(self.bar, 1)
+        row.addWidget(self.cancel)
+        layout.addWidget(self.running_text)
+        layout.addLayout(row)
+        self.addWidget(running)
+        self._title = ""
+        self._started = 0.0
+
+    def begin(self, title: str) -> None:
+        """Show an endless bar until the first progress comes."""
+        self._title = title
+        self._started = time.monotonic()
+        self.running_text.setText(f"{title} …")
+        self.bar.setRange(0, 0)
+        self.cancel.setEnabled(True)
+        self.setCurrentIndex(1)
+
+    def progress(self, done: int, total: int) -> None:
+        """Move the bar and estimate the time left."""
+        self.bar.setRange(0, max(total, 0))
+        self.bar.setValue(done)
+        elapsed = time.monotonic() - self._started
+        left = ""
+        if 0 < done < total and elapsed > _ESTIMATE_AFTER:
+            left = f" · about {duration_text(elapsed / done * (total - done))} left"
+        self.running_text.setText(f"{self._title} …{left}")
+
+    def stopping(self) -> None:
+        """Say that Cancel was understood."""
+        self.cancel.setEnabled(False)
+        self.running_text.setText(f"{self._title}: stopping …")
+
+    def end(self) -> None:
+        """Show the last result again."""
+        self.setCurrentIndex(0)
+
+    def say(self, text: str, *, details: str = "", is_error: bool = False) -> None:
+        """Show one sentence; errors stand out, their details are in the tooltip."""
+        self.result.setText(text)
+        self.result.setToolTip(details)
+        self.result.setStyleSheet(f"color: {_ERROR_COLOUR};" if is_error else "")
+
+
+class Dock(QWidget):
+    """Base of all docks.
+
+    A subclass fills `body` (and `advanced`), and runs its work with `start`.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The viewer that the dock sits in; napari fills this in.
+
+    Attributes
+    ----------
+    viewer : napari.components.ViewerModel
+        The viewer itself, without napari's proxy.
+    state : ViewerState
+        Shared by all docks of the viewer.
+    body : QVBoxLayout
+        Where the subclass puts its widgets.
+    advanced : QCollapsible
+        Folded part for rare settings; hidden until something is added with
+        `add_advanced` or ``advanced.show()`` is called.
+    subscriptions : Subscriptions
+        Connect to layer, viewer and session events through this, so that they end
+        with the dock.
+    """
+
+    def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.viewer: ViewerModel = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self.state = state_of(self.viewer)
+        self.subscriptions = Subscriptions(self)
+        self._task: Task | None = None
+        self._task_layer: Layer | None = None
+        self.header = Header(self.state)
+        self.body = QVBoxLayout()
+        self.advanced = QCollapsible("Advanced", expandedIcon="▾", collapsedIcon="▸")
+        self.advanced_form = QFormLayout()
+        self.footer = Footer()
+        self.footer.cancel.clicked.connect(self.cancel)
+        self._lay_out()
+        self.subscriptions.connect(self.viewer.layers.events.removed, self._on_layer_removed)
+
+    def _lay_out(self) -> None:
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(0, 0, 4, 0)
+        column.addLayout(self.body)
+        form = QWidget()
+        form.setLayout(self.advanced_form)
+        self.advanced_form.setContentsMargins(0, 0, 0, 0)
+        self.advanced_form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        self.advanced.addWidget(form)
+        self.advanced.hide()
+        column.addWidget(self.advanced)
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(content)
+        self._scroll = scroll
+        line = QFrame()
+        line.setFrameShape(QFrame.Shape.HLine)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 6, 6, 6)
+        layout.addWidget(self.header)
+        layout.addWidget(scroll, 1)
+        layout.addWidget(line)
+        layout.addWidget(self.footer)
+
+    def add_advanced(self, label: str, widget: QWidget, tooltip: str = "") -> None:
+        """Add a row to the folded part, which becomes visible with its first row."""
+        if tooltip:
+            widget.setToolTip(tooltip)
+        if label:
+            self.advanced_form.addRow(label, widget)
+        else:
+            self.advanced_form.addRow(widget)
+        self.advanced.show()
+
+    # ------------------------------------------------------------------ running
+
+    @property
+    def running(self) -> bool:
+        """Whether the dock's own work is under way."""
+        return self._task is not None and self._task.running
+
+    def start(
+        self,
+        job: Job,
+        *,
+        title: str,
+        on_done: Callable[[Any], None],
+        on_failed: Callable[[Failure], None] | None = None,
+        on_cancelled: Callable[[], None] | None = None,
+        layer: Layer | None = None,
+    ) -> Task | None:
+        """Run work in the background with progress and Cancel in the footer.
+
+        Parameters
+        ----------
+        job : callable
+            ``job(progress, should_stop)``, see `run_in_background`.
+        title : str
+            What is being done, such as ``"Finding masks"``.
+        on_done : callable
+            Called with the result; say it in one sentence with `show_result`.
+        on_failed, on_cancelled : callable, optional
+            Called besides the message in the footer.
+        layer : napari.layers.Layer, optional
+            The layer worked on: when it is removed the work is cancelled.
+
+        Returns
+        -------
+        Task or None
+            None if something runs already; nothing is started then.
+        """
+        if self.running:
+            self.show_result("Something is still running here; wait for it or press Cancel.")
+            return None
+
+        def done(result: Any) -> None:
+            self._finish(Status.IDLE)
+            on_done(result)
+
+        def failed(failure: Failure) -> None:
+            self._finish(Status.ERROR)
+            self.show_error(failure.message, details=failure.details)
+            if on_failed is not None:
+                on_failed(failure)
+
+        def cancelled() -> None:
+            self._finish(Status.IDLE)
+            self.show_result(f"{title}: cancelled.")
+            if on_cancelled is not None:
+                on_cancelled()
+
+        self._task_layer = layer
+        self.footer.begin(title)
+        self.header.dot.set_status(Status.WORKING)
+        self._task = run_in_background(
+            job,
+            on_done=done,
+            on_failed=failed,
+            on_progress=self._on_progress,
+            on_cancelled=cancelled,
+            parent=self,
+        )
+        return self._task
+
+    def cancel(self) -> None:
+        """Ask the dock's own work to stop."""
+        if self._task is not None and self._task.running:
+            self._task.cancel()
+            self.footer.stopping()
+
+    def show_result(self, text: str, *, details: str = "") -> None:
+        """Say the last result in one sentence."""
+        self.footer.say(text, details=details)
+        if not self.running:
+            self.header.dot.set_status(Status.IDLE)
+
+    def show_error(self, text: str, *, details: str = "") -> None:
+        """Say what went wrong and what to do about it."""
+        self.footer.say(text, details=details, is_error=True)
+        self.header.dot.set_status(Status.ERROR)
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self.footer.progress(done, total)
+        manager_watch().look()
+
+    def _finish(self, status: Status) -> None:
+        self._task = None
+        self._task_layer = None
+        self.footer.end()
+        self.header.dot.set_status(status)
+        manager_watch().look()
+
+    def _on_layer_removed(self, event: Any) -> None:
+        if self._task_layer is not None and event.value is self._task_layer:
+            self.cancel()

@@ -1,0 +1,87 @@
+"""Geometry that layers share: everything PhaseSAM adds lies exactly on its image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasesam.core.types import PixelSize
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+_GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+_OWN = "phasesam"
+
+
+def like(layer: Layer) -> dict[str, Any]:
+    """Keyword arguments that put a new layer exactly onto ``layer``.
+
+    Units are copied too: a layer in pixels beside one in micrometres would make
+    napari ignore the units of both. The layer is also marked as made by PhaseSAM,
+    so that it is never offered as an image to segment.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        The image that the new layer belongs to. For RGB images the colour axis
+        does not count: the new layer has ``layer.ndim`` dimensions.
+
+    Returns
+    -------
+    dict
+        ``scale``, ``translate``, ``rotate``, ``shear``, ``affine``, ``units``,
+        ``axis_labels`` and ``metadata``, for ``viewer.add_labels(data, **like(image))``.
+    """
+    return {name: getattr(layer, name) for name in _GEOMETRY} | {
+        "metadata": {_OWN: {"image": layer.name}}
+    }
+
+
+def is_own(layer: Layer) -> bool:
+    """Whether PhaseSAM made this layer (with `like`)."""
+    return _OWN in layer.metadata
+
+
+def world_to_data(
+    viewer: ViewerModel, layer: Layer, point: Sequence[float] | NDArray[Any]
+) -> NDArray[np.float64]:
+    """Turn a position in the viewer into one in the layer's data, units included.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        The viewer whose world coordinates ``point`` is in.
+    layer : napari.layers.Layer
+        The layer to look at.
+    point : (viewer.dims.ndim,) array-like of float
+        Position in world coordinates, in the smallest unit of all layers.
+
+    Returns
+    -------
+    (layer.ndim,) float64 array
+        Position in pixels of ``layer``; whole numbers are pixel centres.
+    """
+    position = np.asarray(point, dtype=np.float64)[-layer.ndim :]
+    # napari's own conversion (0.9) leaves the units out.
+    world_units = viewer.layers.units
+    if world_units is not None:
+        position = position * [
+            (1 * world).to(own).magnitude
+            for world, own in zip(world_units[-layer.ndim :], layer.units, strict=True)
+        ]
+    return np.asarray(layer.world_to_data(position), dtype=np.float64)
+
+
+def pixel_size(layer: Layer) -> PixelSize:
+    """Size of one pixel of the last two axes, in micrometres if the layer has a length unit."""
+    lengths = []
+    for scale, unit in zip(layer.scale[-2:], layer.units[-2:], strict=True):
+        if not unit.is_compatible_with("um"):
+            return PixelSize()
+        lengths.append(float(abs(scale)) * float((1 * unit).to("um").magnitude))
+    return PixelSize(y=lengths[0], x=lengths[1], unit="um")

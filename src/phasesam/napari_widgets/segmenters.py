@@ -1,0 +1,93 @@
+"""Segmenters that read their plane and load torch only when a worker first uses them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from phasesam.core.images import Normalisation
+from phasesam.core.types import PixelSize
+from phasesam.napari_widgets.planes import ShownPlane, read_plane
+
+if TYPE_CHECKING:
+    from phasesam.core.mask_set import MaskSet
+    from phasesam.engines.automatic import AutomaticConfig, Candidates
+    from phasesam.engines.segmenter import Segmenter
+
+
+class LazySegmenter:
+    """A `phasesam.Segmenter` to be.
+
+    Making one costs nothing, so that the GUI thread may do it. `get` and the methods
+    that compute read the plane (which may be lazy), import torch and load the model:
+    call them in a worker.
+
+    Parameters
+    ----------
+    data : array-like, (..., h, w) or (..., h, w, 3 or 4)
+        The layer's data at full resolution, possibly dask or zarr.
+    plane : ShownPlane
+        Which plane of ``data``.
+    model : str
+        Registry name of the model.
+    normalisation, exclude_data_bar, pixel_size
+        Passed to `phasesam.Segmenter`.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        plane: ShownPlane,
+        *,
+        model: str,
+        normalisation: Normalisation,
+        exclude_data_bar: bool,
+        pixel_size: PixelSize,
+    ) -> None:
+        self._data = data
+        self.plane = plane
+        self.model = model
+        self._options = {
+            "normalisation": normalisation,
+            "exclude_data_bar": exclude_data_bar,
+            "pixel_size": pixel_size,
+        }
+        self._segmenter: Segmenter | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the plane in pixels."""
+        return self.plane.shape
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether prompts can be answered at once. Cheap, for any thread."""
+        return self._segmenter is not None and bool(self._segmenter.is_encoded)
+
+    @property
+    def data_bar(self) -> int | None:
+        """First row of the data bar, None if there is none or nothing was read yet."""
+        return None if self._segmenter is None else self._segmenter.data_bar
+
+    def get(self) -> Segmenter:
+        """Make the segmenter on first use. For workers only."""
+        if self._segmenter is None:
+            from phasesam.engines.segmenter import Segmenter
+
+            # Two workers that come here together both make one; the last stays, and both
+            # share the process-wide embedding.
+            self._segmenter = Segmenter(
+                read_plane(self._data, self.plane), self.model, **self._options
+            )
+        return self._segmenter
+
+    def encode(self, progress: Any = None, should_stop: Any = None) -> Any:
+        """Read, normalise and encode the plane. For workers only."""
+        return self.get().encode(progress=progress, should_stop=should_stop)
+
+    def predict(self, **prompts: Any) -> MaskSet:
+        """See `phasesam.Segmenter.predict`. For workers only."""
+        return self.get().predict(**prompts)
+
+    def automatic(self, config: AutomaticConfig | None = None, **options: Any) -> Candidates:
+        """See `phasesam.Segmenter.automatic`. For workers only."""
+        return self.get().automatic(config, **options)
