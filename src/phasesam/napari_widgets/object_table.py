@@ -255,9 +255,12 @@ class ObjectTableView(QTableView):
 
     def selected_ids(self) -> list[int]:
         """Return the selected objects that are shown, in the order of the rows."""
+        rows: set[int] = set()
+        # Range by range: an index for each of thousands of rows takes long to make.
+        for block in self.selectionModel().selection():
+            rows.update(range(block.top(), block.bottom() + 1))
         ids = self.table.ids
-        rows = sorted({index.row() for index in self.selectionModel().selectedRows()})
-        return [int(ids[row]) for row in rows]
+        return [int(ids[row]) for row in sorted(rows) if row < len(ids)]
 
     def select_ids(self, ids: Iterable[int], scroll: bool = True) -> None:
         """Select objects without emitting `ids_selected`, and bring the first into view."""
