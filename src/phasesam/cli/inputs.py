@@ -1,0 +1,198 @@
+"""Find the inputs of a batch and give each a name for its results."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from phasesam.core.errors import InvalidSettingError
+from phasesam.core.types import PixelSize
+
+RESULT_ENDINGS = ("_labels.tif", "_overlay.png")
+"""Endings of files we write ourselves; folders and patterns leave them out."""
+
+_MICROMETRES = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and the name of its results.
+
+    Attributes
+    ----------
+    source : Path
+        File, or folder that is read as a stack.
+    name : str
+        Results are called ``name_labels.tif`` and so on; unique in the batch.
+    missing : str
+        Why there is nothing to read; empty when there is.
+    """
+
+    source: Path
+    name: str
+    missing: str = ""
+
+
+def find_jobs(
+    inputs: Sequence[str],
+    is_image: Callable[[Path], bool],
+    *,
+    recursive: bool = False,
+    folder_is_stack: bool = False,
+) -> list[Job]:
+    """Expand files, folders and glob patterns.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        As given by the user. An existing path is taken literally, even if it
+        contains ``*`` or ``[``.
+    is_image : callable
+        Which files of a folder are images.
+    recursive : bool
+        Whether folders below folders are searched.
+    folder_is_stack : bool
+        Whether a folder is one input instead of many.
+
+    Raises
+    ------
+    InvalidSettingError
+        If nothing is left, or two inputs would write the same files.
+    """
+    found: dict[Path, str] = {}
+    for text in inputs:
+        for path, missing in _expand(text, is_image, recursive, folder_is_stack):
+            found.setdefault(path, missing)
+    if not found:
+        raise InvalidSettingError(f"expected at least one image, found none in {list(inputs)}")
+    names = _result_names(list(found))
+    return [Job(path, name, found[path]) for path, name in zip(found, names, strict=True)]
+
+
+def _expand(
+    text: str, is_image: Callable[[Path], bool], recursive: bool, folder_is_stack: bool
+) -> Iterable[tuple[Path, str]]:
+    path = Path(text).expanduser()
+    if path.is_dir() and folder_is_stack:
+        return [(path, "")]
+    if path.is_dir():
+        files = path.rglob("*") if recursive else path.iterdir()
+        images = sorted((f for f in files if _is_input(f, is_image)), key=_natural)
+        return [(image, "") for image in images] or [(path, "the folder contains no images")]
+    if path.exists():
+        return [(path, "")]
+    if glob.has_magic(text):
+        matches = [Path(m) for m in glob.glob(str(path), recursive=True)]
+        if folder_is_stack and any(m.is_dir() for m in matches):
+            chosen = [m for m in matches if m.is_dir()]
+        else:
+            chosen = [m for m in matches if m.is_file() and not _is_result(m)]
+        return [(m, "") for m in sorted(chosen, key=_natural)] or [(path, "no file matches")]
+    return [(path, "no such file or folder")]
+
+
+def _is_input(path: Path, is_image: Callable[[Path], bool]) -> bool:
+    hidden = path.name.startswith((".", "~"))
+    return path.is_file() and not hidden and not _is_result(path) and is_image(path)
+
+
+def _is_result(path: Path) -> bool:
+    return path.name.lower().endswith(RESULT_ENDINGS)
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    """Sort ``slice2`` before ``slice10``."""
+    parts = re.split(r"(\d+)", str(path).casefold())
+    return [(0, int(p)) if p.isdigit() else (1, p) for p in parts]
+
+
+def _result_names(paths: Sequence[Path]) -> list[str]:
+    """Name results after their inputs, with as much of the path as makes them differ."""
+    schemes: list[Callable[[Path], str]] = [
+        lambda p: _stem(p),
+        lambda p: p.name.replace(".", "_"),
+        lambda p: f"{p.resolve().parent.name}_{_stem(p)}",
+        lambda p: f"{p.resolve().parent.name}_{p.name.replace('.', '_')}",
+    ]
+    names = [""] * len(paths)
+    open_indices = list(range(len(paths)))
+    for scheme in schemes:
+        proposals = {i: scheme(paths[i]) for i in open_indices}
+        # File systems of Windows and macOS do not tell upper from lower case.
+        taken = Counter(name.casefold() for name in [*proposals.values(), *filter(None, names)])
+        for index, name in proposals.items():
+            if taken[name.casefold()] == 1:
+                names[index] = name
+        open_indices = [i for i in open_indices if not names[i]]
+        if not open_indices:
+            return names
+    clashing = ", ".join(str(paths[i]) for i in open_indices[:4])
+    raise InvalidSettingError(
+        f"these inputs would write files of the same name: {clashing}; "
+        "segment them into different output folders"
+    )
+
+
+def _stem(path: Path) -> str:
+    name = path.name or path.resolve().name
+    for ending in (".ome.tiff", ".ome.tif"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name if path.is_dir() else Path(name).stem
+
+
+def parse_pixel_size(text: str) -> PixelSize:
+    """Read ``0.012`` (µm), ``12nm`` or ``0.5 um``.
+
+    Raises
+    ------
+    InvalidSettingError
+        If it is not a positive length.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?\d+)?)\s*([a-zµμ]*)\s*", text, re.IGNORECASE)
+    unit = match.group(2).lower() if match else ""
+    try:
+        value = float(match.group(1)) if match else float("nan")
+    except ValueError:
+        value = float("nan")
+    factor = _MICROMETRES.get(unit or "um")
+    if factor is None or not 0 < value < float("inf"):
+        raise InvalidSettingError(
+            f"--pixel-size expects a length such as 0.012 (µm), 12nm or 0.5um, got {text!r}"
+        )
+    return PixelSize(value * factor, value * factor, "um")
+
+
+def parse_planes(text: str, count: int) -> list[int]:
+    """Read plane numbers such as ``0-9,20`` or ``0-99/10``.
+
+    Parameters
+    ----------
+    text : str
+        Comma-separated numbers or inclusive ranges, the latter with an optional step.
+    count : int
+        How many planes there are.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the text cannot be read, or a plane does not exist.
+    """
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+)(?:\s*/\s*(\d+))?)?\s*", part)
+        first = int(match.group(1)) if match else 0
+        last = int(match.group(2) or first) if match else -1
+        step = int(match.group(3) or 1) if match else 0
+        if step < 1 or last < first:
+            raise InvalidSettingError(
+                f"--planes expects numbers and ranges such as 0-9,20 or 0-99/10, got {text!r}"
+            )
+        if last >= count:
+            raise InvalidSettingError(f"--planes asks for plane {last}, but there are {count}")
+        chosen.update(range(first, last + 1, step))
+    return sorted(chosen)

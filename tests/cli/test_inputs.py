@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pytest
+
+from phasesam.cli.inputs import find_jobs, parse_pixel_size, parse_planes
+from phasesam.core.errors import InvalidSettingError
+
+
+def is_image(path):
+    return path.suffix.lower() in {".tif", ".png"}
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def found(inputs, **options):
+    return {j.source.name: j.name for j in find_jobs([str(i) for i in inputs], is_image, **options)}
+
+
+def test_folder_gives_its_images_in_natural_order(tmp_path):
+    touch(tmp_path, "s10.tif", "s2.tif", "notes.txt", ".hidden.tif", "below/deep.tif")
+    assert list(found([tmp_path])) == ["s2.tif", "s10.tif"]
+    assert "deep.tif" in found([tmp_path], recursive=True)
+
+
+def test_own_results_are_not_inputs_unless_named(tmp_path):
+    touch(tmp_path, "a.tif", "a_labels.tif", "a_overlay.png")
+    assert list(found([tmp_path])) == ["a.tif"]
+    assert list(found([tmp_path / "*.tif"])) == ["a.tif"]
+    assert list(found([tmp_path / "a_labels.tif"])) == ["a_labels.tif"]
+
+
+def test_glob_and_literal_brackets(tmp_path):
+    touch(tmp_path, "a1.tif", "a2.tif", "b.tif", "odd[1].tif")
+    assert list(found([tmp_path / "a*.tif"])) == ["a1.tif", "a2.tif"]
+    assert list(found([tmp_path / "odd[1].tif"])) == ["odd[1].tif"]
+
+
+def test_same_file_twice_is_one_job(tmp_path):
+    touch(tmp_path, "a.tif")
+    assert len(find_jobs([str(tmp_path / "a.tif"), str(tmp_path)], is_image)) == 1
+
+
+def test_folder_as_stack(tmp_path):
+    touch(tmp_path, "scan/s1.tif", "scan/s2.tif")
+    (job,) = find_jobs([str(tmp_path / "scan")], is_image, folder_is_stack=True)
+    assert (job.source.name, job.name) == ("scan", "scan")
+
+
+def test_missing_input_stays_in_the_batch_with_a_reason(tmp_path):
+    touch(tmp_path, "a.tif")
+    inputs = [str(tmp_path / "a.tif"), str(tmp_path / "gone.tif"), str(tmp_path / "x*.tif")]
+    jobs = find_jobs(inputs, is_image)
+    assert [bool(job.missing) for job in jobs] == [False, True, True]
+
+
+def test_equal_stems_get_different_names(tmp_path):
+    touch(tmp_path, "x.tif", "x.png", "y.tif", "one/z.tif", "two/z.tif")
+    names = found([tmp_path / "x.tif", tmp_path / "x.png", tmp_path / "y.tif"])
+    assert names == {"x.tif": "x_tif", "x.png": "x_png", "y.tif": "y"}
+    jobs = find_jobs([str(tmp_path / "one"), str(tmp_path / "two")], is_image)
+    assert [job.name for job in jobs] == ["one_z", "two_z"]
+
+
+def test_names_differ_in_more_than_case(tmp_path):
+    touch(tmp_path, "one/a.tif", "two/A.tif")
+    names = [j.name for j in find_jobs([str(tmp_path)], is_image, recursive=True)]
+    assert sorted(names) == ["one_a", "two_A"]
+
+
+def test_names_that_cannot_be_told_apart_are_refused(tmp_path):
+    touch(tmp_path, "a/same/z.tif", "b/same/z.tif")
+    with pytest.raises(InvalidSettingError, match="same name"):
+        find_jobs([str(tmp_path)], is_image, recursive=True)
+
+
+def test_ome_tiff_loses_both_endings(tmp_path):
+    touch(tmp_path, "scan.ome.tif")
+    assert list(found([tmp_path]).values()) == ["scan"]
+
+
+@pytest.mark.parametrize(
+    ("text", "micrometres"),
+    [("0.012", 0.012), ("12nm", 0.012), ("12 nm", 0.012), ("0.5um", 0.5), ("0.5 µm", 0.5),
+     ("2e-3 mm", 2.0), ("3E-1", 0.3)],
+)  # fmt: skip
+def test_pixel_size(text, micrometres):
+    size = parse_pixel_size(text)
+    assert (size.y, size.x) == pytest.approx((micrometres, micrometres))
+    assert size.unit == "um"
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "12 px", "nan", "1.2.3", "abc", "inf"])
+def test_pixel_size_refused(text):
+    with pytest.raises(InvalidSettingError, match="--pixel-size"):
+        parse_pixel_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "planes"),
+    [("0", [0]), ("0-3", [0, 1, 2, 3]), ("5, 1-2", [1, 2, 5]), ("0-9/4", [0, 4, 8]), ("3,3", [3])],
+)
+def test_planes(text, planes):
+    assert parse_planes(text, 10) == planes
+
+
+@pytest.mark.parametrize("text", ["", "10", "5-2", "a", "0-4/0", "-1", "0-10"])
+def test_planes_refused(text):
+    with pytest.raises(InvalidSettingError, match="--planes"):
+        parse_planes(text, 10)
