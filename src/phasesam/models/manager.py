@@ -1,0 +1,394 @@
+"""The model manager: one per process, sole owner of the memory that models fill.
+
+Models are borrowed with `ModelManager.lease`. Whoever borrows one that is not in memory loads
+it; whoever comes meanwhile waits for it. Models that nobody uses stay until their room is
+needed, the one unused for longest leaves first.
+
+Rules for callers, which keep threads from waiting for each other for ever:
+
+* lease first, take `ModelManager.execution_lock` second (`ModelManager.retry` and
+  `ModelManager.run_batches` take it for you);
+* a thread that already holds a lease or the execution lock never waits for room: its next
+  model may exceed the budget until one of the leases ends.
+
+Importing this file, `get_manager`, `ModelManager.status` and `ModelManager.resident` do not
+import torch, so a window may call them; loading does, and belongs into a worker thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from phasesam.core.types import ProgressCallback, StopCallback
+from phasesam.models import devices, memory
+from phasesam.models.devices import DeviceChoice
+from phasesam.models.execution import ExecutionLock
+from phasesam.models.figures import ManagerEvents, ManagerStatus, read_status, shortage_report
+from phasesam.models.ledger import ModelKey, ResidentModel
+from phasesam.models.loading import AdapterLoader, Builder, ModelLoader
+from phasesam.models.residency import Request, Residency
+from phasesam.models.shortage import ShortageGuard
+
+if TYPE_CHECKING:
+    import torch
+
+    from phasesam.models.sam import SamModel
+
+__all__ = ["ManagerEvents", "ManagerStatus", "ModelManager", "ResidentModel", "get_manager"]
+
+Result = TypeVar("Result")
+
+
+class ModelManager:
+    """Loads models, counts who uses them, and keeps them within a memory budget.
+
+    Parameters
+    ----------
+    device : str, optional
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; the environment's
+        ``PHASESAM_DEVICE`` when left out, else the fastest device there is.
+    precision : str, optional
+        ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``; else ``PHASESAM_PRECISION``.
+    budget_bytes : int, optional
+        Bytes that weights may fill on a device; else ``PHASESAM_MEMORY_BUDGET`` (such as
+        ``4GB``), else a share of the device's memory.
+    builder : callable, optional
+        Builds a model; `phasesam.models.sam.build_model` when left out.
+    find_spec : callable, optional
+        Finds what the builder takes by name; `phasesam.models.registry.get_spec` when left out.
+    adapter_loader : callable, optional
+        ``loader(base, adapter)`` returns a module that may share the base's weights.
+
+    Attributes
+    ----------
+    events : ManagerEvents
+        ``events.changed`` fires after every change, outside all locks, in any thread.
+    execution_lock : ExecutionLock
+        Held while a model computes: one computation at a time, first come, first served.
+
+    Raises
+    ------
+    InvalidSettingError
+        If an argument or a variable makes no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str | None = None,
+        precision: str | None = None,
+        budget_bytes: int | None = None,
+        builder: Builder | None = None,
+        find_spec: Callable[[str], Any] | None = None,
+        adapter_loader: AdapterLoader | None = None,
+    ) -> None:
+        self.events = ManagerEvents()
+        self.execution_lock = ExecutionLock()
+        self._choice = DeviceChoice(devices.read_settings(device, precision, budget_bytes))
+        self._residency = Residency(self._choice.budget, self.events.announce, self.execution_lock)
+        self._guard = ShortageGuard(self.execution_lock, self._free, self._report)
+        self._loader = ModelLoader(self._residency, self._guard, builder, find_spec, adapter_loader)
+
+    # Device, precision, budget
+
+    @property
+    def device(self) -> torch.device:
+        """Where the next model goes. Imports torch.
+
+        Raises
+        ------
+        InvalidSettingError
+            If this machine has no such device.
+        """
+        return self._choice.device
+
+    def set_device(self, device: str) -> None:
+        """Choose the device for models from now on.
+
+        Idle copies elsewhere leave at once, others when their leases end. Until the first
+        model is loaded the choice is noted but not checked against the machine, because
+        that means importing torch.
+
+        Parameters
+        ----------
+        device : str
+            ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+
+        Raises
+        ------
+        InvalidSettingError
+            If there is no such device; the old one stays.
+        """
+        self._choice.choose_device(device)
+        if self._choice.known is not None:
+            chosen = str(self._choice.known)
+            self._residency.retire(lambda key: key.device != chosen)
+        self.events.announce()
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Number format to compute in on `device`; weights are kept in fp32. Imports torch."""
+        return self._choice.precision(self.device)
+
+    def set_precision(self, precision: str) -> None:
+        """Choose ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"`` for computations from now on."""
+        self._choice.choose_precision(precision)
+        self.events.announce()
+
+    def autocast(self, device: torch.device | None = None) -> AbstractContextManager[object]:
+        """Return a block in which torch computes in the precision chosen for a device.
+
+        Parameters
+        ----------
+        device : torch.device, optional
+            Where the leased model is, which after `set_device` may not be `device`.
+        """
+        device = self.device if device is None else device
+        return devices.autocast(device, self._choice.precision(device))
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """Bytes that weights may fill on the device; None until it is known."""
+        return self._choice.budget(str(self._choice.known))
+
+    def set_budget(self, budget_bytes: int | None) -> None:
+        """Set the bytes that weights may fill; None is a share of the device's memory.
+
+        Idle models that do not fit any more leave at once.
+
+        Raises
+        ------
+        InvalidSettingError
+            If it is less than one byte.
+        """
+        self._choice.choose_budget(budget_bytes)
+        self._residency.fit(str(self._choice.known))
+        self.events.announce()
+
+    # Borrowing
+
+    @contextmanager
+    def lease(
+        self,
+        name: str,
+        adapter: str | None = None,
+        *,
+        progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+        timeout: float = 60.0,
+    ) -> Iterator[SamModel]:
+        """Borrow a model; it stays in memory until the block ends.
+
+        Parameters
+        ----------
+        name : str
+            Name in the registry.
+        adapter : str, optional
+            Adapter to put on it; the weights of the base are shared.
+        progress : callable, optional
+            ``progress(done, total)`` in bytes while this call downloads weights.
+        should_stop : callable, optional
+            Asked while waiting and downloading.
+        timeout : float
+            Longest wait in seconds until other models make room.
+
+        Yields
+        ------
+        SamModel
+            On the device, in evaluation mode. Do not keep it: after the block its weights
+            may be taken away.
+
+        Raises
+        ------
+        UnknownModelError, CheckpointError, DownloadError
+            If the model cannot be had.
+        DeviceMemoryError
+            If there is no room for it; the message says what is in the way.
+        CancelledError
+            If the user asked to stop.
+        """
+        request = Request(progress, should_stop, timeout)
+        entry = self._loader.acquire(name, adapter, self.device, request)
+        holder = threading.get_ident()
+        try:
+            yield entry.module
+        finally:
+            self._residency.end_lease(entry, holder)
+
+    def load(
+        self,
+        name: str,
+        adapter: str | None = None,
+        *,
+        progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        """Bring a model into memory before it is needed; parameters and errors as `lease`.
+
+        A model that was about to leave (see `unload`) stays.
+        """
+        self._residency.keep(ModelKey(name, adapter, str(self.device)))
+        with self.lease(name, adapter, progress=progress, should_stop=should_stop, timeout=timeout):
+            pass
+
+    def unload(self, name: str, adapter: str | None = None) -> int:
+        """Take a model out of memory, on all devices.
+
+        A model in use counts as 0 here and leaves when its last lease ends; who leases it
+        before that shares it.
+
+        Parameters
+        ----------
+        name : str
+            The model.
+        adapter : str, optional
+            Only this adapter; when left out, the model with all its adapters.
+
+        Returns
+        -------
+        int
+            Bytes freed now.
+        """
+        freed = self._residency.retire(
+            lambda key: key.name == name and adapter in (None, key.adapter)
+        )
+        self.events.announce()
+        return freed
+
+    def unload_all(self) -> int:
+        """Take all models out of memory; returns as `unload`."""
+        freed = self._residency.retire(lambda key: True)
+        self.events.announce()
+        return freed
+
+    def evict_idle(self) -> int:
+        """Take all models that nobody uses out of memory; return the bytes freed."""
+        freed = self._residency.evict_idle()
+        self.events.announce()
+        return freed
+
+    # Computing
+
+    def retry(self, func: Callable[[], Result], *, doing: str = "computing") -> Result:
+        """Compute ``func()`` with the execution lock; once more if memory runs out.
+
+        Parameters
+        ----------
+        func : callable
+            A computation that can be started again.
+        doing : str
+            What it does, for the error message: "encoding the image".
+
+        Raises
+        ------
+        DeviceMemoryError
+            If memory runs out again after all idle models have left.
+        """
+        with self.execution_lock:
+            return self._guard.twice(func, doing)
+
+    def run_batches(
+        self,
+        func: Callable[[Any], Result],
+        items: Any,
+        batch_size: int,
+        *,
+        doing: str = "computing",
+        progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+    ) -> list[Result]:
+        """Compute ``func(items[i:j])`` piece by piece, each with the execution lock.
+
+        When memory runs out, idle models leave and the piece is tried again, then in halves
+        down to single items; the size that worked is kept. Between pieces others may compute.
+
+        Parameters
+        ----------
+        func : callable
+            Takes a slice of ``items``.
+        items : sequence, array or tensor
+            Anything with a length that can be sliced.
+        batch_size : int
+            Largest length of a slice.
+        doing : str
+            What it does, for the error message.
+        progress : callable, optional
+            ``progress(done, total)`` in items.
+        should_stop : callable, optional
+            Asked before every piece.
+
+        Returns
+        -------
+        list
+            What ``func`` returned for each piece, in order.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If a single item does not fit.
+        CancelledError
+            If the user asked to stop.
+        """
+        results = []
+        for done, result in self._guard.batches(func, items, batch_size, doing, should_stop):
+            results.append(result)
+            if progress is not None:
+                progress(done, len(items))
+        return results
+
+    def iterate_batches(
+        self,
+        func: Callable[[Any], Result],
+        items: Any,
+        batch_size: int,
+        *,
+        doing: str = "computing",
+        should_stop: StopCallback | None = None,
+    ) -> Iterator[tuple[int, Result]]:
+        """Do as `run_batches`, and yield ``(items done so far, result)`` after every piece."""
+        return self._guard.batches(func, items, batch_size, doing, should_stop)
+
+    def _free(self) -> None:
+        self._residency.evict_idle()
+        device = self._choice.known
+        memory.return_memory(() if device is None else (device.type,))
+
+    def _report(self, doing: str, shortage: str) -> str:
+        status = self.status()
+        in_use = self._residency.describe(status.device)
+        return shortage_report(status, in_use, doing, shortage)
+
+    # Figures
+
+    def resident(self) -> tuple[ResidentModel, ...]:
+        """Describe the models in memory, those being loaded included."""
+        return self._residency.resident()
+
+    def status(self) -> ManagerStatus:
+        """Read the live figures. Does not import torch."""
+        return read_status(self._choice, self._residency.resident())
+
+
+_manager: ModelManager | None = None
+_manager_lock = threading.Lock()
+
+
+def get_manager() -> ModelManager:
+    """Return the manager of this process; it is made when it is first asked for.
+
+    Raises
+    ------
+    InvalidSettingError
+        If one of the variables ``PHASESAM_DEVICE``, ``PHASESAM_PRECISION`` and
+        ``PHASESAM_MEMORY_BUDGET`` makes no sense.
+    """
+    global _manager
+    if _manager is None:
+        with _manager_lock:
+            if _manager is None:
+                _manager = ModelManager()
+    return _manager
