@@ -48,17 +48,17 @@ apt_install() {
     echo "Installing system packages: $*"
     "${as_root[@]}" apt-get update -qq || true
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "$@"
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 # Install what is missing, or say what to install. Returns 1 when something stays missing.
 ensure_packages() {
     [ "$(uname -s)" = Linux ] || return 0
     local packages
-    mapfile -t packages < <(missing_packages "$@")
+    read -r -a packages <<<"$(missing_packages "$@" | tr '\n' ' ')"
     [ ${#packages[@]} -gt 0 ] || return 0
     apt_install "${packages[@]}" || true
-    mapfile -t packages < <(missing_packages "$@")
+    read -r -a packages <<<"$(missing_packages "$@" | tr '\n' ' ')"
     [ ${#packages[@]} -gt 0 ] || return 0
     cat >&2 <<MESSAGE
 
