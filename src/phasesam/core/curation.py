@@ -313,6 +313,8 @@ def smooth(mask: MaskCrop, radius: float = 2.0, shape: tuple[int, int] | None = 
         The object.
     radius : float
         Standard deviation of the blur in pixels: details smaller than this are rounded.
+        At most half the radius of the largest circle inside the mask is used, because a
+        wider blur would draw a thin object together.
     shape : (int, int), optional
         Height and width of the image, which the result must not leave. The sides of the
         image do not count as outline.
@@ -326,11 +328,13 @@ def smooth(mask: MaskCrop, radius: float = 2.0, shape: tuple[int, int] | None = 
         raise InvalidSettingError(f"the radius must be 0 to 1000 pixels, got {radius}")
     if mask.area == 0 or radius == 0:
         return mask
+    inside = mask.array()
+    radius = min(radius, 0.5 * float(ndimage.distance_transform_edt(np.pad(inside, 1)).max()))
     margin = int(np.ceil(3 * radius)) + 1
     limits = shape if shape is not None else (mask.box[2] + margin, mask.box[3] + margin)
     before = (min(margin, mask.y0), min(margin, mask.x0))
     after = [max(0, min(margin, limits[i] - mask.box[2 + i])) for i in (0, 1)]
-    padded = np.pad(mask.array(), ((before[0], after[0]), (before[1], after[1])))
+    padded = np.pad(inside, ((before[0], after[0]), (before[1], after[1])))
     blurred = ndimage.gaussian_filter(padded.astype(np.float32), radius, mode="nearest")
     level = np.partition(blurred.ravel(), -mask.area)[-mask.area]
     at_least, above = blurred >= level, blurred > level

@@ -1,0 +1,14 @@
+"""Everything that changes while somebody works on one image: objects, undo, autosave."""
+
+from phasesam.session.objects import ObjectRecord
+from phasesam.session.session import SegmentationSession
+from phasesam.session.storage import SavedSession, autosave_path_for, describe, find_recoverable
+
+__all__ = [
+    "ObjectRecord",
+    "SavedSession",
+    "SegmentationSession",
+    "autosave_path_for",
+    "describe",
+    "find_recoverable",
+]
