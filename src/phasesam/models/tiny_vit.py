@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from phasesam.models.products import apply_linear
+
 # Elements of the widest hidden activation held at once in inference: 4 MiB in fp32, so that
 # one strip with its input and output stays in the processor's cache.
 _STRIP_ELEMENTS = 1 << 20
@@ -213,10 +215,10 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(n, window ** 2, dim)`` to the same shape; ``n`` counts windows."""
         count, tokens, dim = x.shape
-        qkv = self.qkv(self.norm(x)).view(count, tokens, self.heads, -1).transpose(1, 2)
+        qkv = apply_linear(self.qkv, self.norm(x)).view(count, tokens, self.heads, -1).transpose(1, 2)
         query, key, value = qkv.chunk(3, dim=-1)
         x = functional.scaled_dot_product_attention(query, key, value, attn_mask=self._bias())
-        return self.proj(x.transpose(1, 2).reshape(count, tokens, dim))
+        return apply_linear(self.proj, x.transpose(1, 2).reshape(count, tokens, dim))
 
 
 class Mlp(nn.Module):
@@ -230,7 +232,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., dim)`` to the same shape."""
-        return self.fc2(functional.gelu(self.fc1(self.norm(x))))
+        hidden = functional.gelu(apply_linear(self.fc1, self.norm(x)))
+        return apply_linear(self.fc2, hidden)
 
 
 class TinyViTBlock(nn.Module):
