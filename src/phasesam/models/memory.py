@@ -159,15 +159,19 @@ def _malloc_trim() -> Callable[[int], int] | None:
     return trim
 
 
-def return_memory(device_types: Iterable[str] = ()) -> None:
+def return_memory(device_types: Iterable[str] = (), collect: bool = True) -> None:
     """Give unused memory back to the device and to the operating system.
 
     Parameters
     ----------
     device_types : iterable of str
         Devices whose allocator caches are emptied: ``"cuda"``, ``"mps"``.
+    collect : bool
+        Look for tensors in reference cycles first, which takes tenths of a second in a
+        large program.
     """
-    gc.collect()
+    if collect:
+        gc.collect()
     torch = sys.modules.get("torch")
     for kind in set(device_types):
         if torch is not None and kind in ("cuda", "mps"):

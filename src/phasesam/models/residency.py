@@ -318,7 +318,9 @@ class Residency:
         for entry in leaving:
             memory.release_module(entry.module, shared_storages(entry.base))
             entry.module = None
-        memory.return_memory(entry.key.device.partition(":")[0] for entry in leaving)
+        # The weights are in no reference cycle any more, so there is nothing to collect.
+        kinds = {entry.key.device.partition(":")[0] for entry in leaving}
+        memory.return_memory(kinds, collect=False)
         with self._changed:
             self._ledger.end_release(leaving)
             self._changed.notify_all()
