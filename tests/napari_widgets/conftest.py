@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 import tempfile
+import threading
+import types
 
 # Before napari.settings is imported: viewer tests reset the settings, so keep them off the
 # developer's own file.
@@ -16,6 +19,10 @@ from napari.components import ViewerModel
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
+from scipy import ndimage
+
+from phasesam.core.errors import CancelledError
+from phasesam.core.mask_set import MaskSet
 
 _PATIENCE_MS = 20_000
 
@@ -113,6 +120,116 @@ def until(qtbot):
         qtbot.waitUntil(lambda: bool(condition()), timeout=timeout)
 
     return _until
+
+
+class RegionSegmenter:
+    """Stands in for `phasesam.Segmenter`: a mask is the bright region under the first point.
+
+    Its three scales are the region eroded, as it is, and dilated; a negative point cuts the
+    mask off at its column. ``encode`` waits for `gate`, so that tests can look in between.
+    """
+
+    gate = threading.Event()
+    encoded = 0
+
+    def __init__(self, image, model="mobile_sam", **options):
+        self.image = np.asarray(image, dtype=float)
+        if self.image.ndim == 3:
+            self.image = self.image.mean(axis=2)
+        self.shape = self.image.shape
+        self.options = options
+        self.model = model
+        self.is_encoded = False
+        self.data_bar = None
+        self.asked = []
+
+    def encode(self, progress=None, should_stop=None):
+        for step in range(1000):
+            if progress is not None:
+                progress(step, 1000)
+            if should_stop is not None and should_stop():
+                raise CancelledError("stopped")
+            if self.gate.wait(0.01):
+                break
+        type(self).encoded += 1
+        self.is_encoded = True
+
+    def predict(
+        self,
+        points=None,
+        labels=None,
+        boxes=None,
+        mask=None,
+        logits=None,
+        multimask_output=True,
+        threshold=0.0,
+    ):
+        self.asked.append(
+            {
+                "points": points,
+                "labels": labels,
+                "boxes": boxes,
+                "mask": mask,
+                "logits": logits,
+                "multimask_output": multimask_output,
+            }
+        )
+        if boxes is not None and points is None:
+            masks = []
+            for box in np.asarray(boxes):
+                y0, x0, y1, x1 = np.rint(box).astype(int)
+                inside = np.zeros(self.shape, bool)
+                inside[y0 : y1 + 1, x0 : x1 + 1] = self.image[y0 : y1 + 1, x0 : x1 + 1] > 0.5
+                masks.append(inside)
+            return MaskSet.from_masks(
+                masks, [0.9] * len(masks), logits=np.zeros((len(masks), 256, 256), np.float32)
+            )
+        regions, _ = ndimage.label(self.image > 0.5)
+        positive = np.rint(np.asarray(points)[np.asarray(labels) == 1]).astype(int)
+        region = np.zeros(self.shape, bool)
+        for y, x in positive:
+            if regions[y, x]:
+                region |= regions == regions[y, x]
+        for _y, x in np.rint(np.asarray(points)[np.asarray(labels) == 0]).astype(int):
+            region[:, x:] = False
+        if not multimask_output:
+            return MaskSet.from_masks([region], [0.95], logits=np.zeros((1, 256, 256), np.float32))
+        scales = [
+            ndimage.binary_erosion(region, iterations=2),
+            region,
+            ndimage.binary_dilation(region, iterations=2),
+        ]
+        return MaskSet.from_masks(
+            scales, [0.8, 0.94, 0.7], logits=np.zeros((3, 256, 256), np.float32)
+        )
+
+
+@pytest.fixture
+def region_segmenter(monkeypatch):
+    """Let all docks work with `RegionSegmenter` instead of a model."""
+    gate = threading.Event()
+    gate.set()
+    monkeypatch.setattr(RegionSegmenter, "gate", gate)
+    monkeypatch.setattr(RegionSegmenter, "encoded", 0)
+    module = types.ModuleType("phasesam.engines.segmenter")
+    module.Segmenter = RegionSegmenter
+    monkeypatch.setitem(sys.modules, "phasesam.engines.segmenter", module)
+    return RegionSegmenter
+
+
+def discs(shape=(96, 128)):
+    """Two bright discs on a dark ground: around (30, 40) and (60, 90), radius 14."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.full(shape, 0.1, np.float32)
+    for cy, cx in ((30, 40), (60, 90)):
+        image[(y - cy) ** 2 + (x - cx) ** 2 <= 14**2] = 0.9
+    return image
+
+
+@pytest.fixture
+def disc_image():
+    """An image with two discs, see `discs`."""
+    return discs()
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_relay_brings_calls_to_the_gui_thread(qtbot, until):
     relay = GuiRelay()
     received = []
     relay.received.connect(lambda values: received.append((values, threading.current_thread())))
-    thread = threading.Thread(target=relay, args=(1, "two"))
+    thread = threading.Thread(target=relay.send, args=(1, "two"))
     thread.start()
     thread.join()
     until(lambda: received)

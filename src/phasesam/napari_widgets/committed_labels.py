@@ -75,7 +75,7 @@ class CommittedLabels:
         self, plane: tuple[int, ...], box: tuple[int, int, int, int] | None
     ) -> None:
         y0, x0, y1, x1 = box if box is not None else (0, 0, *self._session.labels.shape[-2:])
-        where = (*plane, slice(y0, y1), slice(x0, x1))
+        where: Any = (*plane, slice(y0, y1), slice(x0, x1))
         wanted = self._session.labels[where]
         if not np.array_equal(self.layer.data[where], wanted):
             self.layer.data[where] = wanted

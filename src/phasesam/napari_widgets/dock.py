@@ -23,7 +23,6 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from phasesam.napari_widgets.header import Header, Status
-from phasesam.napari_widgets.model_status import manager_watch
 from phasesam.napari_widgets.subscriptions import Subscriptions
 from phasesam.napari_widgets.viewer_state import state_of
 from phasesam.napari_widgets.workers import Failure, Job, Task, run_in_background
@@ -251,7 +250,7 @@ class Dock(QWidget):
             job,
             on_done=done,
             on_failed=failed,
-            on_progress=self._on_progress,
+            on_progress=self.footer.progress,
             on_cancelled=cancelled,
             parent=self,
         )
@@ -274,16 +273,11 @@ class Dock(QWidget):
         self.footer.say(text, details=details, is_error=True)
         self.header.dot.set_status(Status.ERROR)
 
-    def _on_progress(self, done: int, total: int) -> None:
-        self.footer.progress(done, total)
-        manager_watch().look()
-
     def _finish(self, status: Status) -> None:
         self._task = None
         self._task_layer = None
         self.footer.end()
         self.header.dot.set_status(status)
-        manager_watch().look()
 
     def _on_layer_removed(self, event: Any) -> None:
         if self._task_layer is not None and event.value is self._task_layer:

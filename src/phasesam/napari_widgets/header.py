@@ -9,8 +9,12 @@ from qtpy.QtCore import QSignalBlocker, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QSizePolicy, QWidget
 
-from phasesam.models.registry import list_models
-from phasesam.napari_widgets.model_status import manager_watch, status_text
+from phasesam.napari_widgets.model_status import (
+    choice_text,
+    manager_text,
+    manager_watch,
+    offered_models,
+)
 from phasesam.napari_widgets.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
@@ -33,9 +37,7 @@ class StatusDot(QWidget):
         super().__init__(parent)
         self.status = Status.IDLE
         self.setFixedSize(QSize(14, 14))
-        watch = manager_watch()
-        watch.changed.connect(self.refresh)
-        watch.look()
+        manager_watch().changed.connect(self.refresh)
         self.refresh()
 
     def set_status(self, status: Status) -> None:
@@ -45,8 +47,7 @@ class StatusDot(QWidget):
 
     def refresh(self) -> None:
         """Write the tooltip anew and repaint."""
-        text = f"{self.status.value[1]}\n{status_text(manager_watch().status())}"
-        self.setToolTip(text)
+        self.setToolTip(f"{self.status.value[1]}\n{manager_text()}")
         self.setAccessibleName(self.status.value[1])
         self.update()
 
@@ -125,9 +126,12 @@ class Header(QWidget):
         blocker = QSignalBlocker(self.model_combo)
         self.model_combo.clear()
         names = []
-        for spec in list_models():
+        for spec in offered_models():
             names.append(spec.name)
-            self.model_combo.addItem(spec.title, spec.name)
+            self.model_combo.addItem(choice_text(spec), spec.name)
+            self.model_combo.setItemData(
+                len(names) - 1, spec.description or spec.title, Qt.ItemDataRole.ToolTipRole
+            )
         current = self._state.model_name
         if current not in names:
             self.model_combo.addItem(current, current)

@@ -42,6 +42,23 @@ def like(layer: Layer) -> dict[str, Any]:
     }
 
 
+def like_plane(layer: Layer) -> dict[str, Any]:
+    """Keyword arguments that put a new two-dimensional layer onto the planes of ``layer``.
+
+    napari aligns layers to the last axes, so such a layer lies on every plane of a stack.
+    """
+    axes = [layer.ndim - 2, layer.ndim - 1]
+    geometry = like(layer)
+    for name in ("scale", "translate", "units", "axis_labels"):
+        geometry[name] = geometry[name][-2:]
+    # napari keeps rotation as a matrix, and shear as the upper triangle of one, row by row.
+    geometry["rotate"] = np.asarray(layer.rotate)[-2:, -2:]
+    shear = np.asarray(layer.shear)
+    geometry["shear"] = shear[-2:, -2:] if shear.ndim == 2 else shear[-1:]
+    geometry["affine"] = layer.affine.set_slice(axes)
+    return geometry
+
+
 def is_own(layer: Layer) -> bool:
     """Whether PhaseSAM made this layer (with `like`)."""
     return _OWN in layer.metadata

@@ -2,99 +2,82 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QApplication
 from superqt.utils import QSignalThrottler
 
+from phasesam.core.errors import PhaseSAMError
+from phasesam.models.manager import ManagerStatus, get_manager
+from phasesam.models.memory import format_bytes
+from phasesam.models.registry import ModelSpec, list_models, where
 from phasesam.napari_widgets.workers import GuiRelay
 
-if TYPE_CHECKING:
-    from phasesam.models.manager import ManagerStatus, ModelManager
-
-_MANAGER = "phasesam.models.manager"
+_REFRESH_MS = 200
 
 
-def running_manager() -> ModelManager | None:
-    """Return the model manager, if some worker has already loaded it (and torch with it)."""
-    module = sys.modules.get(_MANAGER)
-    # While a worker is still importing the module, the function is not there yet.
-    get_manager = getattr(module, "get_manager", None)
-    if get_manager is None or getattr(module.__spec__, "_initializing", False):
-        return None
-    manager: ModelManager = get_manager()
-    return manager
+def offered_models() -> list[ModelSpec]:
+    """List the models for users to choose from; the generated one is for tests."""
+    return [spec for spec in list_models() if where(spec) != "generated"]
 
 
-def load_manager() -> ModelManager:
-    """Return the model manager; imports torch, so for workers only."""
-    from phasesam.models.manager import get_manager
-
-    return get_manager()
-
-
-def size_text(size: float) -> str:
-    """Write a number of bytes for people, such as ``"40.7 MB"``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+def choice_text(spec: ModelSpec) -> str:
+    """Write a model for a combo box, with the size of a download that is still to come."""
+    if where(spec) != "to download":
+        return spec.title
+    size = f" {format_bytes(spec.size_bytes)}" if spec.size_bytes else ""
+    return f"{spec.title}  ↓{size}"
 
 
-def status_text(status: ManagerStatus | None) -> str:
-    """Describe device and memory in one or two lines for a tooltip."""
-    if status is None:
-        return "No model in memory yet."
-    lines = [f"Device: {status.device} ({str(status.precision).removeprefix('torch.')})"]
+def status_text(status: ManagerStatus) -> str:
+    """Describe device and memory in a few lines for a tooltip."""
+    device = "chosen with the first model" if status.device == "auto" else status.device
+    precision = "" if status.precision == "auto" else f" ({status.precision})"
     models = "1 model" if status.n_models == 1 else f"{status.n_models} models"
-    lines.append(f"In memory: {models}, {size_text(status.bytes)}")
+    lines = [
+        f"Device: {device}{precision}",
+        f"In memory: {models}, {format_bytes(status.bytes)}",
+    ]
     if status.device_total:
         lines.append(
-            f"Device memory: {size_text(status.device_used or 0)} of "
-            f"{size_text(status.device_total)} in use"
+            f"Device memory: {format_bytes(status.device_used or 0)} of "
+            f"{format_bytes(status.device_total)} in use"
         )
     return "\n".join(lines)
+
+
+def manager_text() -> str:
+    """Describe the state of the model manager, or why there is none."""
+    try:
+        return status_text(get_manager().status())
+    except PhaseSAMError as error:
+        # A variable of the environment that makes no sense.
+        return str(error)
 
 
 class ManagerWatch(QObject):
     """Tells the GUI thread when the model manager has changed, at most five times a second.
 
-    The manager's events fire in whatever thread loads or frees a model. Call `look` after
-    any background work: the first call that finds a manager connects to it.
+    The manager's events fire in whatever thread loads, leases or frees a model.
     """
 
     changed = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._manager: ModelManager | None = None
         self._relay = GuiRelay(self)
         self._throttler = QSignalThrottler(parent=self)
-        self._throttler.setTimeout(200)
+        self._throttler.setTimeout(_REFRESH_MS)
         self._throttler.triggered.connect(self.changed)
         self._relay.received.connect(self._on_received)
+        try:
+            get_manager().events.changed.connect(self._relay.send)
+        except PhaseSAMError:
+            return  # the first run tells the user
 
     def _on_received(self, _values: tuple[Any, ...]) -> None:
         self._throttler.throttle()
-
-    def look(self) -> None:
-        """Connect to the manager if there is one by now."""
-        manager = running_manager()
-        if manager is self._manager or manager is None:
-            return
-        if self._manager is not None:
-            self._manager.events.changed.disconnect(self._relay)
-        self._manager = manager
-        manager.events.changed.connect(self._relay)
-        self.changed.emit()
-
-    def status(self) -> ManagerStatus | None:
-        """Live figures, or None before any model was needed."""
-        manager = running_manager()
-        return None if manager is None else manager.status()
 
 
 _watch: list[ManagerWatch] = []

@@ -46,7 +46,7 @@ class LazySegmenter:
         self._data = data
         self.plane = plane
         self.model = model
-        self._options = {
+        self._options: dict[str, Any] = {
             "normalisation": normalisation,
             "exclude_data_bar": exclude_data_bar,
             "pixel_size": pixel_size,

@@ -68,8 +68,10 @@ class _WorkerSignals(QObject):
 class _Worker(WorkerBase):
     """One job in napari's set of workers, so that closing napari waits for it."""
 
+    signals: _WorkerSignals  # type: ignore[assignment]  # only these are used, see run
+
     def __init__(self, job: Job) -> None:
-        super().__init__(SignalsClass=_WorkerSignals)
+        super().__init__(SignalsClass=_WorkerSignals)  # type: ignore[arg-type]
         self._job: Job | None = job
         self._last_progress = 0.0
 
@@ -296,8 +298,8 @@ class Lane:
 class GuiRelay(QObject):
     """Brings calls from any thread to the GUI thread.
 
-    ``relay.received`` is emitted on the GUI thread for every call of ``relay(...)``;
-    use it as a callback of events that may fire in any thread.
+    ``relay.received`` is emitted on the GUI thread for every call of ``relay.send(...)``;
+    connect `send` to events that may fire in any thread.
     """
 
     received = Signal(object)
@@ -307,7 +309,7 @@ class GuiRelay(QObject):
         super().__init__(parent)
         self._sent.connect(self._deliver)
 
-    def __call__(self, *values: Any) -> None:
+    def send(self, *values: Any) -> None:
         """Send ``values``; they arrive as one tuple."""
         if isalive(self):
             self._sent.emit(values)
