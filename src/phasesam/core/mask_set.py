@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from phasesam.core.errors import InvalidMaskError
 
+_LARGEST_INDEX = 1 << 22
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class MaskCrop:
     """One mask, cut to its bounding box and packed eight pixels to a byte.
 
@@ -65,6 +67,12 @@ class MaskCrop:
         """Where the box lies in the image."""
         return slice(self.y0, self.y0 + self.height), slice(self.x0, self.x0 + self.width)
 
+    def moved(self, dy: int, dx: int) -> MaskCrop:
+        """Place the same mask `dy` rows and `dx` columns further."""
+        if dy == 0 and dx == 0:
+            return self
+        return replace(self, y0=self.y0 + dy, x0=self.x0 + dx)
+
     def array(self) -> NDArray[np.bool_]:
         """Unpack to a (height, width) bool array."""
         count = self.height * self.width
@@ -72,7 +80,7 @@ class MaskCrop:
         return flat.view(np.bool_).reshape(self.height, self.width)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskSet:
     """Masks of one image with their scores.
 
@@ -170,15 +178,19 @@ class MaskSet:
             raise InvalidMaskError(
                 f"a label image is (h, w) of integers, got {labels.shape} {labels.dtype}"
             )
-        values, compact = np.unique(labels, return_inverse=True)
-        compact = compact.reshape(labels.shape).astype(np.int32)
-        offset = int(np.searchsorted(values, 0)) if 0 in values else -1
         crops = []
-        for index, slices in enumerate(find_objects(compact + 1)):
-            if slices is None or index == offset:
-                continue
-            box = compact[slices] == index
-            crops.append(MaskCrop.from_array(box, slices[0].start, slices[1].start))
+        if labels.any():
+            if labels.min() < 0 or labels.max() > _LARGEST_INDEX:
+                # Large and negative labels are numbered from 1 in ascending order first.
+                values = np.unique(labels)
+                values = values[values != 0]
+                position = np.searchsorted(values, labels) + 1
+                labels = np.where(labels == 0, 0, position)
+            compact = labels.astype(np.int32, copy=False)
+            for index, slices in enumerate(find_objects(compact)):
+                if slices is not None:
+                    box = compact[slices] == index + 1
+                    crops.append(MaskCrop.from_array(box, slices[0].start, slices[1].start))
         return cls.from_crops((labels.shape[0], labels.shape[1]), crops)
 
     def __len__(self) -> int:
@@ -216,7 +228,10 @@ class MaskSet:
 
     def subset(self, indices: Sequence[int] | NDArray[Any]) -> MaskSet:
         """Select masks by index (or bool mask), in the given order; ``dropped`` is kept."""
-        chosen = np.arange(len(self))[np.asarray(indices)].reshape(-1)
+        index = np.asarray(indices)
+        if index.size == 0:
+            index = index.astype(np.int64)
+        chosen = np.arange(len(self))[index].reshape(-1)
         return MaskSet(
             shape=self.shape,
             crops=tuple(self.crops[i] for i in chosen),

@@ -48,7 +48,7 @@ def _empty(columns: int) -> NDArray[np.float64]:
     return np.zeros((0, columns), dtype=np.float64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompts:
     """What the user says about one object, in napari's (y, x) order and image pixels.
 
@@ -97,19 +97,16 @@ class Prompts:
             or a box is empty.
         """
         point_array = _numbers(points, 2, "points")
-        if labels is None:
-            label_array = np.ones(len(point_array), dtype=np.int64)
-        else:
-            label_array = np.asarray(labels).astype(np.int64).reshape(-1)
-        if len(label_array) != len(point_array):
+        given = np.ones(len(point_array)) if labels is None else np.asarray(labels).reshape(-1)
+        if len(given) != len(point_array):
             raise InvalidPromptError(
-                f"expected one label per point, got {len(label_array)} labels "
-                f"for {len(point_array)} points"
+                f"expected one label per point, got {len(given)} labels for {len(point_array)} points"
             )
-        if not np.isin(label_array, (0, 1)).all():
+        if not np.isin(given, (0, 1)).all():
             raise InvalidPromptError(
-                f"labels must be 1 (inside) or 0 (outside), got {np.unique(label_array).tolist()}"
+                f"labels must be 1 (inside) or 0 (outside), got {np.unique(given).tolist()}"
             )
+        label_array = given.astype(np.int64)
         box_array = _numbers(boxes, 4, "boxes")
         flipped = (box_array[:, 2] <= box_array[:, 0]) | (box_array[:, 3] <= box_array[:, 1])
         if flipped.any():
