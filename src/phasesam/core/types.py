@@ -100,7 +100,8 @@ class Prompts:
         given = np.ones(len(point_array)) if labels is None else np.asarray(labels).reshape(-1)
         if len(given) != len(point_array):
             raise InvalidPromptError(
-                f"expected one label per point, got {len(given)} labels for {len(point_array)} points"
+                f"expected one label per point, got {len(given)} labels "
+                f"for {len(point_array)} points"
             )
         if not np.isin(given, (0, 1)).all():
             raise InvalidPromptError(
