@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QGridLayout, QHBoxLayout, QLabel, QWi
 from phasesam.napari_widgets.histogram_bar import HistogramBar, SliderConfig
 
 _TITLE_WIDTH = 104
-_SPIN_WIDTH = 84
+_SPIN_WIDTH = 92
 
 
 class _ThresholdSpin(QDoubleSpinBox):
@@ -110,14 +110,14 @@ class HistogramSlider(QWidget):
         grid.addWidget(self.title, 0, 0)
         grid.setColumnStretch(2, 1)
         if self.config.n_handles == 1:
+            self.spins[0].setMaximumWidth(_SPIN_WIDTH)
             grid.addWidget(self.spins[0], 0, 1)
             grid.addWidget(self.bar, 0, 2)
             return
         self.beside = QHBoxLayout()
-        self.beside.addWidget(self.spins[0])
+        self.beside.addWidget(self.spins[0], 1)
         self.beside.addWidget(QLabel("to", self))
-        self.beside.addWidget(self.spins[1])
-        self.beside.addStretch(1)
+        self.beside.addWidget(self.spins[1], 1)
         grid.addLayout(self.beside, 0, 1, 1, 2)
         grid.addWidget(self.bar, 1, 0, 1, 3)
 

@@ -1,0 +1,111 @@
+"""Preview layers of automatic masks: one plane, painted in place, never part of the objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import numpy as np
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
+
+from phasesam.napari_widgets.plane_layer import plane_geometry
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels
+
+_UNCOVERED = "#E69F00"  # Okabe-Ito orange: part of no mask
+
+
+class CandidatePreview:
+    """Labels layer with the masks that the sliders leave, and one with what they miss.
+
+    Both hold a single plane that lies at its place in the stack, so that a preview of
+    one slice of a large volume costs one slice.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Gets the layers.
+    image : napari.layers.Image
+        Whose masks they are.
+    plane : tuple of int
+        Position on the leading axes of the image.
+    shape : (int, int)
+        Height and width of the plane.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, image: Image, plane: tuple[int, ...], shape: tuple[int, int]
+    ) -> None:
+        self._viewer = viewer
+        self._image = ref(image)
+        self._plane = plane
+        self.painted = np.zeros(shape, np.uint8)
+        self.uncovered = np.zeros(shape, np.uint8)
+        self.layer: Labels | None = None
+        self.uncovered_layer: Labels | None = None
+        self._outlined = False
+
+    @property
+    def visible(self) -> bool:
+        """Whether the masks are in the viewer and shown."""
+        return self.layer is not None and self.layer in self._viewer.layers and self.layer.visible
+
+    def show(self) -> None:
+        """Show what was painted; a layer that the user removed comes back."""
+        if self.layer is None or self.layer not in self._viewer.layers:
+            self.layer = self._add(self.painted, "preview", opacity=0.55)
+            self.outline(self._outlined)
+        elif self.layer.visible:
+            self.layer.refresh(extent=False, thumbnail=False)
+        else:
+            self.layer.visible = True
+
+    def show_uncovered(self, shown: bool) -> None:
+        """Show or hide where no mask lies."""
+        if not shown:
+            self._remove(self.uncovered_layer)
+            self.uncovered_layer = None
+        elif self.uncovered_layer is None or self.uncovered_layer not in self._viewer.layers:
+            self.uncovered_layer = self._add(
+                self.uncovered,
+                "uncovered",
+                opacity=0.45,
+                colormap=DirectLabelColormap(color_dict={1: _UNCOVERED, None: "transparent"}),
+            )
+        else:
+            self.uncovered_layer.refresh(extent=False, thumbnail=False)
+
+    def outline(self, outlined: bool) -> None:
+        """Draw outlines instead of filled masks."""
+        self._outlined = outlined
+        if self.layer is not None:
+            self.layer.contour = 2 if outlined else 0
+
+    def remove(self) -> None:
+        """Take both layers out of the viewer."""
+        for layer in (self.layer, self.uncovered_layer):
+            self._remove(layer)
+        self.layer = self.uncovered_layer = None
+
+    def _remove(self, layer: Labels | None) -> None:
+        if layer is not None and layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
+
+    def _add(self, plane: NDArray[np.uint8], name: str, **options: Any) -> Labels | None:
+        image = self._image()
+        if image is None:
+            return None
+        active = self._viewer.layers.selection.active
+        layer = self._viewer.add_labels(
+            plane[(np.newaxis,) * len(self._plane)],
+            name=f"{image.name} {name}",
+            **options,
+            **plane_geometry(image, self._plane),
+        )
+        layer.editable = False
+        if active is not None and active in self._viewer.layers:
+            self._viewer.layers.selection.active = active
+        return layer

@@ -1,0 +1,114 @@
+"""Corrections of committed objects: each is one undo step and says what it did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from phasesam.core.errors import PhaseSAMError
+from phasesam.napari_widgets.candidate_filter import grouped
+from phasesam.napari_widgets.reopening import reopen_in_prompt_dock
+from phasesam.napari_widgets.split_line import SplitLine
+
+if TYPE_CHECKING:
+    import numpy as np
+    from napari.layers import Image
+    from numpy.typing import NDArray
+
+    from phasesam.napari_widgets.objects import ObjectsDock
+    from phasesam.session import SegmentationSession
+
+_SMOOTHING_RADIUS = 2.0
+
+
+class ObjectEditor:
+    """Carries out what the buttons of the *Objects* dock ask for.
+
+    Parameters
+    ----------
+    dock : ObjectsDock
+        Shows the result and the new selection.
+    """
+
+    def __init__(self, dock: ObjectsDock) -> None:
+        self._dock = dock
+        self.split_line = SplitLine(dock.viewer)
+
+    def carry_out(
+        self, key: str, session: SegmentationSession, layer: Image, ids: list[int]
+    ) -> None:
+        """Do one edit of the objects ``ids``.
+
+        Raises
+        ------
+        SessionError
+            If it cannot be done; nothing has changed then.
+        """
+        if key == "undo":
+            self._say_step("Undone", session.undo())
+        elif key == "redo":
+            self._say_step("Redone", session.redo())
+        elif not ids:
+            self._dock.show_result("Select an object first: click it in the table or the picture.")
+        elif key == "delete":
+            self._delete(session, ids)
+        elif key == "merge":
+            self._merge(session, ids)
+        elif key == "fill":
+            session.fill_holes(ids)
+            self._dock.show_result(f"Filled the holes of {_objects(len(ids))}.")
+        elif key == "smooth":
+            session.smooth(ids, radius=_SMOOTHING_RADIUS)
+            self._dock.show_result(f"Smoothed {_objects(len(ids))}.")
+        elif key == "split_necks":
+            self._show_parts(session.split_by_watershed(ids[0]))
+        elif key == "split_line":
+            self._ask_for_line(session, layer, ids[0])
+        elif key == "reopen":
+            reopen_in_prompt_dock(self._dock, ids[0])
+
+    def _delete(self, session: SegmentationSession, ids: list[int]) -> None:
+        row = int(self._dock.table.table.rows_of(ids)[0])
+        session.delete(ids)
+        self._dock.refresh()
+        rest = self._dock.table.table.ids
+        if len(ids) == 1 and len(rest):
+            # The next row, so that Del can be pressed again.
+            self._dock.select([int(rest[min(row, len(rest) - 1)])])
+        self._dock.show_result(f"Deleted {_objects(len(ids))}.")
+
+    def _merge(self, session: SegmentationSession, ids: list[int]) -> None:
+        merged = session.merge(ids)
+        self._dock.refresh()
+        self._dock.select([merged])
+        self._dock.show_result(f"Merged {_objects(len(ids))} into object {merged}.")
+
+    def _show_parts(self, parts: list[int]) -> None:
+        self._dock.refresh()
+        self._dock.select(parts)
+        self._dock.show_result(f"Split into {_objects(len(parts))}.")
+
+    def _ask_for_line(self, session: SegmentationSession, layer: Image, object_id: int) -> None:
+        if self.split_line.waiting:
+            self.split_line.cancel()
+            self._dock.show_result("Split: cancelled.")
+            return
+        self._dock.look_at(layer, object_id)
+
+        def cut(line_yx: NDArray[np.float64]) -> None:
+            try:
+                self._show_parts(session.split_by_line(object_id, line_yx))
+            except PhaseSAMError as error:
+                self._dock.show_error(str(error))
+
+        self.split_line.ask(layer, cut)
+        self._dock.show_result(
+            f"Draw a line across object {object_id} with the mouse held down, from outside to "
+            "outside. Choose Split again to stop."
+        )
+
+    def _say_step(self, what: str, name: str | None) -> None:
+        self._dock.show_result(f"{what}: {name}." if name else "Nothing left to do.")
+
+
+def _objects(count: int) -> str:
+    return "1 object" if count == 1 else f"{grouped(count)} objects"

@@ -1,0 +1,142 @@
+"""Writes the objects of the *Objects* dock to files, in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtWidgets import QFileDialog
+
+from phasesam.core.errors import SessionError
+from phasesam.core.mask_set import MaskSet
+
+if TYPE_CHECKING:
+    from phasesam.core.measurements import ObjectTable
+    from phasesam.napari_widgets.dock import Dock
+    from phasesam.session import SegmentationSession
+    from phasesam.session.objects import Plane
+
+_KINDS = {
+    "csv": ("Export table", "objects.csv", "Table (*.csv)"),
+    "coco": ("Export masks", "coco.json", "COCO annotations (*.json)"),
+    "tiff": ("Export label image", "labels.tif", "TIFF (*.tif *.tiff)"),
+}
+
+
+class Exporter:
+    """Asks for a file name and writes; errors are said in the dock, the old file stays intact.
+
+    Parameters
+    ----------
+    dock : Dock
+        Parent of the file dialog; runs the writing.
+    """
+
+    def __init__(self, dock: Dock) -> None:
+        self._dock = dock
+        self._folder = ""
+
+    def ask(
+        self, kind: str, session: SegmentationSession, table: ObjectTable, plane: Plane | None
+    ) -> None:
+        """Let the user choose a file, then write it.
+
+        Parameters
+        ----------
+        kind : {"csv", "coco", "tiff"}
+            What to write.
+        session : SegmentationSession
+            Whose objects.
+        table : ObjectTable
+            The rows shown; CSV and COCO get these objects only.
+        plane : tuple of int or None
+            The plane shown, None for all.
+        """
+        title, ending, kinds = _KINDS[kind]
+        name = f"{_file_stem(session.name)}_{ending}"
+        suggestion = str(Path(self._folder) / name) if self._folder else name
+        path, _ = QFileDialog.getSaveFileName(self._dock, title, suggestion, kinds)
+        if not path:
+            return
+        self._folder = str(Path(path).parent)
+        self.write(kind, Path(path), session, table, plane)
+
+    def write(
+        self,
+        kind: str,
+        path: Path,
+        session: SegmentationSession,
+        table: ObjectTable,
+        plane: Plane | None,
+    ) -> None:
+        """Write a file in the background; see `ask`."""
+        if not path.suffix:
+            path = path.with_name(f"{path.name}{Path(_KINDS[kind][1]).suffix}")
+        # What is written is fixed here, on the GUI thread: editing may go on.
+        if kind == "csv":
+            job = _csv_job(path, table)
+        elif kind == "coco":
+            job = _coco_job(path, session, table, plane)
+        else:
+            job = _tiff_job(path, session, plane)
+        self._dock.start(
+            lambda _progress, _stop: job(),
+            title=f"Saving {path.name}",
+            on_done=lambda _: self._dock.show_result(f"Saved {path}."),
+        )
+
+
+def _csv_job(path: Path, table: ObjectTable) -> Callable[[], Any]:
+    rows = table.rows()
+
+    def job() -> None:
+        from phasesam.formats.writers import save_table_csv
+
+        save_table_csv(path, rows)
+
+    return job
+
+
+def _coco_job(
+    path: Path, session: SegmentationSession, table: ObjectTable, plane: Plane | None
+) -> Callable[[], Any]:
+    records = [session.record(int(object_id)) for object_id in table["id"]]
+    planes = {record.plane for record in records}
+    if len(planes) > 1:
+        raise SessionError(
+            "COCO holds one image: tick 'This plane' and export the planes one by one."
+        )
+    height, width = session.shape[-2:]
+    masks = MaskSet.from_crops(
+        (height, width),
+        [session.object_mask(record.id) for record in records],
+        [record.score for record in records],
+    )
+    classes = [record.class_name for record in records]
+
+    def job() -> None:
+        from phasesam.formats.writers import save_coco
+
+        save_coco(path, masks, image_name=session.name, classes=classes)
+
+    return job
+
+
+def _tiff_job(path: Path, session: SegmentationSession, plane: Plane | None) -> Callable[[], Any]:
+    labels = np.array(session.labels if plane is None else session.labels[plane])
+    pixel_size = session.pixel_size
+
+    def job() -> None:
+        from phasesam.formats.writers import save_labels_tiff
+
+        save_labels_tiff(path, labels, pixel_size)
+
+    return job
+
+
+def _file_stem(name: str) -> str:
+    """Make a file name of a layer's name."""
+    kept = "".join(c if c.isalnum() or c in "-_ " else "_" for c in name).strip()
+    return kept or "image"
