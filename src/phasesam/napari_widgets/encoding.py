@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from phasesam.models.registry import get_spec, locate, where
+from phasesam.models.registry import get_spec, where
 from phasesam.napari_widgets.header import Status
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ class EncodingQueue:
             return
 
         def job(progress: ProgressCallback, should_stop: StopCallback) -> None:
-            locate(spec, download=True, progress=progress, should_stop=should_stop)
             segmenter.encode(progress=progress, should_stop=should_stop)
 
         downloads = where(spec) == "to download"

@@ -100,6 +100,7 @@ class Header(QWidget):
             self._subscriptions.connect(emitter, self._refresh_images)
         self._subscriptions.connect(state.events.image_changed, self._refresh_images)
         self._subscriptions.connect(state.events.model_changed, self._refresh_models)
+        manager_watch().catalogue_changed.connect(self._refresh_models)
         self._refresh_images()
         self._refresh_models()
 

@@ -119,6 +119,9 @@ class HoverPreview:
         segmenter = self._dock.state.segmenter(image)
         if not segmenter.is_encoded:
             return
+        if segmenter.data_bar is not None and point[0] >= segmenter.data_bar:
+            self.clear()
+            return
         prompts = PlanePrompts(point[None], np.ones(1, np.int64))
         settings = self._controller.settings
         question = Question(prompts, None, None, settings)

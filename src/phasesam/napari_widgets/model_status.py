@@ -63,6 +63,8 @@ class ManagerWatch(QObject):
     """
 
     changed = Signal()
+    catalogue_changed = Signal()
+    """Weights were downloaded or imported: what can be chosen is different."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)

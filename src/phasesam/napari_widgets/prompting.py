@@ -163,6 +163,9 @@ class PromptController:
             self.events.answered.emit(True)
 
         def on_failed(failure: Failure) -> None:
+            if failure.kind == "InvalidPromptError" and present.step_back():
+                present.future.clear()
+                self.restore()
             self._dock.show_error(failure.message, details=failure.details)
             self.events.answered.emit(False)
             self.events.present_changed.emit()

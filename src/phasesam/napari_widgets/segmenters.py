@@ -52,6 +52,7 @@ class LazySegmenter:
             "pixel_size": pixel_size,
         }
         self._segmenter: Segmenter | None = None
+        self._encoded = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,13 +61,19 @@ class LazySegmenter:
 
     @property
     def is_encoded(self) -> bool:
-        """Whether prompts can be answered at once. Cheap, for any thread."""
-        return self._segmenter is not None and bool(self._segmenter.is_encoded)
+        """Whether the plane was encoded, so that prompts are answered at once.
+
+        Cheap, for any thread: the embedding is not looked up, so it may have left the
+        cache since; a prompt then brings it back and takes longer.
+        """
+        return self._encoded
 
     @property
     def data_bar(self) -> int | None:
-        """First row of the data bar, None if there is none or nothing was read yet."""
-        return None if self._segmenter is None else self._segmenter.data_bar
+        """First row of the data bar, None if there is none or it was not looked for yet."""
+        if self._segmenter is None or not self._encoded:
+            return None
+        return self._segmenter.data_bar
 
     def get(self) -> Segmenter:
         """Make the segmenter on first use. For workers only."""
@@ -82,7 +89,9 @@ class LazySegmenter:
 
     def encode(self, progress: Any = None, should_stop: Any = None) -> Any:
         """Read, normalise and encode the plane. For workers only."""
-        return self.get().encode(progress=progress, should_stop=should_stop)
+        embedding = self.get().encode(progress=progress, should_stop=should_stop)
+        self._encoded = True
+        return embedding
 
     def predict(self, **prompts: Any) -> MaskSet:
         """See `phasesam.Segmenter.predict`. For workers only."""
@@ -90,4 +99,6 @@ class LazySegmenter:
 
     def automatic(self, config: AutomaticConfig | None = None, **options: Any) -> Candidates:
         """See `phasesam.Segmenter.automatic`. For workers only."""
-        return self.get().automatic(config, **options)
+        candidates = self.get().automatic(config, **options)
+        self._encoded = True
+        return candidates
