@@ -38,7 +38,7 @@ class Factory:
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.pool = pool
-        self.declares_size = True
+        self.declared_share = 1.0
         self.built: list[str] = []
         self.modules: list[FakeModel] = []
         self.before: Callable[[str], object] = lambda name: None
@@ -47,8 +47,8 @@ class Factory:
         if not name.startswith("m"):
             raise UnknownModelError(f"no model {name!r}")
         size = int(name[1:].partition("_")[0]) * MB
-        declared = size if self.declares_size else None
-        return SimpleNamespace(name=name, bytes=size, size_bytes=declared)
+        declared = int(size * self.declared_share)
+        return SimpleNamespace(name=name, bytes=size, size_bytes=declared or None)
 
     def build(self, spec: SimpleNamespace, **callbacks: Any) -> FakeModel:
         self.before(spec.name)

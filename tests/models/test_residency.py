@@ -35,7 +35,7 @@ class TestBudget:
         assert factory.names(manager) == ["m1_a", "m1_c", "m1_d"]
 
     def test_larger_than_the_budget(self, factory) -> None:
-        factory.declares_size = False
+        factory.declared_share = 0
         manager = factory.manager(3)
         manager.load("m1")
         with pytest.raises(DeviceMemoryError, match=r"m4 needs 4 MB.*budget of 3 MB on cpu"):
@@ -56,7 +56,7 @@ class TestBudget:
     def test_waits_empty_handed_for_a_model_of_unknown_size(
         self, factory, pool: ThreadPoolExecutor
     ) -> None:
-        factory.declares_size = False
+        factory.declared_share = 0
         manager = factory.manager(3)
         with factory.held(manager, "m2"):
             waiting = pool.submit(manager.load, "m3")
@@ -64,6 +64,24 @@ class TestBudget:
             assert manager.status().bytes == 2 * MB
         waiting.result(20)
         assert factory.built == ["m2", "m3", "m3"]
+
+    def test_two_that_turn_out_too_large_do_not_wait_for_each_other(
+        self, factory, pool: ThreadPoolExecutor
+    ) -> None:
+        # Each has set 1.5 MB of 3 MB aside, then needs 2 MB.
+        factory.declared_share = 0.75
+        manager = factory.manager(3)
+        both = threading.Barrier(2, timeout=10)
+
+        def meet(name: str) -> None:
+            if len(factory.built) < 2:
+                both.wait()
+
+        factory.before = meet
+        for future in [pool.submit(manager.load, name, timeout=5) for name in ("m2_a", "m2_b")]:
+            future.result(20)
+        assert len(factory.built) >= 3
+        assert factory.present() == manager.status().bytes == 2 * MB
 
     def test_waits_only_so_long(self, factory) -> None:
         manager = factory.manager(3)
@@ -158,7 +176,7 @@ class TestStress:
 
         def work(seed: int) -> None:
             random = torch.Generator().manual_seed(seed)
-            for _ in range(50):
+            for _ in range(100):
                 first, second, action = torch.randint(0, 4, (3,), generator=random).tolist()
                 with manager.lease(kinds[first]) as model:
                     use(model, kinds[first])
