@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -19,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from phasesam.core.errors import CheckpointError, InvalidImageError, ModelError
+from phasesam.core.errors import InvalidImageError, ModelError
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.models.attention import fast_attention
-from phasesam.models.checkpoints import load_state_dict
-from phasesam.models.registry import ModelSpec, get_spec, locate
+from phasesam.models.checkpoints import compare, load_state_dict
+from phasesam.models.model_spec import ModelSpec
+from phasesam.models.registry import get_spec, locate
 from phasesam.models.tiny_vit import TinyViT
 
 IMAGE_SIZE = 1024
@@ -263,15 +265,34 @@ def _vit(spec: ModelSpec, sizes: ViTSizes) -> nn.Module:
     )
 
 
+def check_weights(spec: ModelSpec, state: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse weights that do not fit a model, without building it in memory.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    state : mapping of str to Tensor
+        Weights as `phasesam.models.checkpoints.load_state_dict` returns them.
+    origin : str
+        Name of the file, for the message.
+
+    Raises
+    ------
+    CheckpointError
+        If anything is missing, superfluous or of another shape.
+    """
+    with torch.device("meta"):
+        expected = _assemble(spec).state_dict()
+    compare(state, expected, spec.title, origin)
+
+
 def _load_weights(model: SamModel, state: dict[str, Tensor], origin: str) -> None:
+    compare(state, model.state_dict(), model.spec.title, origin)
     for name, tensor in state.items():
-        if tensor.is_floating_point():
-            state[name] = tensor.float()
-    expected = model.state_dict()
-    missing = [name for name in expected if name not in state]
-    unexpected = [name for name in state if name not in expected]
-    if missing or unexpected:
-        raise CheckpointError(f"{origin}: missing {missing[:5]}, unexpected {unexpected[:5]}")
+        # Copied even from fp32: the file may be mapped, and must not be needed any longer.
+        kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        state[name] = tensor.to(kind, copy=True, memory_format=torch.contiguous_format)
     model.load_state_dict(state, strict=True, assign=True)
 
 
@@ -283,7 +304,9 @@ def _generate_weights(model: SamModel) -> None:
     logits of a few units around zero, predicted IoU around 0.9.
     """
     generator = torch.Generator("cpu").manual_seed(_TINY_SEED)
+    buffers = model.pixel_mean, model.pixel_std
     model.to_empty(device="cpu")
+    model.pixel_mean, model.pixel_std = buffers
     for name, tensor in model.state_dict().items():
         if name.endswith("bias"):
             tensor.zero_()
@@ -292,12 +315,11 @@ def _generate_weights(model: SamModel) -> None:
         else:
             fan_in = max(1, math.prod(tensor.shape[1:]))
             tensor.copy_(torch.randn(tensor.shape, generator=generator) / math.sqrt(fan_in))
-    for head in model.mask_decoder.output_hypernetworks_mlps:
+    decoder: Any = model.mask_decoder
+    for head in decoder.output_hypernetworks_mlps:
         head.layers[-1].weight *= 15
-    model.mask_decoder.iou_prediction_head.layers[-1].weight *= 0.2
-    model.mask_decoder.iou_prediction_head.layers[-1].bias.fill_(0.9)
-    model.pixel_mean.copy_(torch.tensor(model.spec.pixel_mean).view(3, 1, 1))
-    model.pixel_std.copy_(torch.tensor(model.spec.pixel_std).view(3, 1, 1))
+    decoder.iou_prediction_head.layers[-1].weight *= 0.2
+    decoder.iou_prediction_head.layers[-1].bias.fill_(0.9)
 
 
 def import_segment_anything() -> ModuleType:

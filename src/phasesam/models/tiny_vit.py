@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from phasesam.models.conv_bn import ConvBN
 from phasesam.models.products import apply_linear
 
-# Elements of the widest hidden activation held at once in inference: 4 MiB in fp32, so that
-# one strip with its input and output stays in the processor's cache.
+# What is computed at once in inference: few enough pixels of a feature map, and elements of a
+# hidden layer, that they stay in the processor's cache.
+_STRIP_PIXELS = 1 << 13
 _STRIP_ELEMENTS = 1 << 20
 
 
@@ -53,68 +55,6 @@ class TinyViTConfig:
     out_channels: int = 256
 
 
-class ConvBN(nn.Module):
-    """Convolution and batch normalisation, folded into one convolution by `fuse`.
-
-    The folded weights live beside the original ones in buffers that are not saved, so the
-    state dict keeps its names and training can resume at any time: ``train()`` and loading
-    weights drop them.
-    """
-
-    fused_weight: Tensor | None
-    fused_bias: Tensor | None
-
-    def __init__(
-        self, channels_in: int, channels_out: int, kernel: int = 1, stride: int = 1, groups: int = 1
-    ) -> None:
-        super().__init__()
-        self.c = nn.Conv2d(
-            channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False
-        )
-        self.bn = nn.BatchNorm2d(channels_out)
-        self.register_buffer("fused_weight", None, persistent=False)
-        self.register_buffer("fused_bias", None, persistent=False)
-        self.register_load_state_dict_post_hook(lambda module, _: module.unfuse())
-
-    @torch.no_grad()
-    def fuse(self) -> None:
-        """Fold the normalisation into the convolution, in double precision."""
-        variance = self.bn.running_var
-        mean = self.bn.running_mean
-        if variance is None or mean is None:
-            return
-        scale = self.bn.weight.double() / (variance.double() + self.bn.eps).sqrt()
-        weight = self.c.weight.double() * scale[:, None, None, None]
-        bias = self.bn.bias.double() - mean.double() * scale
-        self.fused_weight = weight.to(self.c.weight).contiguous(memory_format=torch.channels_last)
-        self.fused_bias = bias.to(self.c.weight)
-
-    def unfuse(self) -> None:
-        """Forget the folded weights."""
-        self.fused_weight = None
-        self.fused_bias = None
-
-    def train(self, mode: bool = True) -> ConvBN:
-        """Switch to training, where the two layers act one after the other again."""
-        if mode:
-            self.unfuse()
-        return super().train(mode)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(b, c, h, w)`` to ``(b, c', h', w')``."""
-        if self.fused_weight is None:
-            return self.bn(self.c(x))
-        return functional.conv2d(
-            x,
-            self.fused_weight,
-            self.fused_bias,
-            self.c.stride,
-            self.c.padding,
-            self.c.dilation,
-            self.c.groups,
-        )
-
-
 class PatchEmbed(nn.Module):
     """Two strided convolutions: pixels to features at a quarter of the resolution."""
 
@@ -126,7 +66,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(b, 3, h, w)`` to ``(b, dim, h / 4, w / 4)``."""
-        return self.seq(x)
+        return self.seq(x) if self.training else _in_strips(self.seq, x, 4)
 
 
 class MBConv(nn.Module):
@@ -141,22 +81,12 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(b, dim, h, w)`` to the same shape."""
-        if torch.is_grad_enabled() or self.conv1.fused_weight is None:
-            return self._strip(x, 0, x.shape[2])
-        rows = max(4, _STRIP_ELEMENTS // (self.conv1.c.out_channels * x.shape[3] * x.shape[0]))
-        result = torch.empty_like(x)
-        for top in range(0, x.shape[2], rows):
-            bottom = min(x.shape[2], top + rows)
-            result[:, :, top:bottom] = self._strip(x, top, bottom)
-        return result
+        return self._compute(x) if self.training else _in_strips(self._compute, x, 1)
 
-    def _strip(self, x: Tensor, top: int, bottom: int) -> Tensor:
-        """Compute the output rows ``top:bottom``, with one more row of context on each side."""
-        start, stop = max(0, top - 1), min(x.shape[2], bottom + 1)
-        hidden = functional.gelu(self.conv1(x[:, :, start:stop]))
-        hidden = self.conv2(hidden)[:, :, top - start : bottom - start]
-        out = self.conv3(functional.gelu(hidden))
-        return functional.gelu(out + x[:, :, top:bottom])
+    def _compute(self, x: Tensor) -> Tensor:
+        hidden = functional.gelu(self.conv1(x))
+        hidden = functional.gelu(self.conv2(hidden))
+        return functional.gelu(self.conv3(hidden) + x)
 
 
 class PatchMerging(nn.Module):
@@ -167,9 +97,13 @@ class PatchMerging(nn.Module):
         self.conv1 = ConvBN(dim, dim_out)
         self.conv2 = ConvBN(dim_out, dim_out, 3, stride, groups=dim_out)
         self.conv3 = ConvBN(dim_out, dim_out)
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(b, dim, h, w)`` to ``(b, dim_out, h / stride, w / stride)``."""
+        return self._compute(x) if self.training else _in_strips(self._compute, x, self.stride)
+
+    def _compute(self, x: Tensor) -> Tensor:
         x = functional.gelu(self.conv1(x))
         x = functional.gelu(self.conv2(x))
         return self.conv3(x)
@@ -215,7 +149,9 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(n, window ** 2, dim)`` to the same shape; ``n`` counts windows."""
         count, tokens, dim = x.shape
-        qkv = apply_linear(self.qkv, self.norm(x)).view(count, tokens, self.heads, -1).transpose(1, 2)
+        qkv = (
+            apply_linear(self.qkv, self.norm(x)).view(count, tokens, self.heads, -1).transpose(1, 2)
+        )
         query, key, value = qkv.chunk(3, dim=-1)
         x = functional.scaled_dot_product_attention(query, key, value, attn_mask=self._bias())
         return apply_linear(self.proj, x.transpose(1, 2).reshape(count, tokens, dim))
@@ -361,9 +297,35 @@ class TinyViT(nn.Module):
         return self.neck(x).contiguous(), intermediate
 
 
+def _in_strips(layer: Callable[[Tensor], Tensor], x: Tensor, stride: int) -> Tensor:
+    """Apply convolutions to ``x`` a few rows at a time when no gradient is asked.
+
+    Parameters
+    ----------
+    layer : callable
+        Maps ``(b, c, h, w)`` to ``(b, c', h / stride, w / stride)``, and what it computes for a
+        row depends on no more than the rows that make up this one and its two neighbours.
+    x : (b, c, h, w) tensor
+        Channels-last for best speed.
+    stride : int
+        Rows of `x` to one row of the result.
+    """
+    height, width = x.shape[2:]
+    strip = max(4, _STRIP_PIXELS // (x.shape[0] * width)) if x.device.type == "cpu" else height
+    if torch.is_grad_enabled() or strip >= height:
+        return layer(x)
+    rows = max(2, strip // stride)
+    parts = []
+    for top in range(0, -(-height // stride), rows):
+        start = max(0, top - 1)
+        part = layer(x[:, :, start * stride : (top + rows + 1) * stride])
+        parts.append(part[:, :, top - start : top - start + rows])
+    return torch.cat(parts, dim=2)
+
+
 def _residual_in_chunks(layer: Callable[[Tensor], Tensor], x: Tensor, expansion: int) -> Tensor:
-    """Add ``layer(x)`` to ``x``, ``(b, h, w, c)``, a strip at a time when no gradient is asked."""
-    if torch.is_grad_enabled():
+    """Add ``layer(x)`` to ``x``, ``(b, h, w, c)``, in pieces unless gradients are on."""
+    if torch.is_grad_enabled() or x.device.type != "cpu":
         return x + layer(x)
     flat = x.reshape(-1, x.shape[-1])
     for strip in flat.split(max(256, _STRIP_ELEMENTS // (expansion * flat.shape[1]))):

@@ -1,0 +1,256 @@
+"""Fetching, finding and checking weights files.
+
+Places, in the order in which they are searched:
+
+1. the folder named by the environment variable ``PHASESAM_MODELS``, for machines without
+   internet access; nothing is ever written to or deleted from it;
+2. the folder ``models`` in the cache: ``PHASESAM_CACHE``, else the platform's usual place.
+
+Downloads come from the publisher or, if ``PHASESAM_MIRROR`` is set, from ``MIRROR/FILENAME``.
+They go to a temporary file that is checked before it gets its name, so a weights file in the
+cache is complete. Where a publisher gives no SHA-256, the one of the first download is kept
+beside the weights (``FILENAME.sha256``) and every later use and download must match it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import tempfile
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import pooch
+
+from phasesam.core.errors import CancelledError, CheckpointError, DownloadError
+from phasesam.core.types import ProgressCallback, StopCallback
+from phasesam.models.checkpoints import check_kind
+from phasesam.models.model_spec import ModelSpec
+
+_CHUNK_BYTES = 1 << 18
+_TIMEOUT_SECONDS = 30
+_ABANDONED_SECONDS = 24 * 3600
+
+
+def cache_folder() -> Path:
+    """Folder of the weights that were downloaded or imported; it need not exist."""
+    root = os.environ.get("PHASESAM_CACHE") or str(pooch.os_cache("phasesam"))
+    return Path(root).expanduser() / "models"
+
+
+def offline_folder() -> Path | None:
+    """Folder of weights that somebody else put there, if one is configured."""
+    folder = os.environ.get("PHASESAM_MODELS")
+    return Path(folder).expanduser() if folder else None
+
+
+def find(spec: ModelSpec) -> Path | None:
+    """Path of the weights file if it is on this machine; the content is not looked at."""
+    if spec.path is not None:
+        return spec.path if spec.path.is_file() else None
+    if not spec.filename:
+        return None
+    for folder in (offline_folder(), cache_folder()):
+        if folder is not None and (folder / spec.filename).is_file():
+            return folder / spec.filename
+    return None
+
+
+def is_intact(spec: ModelSpec, path: Path) -> bool:
+    """Whether a file on disk is the one the registry, or the first download, knows."""
+    expected = spec.sha256 or _pinned(spec)
+    return expected is None or _digest_of(path) == expected
+
+
+def check(spec: ModelSpec, path: Path) -> None:
+    """Refuse a weights file that is not what it should be.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not a weights file, or its checksum is another one.
+    """
+    check_kind(path)
+    if not is_intact(spec, path):
+        raise CheckpointError(
+            f"{path} is not the published file of {spec.title}: expected SHA-256 "
+            f"{spec.sha256 or _pinned(spec)}, got {_digest_of(path)}. Replace the file."
+        )
+
+
+def download(
+    spec: ModelSpec,
+    progress: ProgressCallback | None = None,
+    should_stop: StopCallback | None = None,
+) -> Path:
+    """Fetch the weights of a model into the cache.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        Entry with a `url`.
+    progress : callable, optional
+        Called as ``progress(done, total)`` in bytes; `total` is 0 while unknown.
+    should_stop : callable, optional
+        Asked after every quarter of a mebibyte.
+
+    Returns
+    -------
+    Path
+        The complete and checked file.
+
+    Raises
+    ------
+    DownloadError
+        If it cannot be fetched or stored, is incomplete, or is another file than expected.
+    CancelledError
+        If the user asked to stop.
+    """
+    url = _address(spec)
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        _check_space(spec, folder)
+        handle, name = tempfile.mkstemp(f".{spec.filename}.part", ".", folder)
+        os.close(handle)
+    except OSError as error:
+        raise DownloadError(f"cannot store weights in {folder}: {error}") from error
+    temporary = Path(name)
+    try:
+        _fetch(spec, url, temporary, _Reporter(spec, progress, should_stop))
+        _check_download(spec, url, temporary)
+        target = folder / spec.filename
+        temporary.chmod(0o644)
+        _pin(spec, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        if isinstance(error, DownloadError):
+            raise
+        raise DownloadError(f"cannot store {spec.title} in {folder}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+class _Reporter:
+    """Stands in for pooch's progress bar: passes the count on and lets the user stop."""
+
+    def __init__(
+        self, spec: ModelSpec, progress: ProgressCallback | None, should_stop: StopCallback | None
+    ) -> None:
+        self._name = spec.name
+        self._progress = progress
+        self._should_stop = should_stop
+        self._done = 0
+        self.total = 0
+
+    def update(self, count: int) -> None:
+        if self._should_stop is not None and self._should_stop():
+            raise CancelledError(f"download of {self._name} stopped")
+        # pooch counts the last piece as a whole one.
+        self._done = min(self._done + count, self.total) if self.total else self._done + count
+        if self._progress is not None:
+            self._progress(self._done, self.total)
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        self._done = 0
+
+
+def _fetch(spec: ModelSpec, url: str, target: Path, reporter: _Reporter) -> None:
+    # requests takes its time to load, and pooch does not import it either until it is needed.
+    import requests
+
+    fetch = pooch.HTTPDownloader(reporter, _CHUNK_BYTES, timeout=_TIMEOUT_SECONDS)
+    try:
+        fetch(url, str(target), None)
+    except requests.RequestException as error:
+        raise DownloadError(
+            f"could not fetch {spec.title} from {url}: {error}. Without internet access, put "
+            f"{spec.filename} into a folder and set PHASESAM_MODELS to it, or set "
+            "PHASESAM_MIRROR to the address of a copy."
+        ) from error
+
+
+def _check_download(spec: ModelSpec, url: str, path: Path) -> None:
+    size = path.stat().st_size
+    if spec.sha256 and spec.size_bytes and size != spec.size_bytes:
+        raise DownloadError(
+            f"{url} gave {size} bytes instead of the {spec.size_bytes} of {spec.title}; "
+            "nothing was kept"
+        )
+    try:
+        check_kind(path)
+    except CheckpointError as error:
+        raise DownloadError(
+            f"{url} did not give the weights of {spec.title} but something else, perhaps an "
+            f"error page ({error}); nothing was kept"
+        ) from error
+    for expected in filter(None, (spec.sha256 or _pinned(spec), spec.other_hash)):
+        algorithm, _, value = expected.rpartition(":")
+        if algorithm.startswith("xxh") and importlib.util.find_spec("xxhash") is None:
+            continue
+        found = pooch.file_hash(str(path), algorithm or "sha256")
+        if found != value:
+            hint = "" if spec.sha256 or algorithm else f" (first seen: {_pin_file(spec)})"
+            raise DownloadError(
+                f"{url} is not the expected file of {spec.title}: expected "
+                f"{algorithm or 'sha256'} {value}{hint}, got {found}; nothing was kept"
+            )
+
+
+def _address(spec: ModelSpec) -> str:
+    mirror = os.environ.get("PHASESAM_MIRROR")
+    if spec.url is None or not spec.filename:
+        raise DownloadError(f"the weights of {spec.title} are not published anywhere")
+    return f"{mirror.rstrip('/')}/{spec.filename}" if mirror else spec.url
+
+
+def _check_space(spec: ModelSpec, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if spec.size_bytes and spec.size_bytes > free:
+        raise DownloadError(
+            f"{spec.title} needs {spec.size_bytes / 1e6:.0f} MB, but {folder} has only "
+            f"{free / 1e6:.0f} MB left"
+        )
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete what a process that was killed in the middle of a download has left."""
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                part.unlink()
+
+
+def _pin_file(spec: ModelSpec) -> Path:
+    return cache_folder() / f"{spec.filename}.sha256"
+
+
+def _pinned(spec: ModelSpec) -> str | None:
+    try:
+        return _pin_file(spec).read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _pin(spec: ModelSpec, path: Path) -> None:
+    if spec.sha256 is None and _pinned(spec) is None:
+        _pin_file(spec).write_text(_digest_of(path) + "\n", encoding="ascii")
+
+
+def _digest_of(path: Path) -> str:
+    status = path.stat()
+    return _digest(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: str, size: int, modified: int) -> str:
+    """SHA-256, computed once for every state of a file."""
+    return pooch.file_hash(path, "sha256")
