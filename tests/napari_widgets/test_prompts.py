@@ -1,9 +1,17 @@
 """The Prompt dock without a canvas: layers, questions, commits. Clicks: test_prompt_clicks.py."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from phasesam.core.images import Normalisation
+from phasesam.napari_widgets.prompt_layers import HOVER, PRESENT
 from phasesam.napari_widgets.prompts import PromptDock
+from phasesam.session import SegmentationSession
+
+DISC = 613  # pixels of one disc of `disc_image`
 
 
 @pytest.fixture
@@ -15,21 +23,32 @@ def dock(qtbot, viewer_model, region_segmenter, disc_image):
     return dock
 
 
+def layers_of(dock):
+    return dock.controller.layers(dock.state.image_layer)
+
+
+def session_of(dock):
+    return dock.state.session(dock.state.image_layer)
+
+
 def say(dock, until, y, x, positive=True):
     """Add a point as a click would, and wait for the answer."""
     dock.tools.use("+" if positive else "-")
-    layers = dock.controller.layers(dock.state.image_layer)
     plane = dock.state.plane(dock.state.image_layer)
-    layers.points.add(plane.at(np.array([y, x])))
+    before = dock.controller.present().prompts.count
+    layers_of(dock).points.add(plane.at(np.array([y, x])))
+    until(lambda: dock.controller.present().prompts.count > before)
     until(lambda: dock.controller.present().answer is not None)
 
 
-def preview_area(dock):
-    preview = dock.controller.layers(dock.state.image_layer).preview
-    return 0 if preview is None else int((preview.data == 1).sum())
+def preview_area(dock, value=PRESENT):
+    preview = layers_of(dock).preview
+    return 0 if preview is None else int((preview.data == value).sum())
 
 
-DISC = 613
+def asked(dock):
+    """The last question that the model was asked."""
+    return dock.state.segmenter(dock.state.image_layer).get().asked[-1]
 
 
 def test_click_shows_a_mask_and_n_adds_it(dock, until):
@@ -37,11 +56,413 @@ def test_click_shows_a_mask_and_n_adds_it(dock, until):
     assert preview_area(dock) == DISC
     assert dock.score.text() == "score 0.94 · 1 prompt"
     dock.maker.add()
-    session = dock.state.session(dock.state.image_layer)
+    session = session_of(dock)
     labels = dock.state.labels_layer(dock.state.image_layer)
     assert [record.area for record in session.objects] == [DISC]
     assert session.objects[0].score == pytest.approx(0.94)
     np.testing.assert_array_equal(labels.data, session.labels)
     assert preview_area(dock) == 0
-    assert len(dock.controller.layers(dock.state.image_layer).points.data) == 0
+    assert len(layers_of(dock).points.data) == 0
     assert dock.footer.result.text().startswith("1 object · 5.0 % of the image")
+
+
+def test_second_click_refines_with_the_logits_of_the_first_answer(dock, until):
+    say(dock, until, 30, 40)
+    assert asked(dock)["multimask_output"]
+    assert asked(dock)["logits"] is None
+    say(dock, until, 30, 48, positive=False)
+    assert not asked(dock)["multimask_output"]
+    assert asked(dock)["logits"].shape == (256, 256)
+    assert asked(dock)["labels"].tolist() == [1, 0]
+    assert preview_area(dock) < DISC
+    assert dock.score.text() == "score 0.95 · 2 prompts"
+
+
+def test_points_are_coloured_by_sign(dock, until):
+    say(dock, until, 30, 40)
+    say(dock, until, 30, 48, positive=False)
+    points = layers_of(dock).points
+    assert [str(symbol) for symbol in points.symbol] == ["cross", "hbar"]
+    green, vermilion = points.face_color[:, :3]
+    assert green[1] > green[0]
+    assert vermilion[0] > vermilion[1]
+
+
+def test_scales_are_chosen_without_asking_again(dock, until):
+    say(dock, until, 30, 40)
+    count = len(dock.state.segmenter(dock.state.image_layer).get().asked)
+    areas = []
+    for scale in ("part", "object", "group", "auto"):
+        dock._next_scale()
+        assert dock.scale.current == scale
+        areas.append(preview_area(dock))
+    assert areas[0] < areas[1] < areas[2]
+    assert areas[3] == areas[1] == DISC
+    assert len(dock.state.segmenter(dock.state.image_layer).get().asked) == count
+
+
+def test_undo_takes_back_clicks_then_objects(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.add()
+    say(dock, until, 60, 90)
+    say(dock, until, 60, 98, positive=False)
+    smaller = preview_area(dock)
+    dock.maker.undo()
+    assert preview_area(dock) == DISC
+    assert len(layers_of(dock).points.data) == 1
+    dock.maker.redo()
+    assert preview_area(dock) == smaller
+    dock.maker.undo()
+    dock.maker.undo()
+    assert dock.controller.present().is_empty
+    assert len(session_of(dock).objects) == 1
+    dock.maker.undo()
+    assert len(session_of(dock).objects) == 0
+    assert not dock.state.labels_layer(dock.state.image_layer).data.any()
+    dock.maker.redo()
+    assert dock.state.labels_layer(dock.state.image_layer).data.sum() == DISC
+
+
+def test_cleared_prompts_come_back_with_undo(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.clear()
+    assert preview_area(dock) == 0
+    assert dock.controller.present().is_empty
+    dock.maker.undo()
+    assert preview_area(dock) == DISC
+
+
+def test_negative_click_on_an_object_reopens_it(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.add()
+    say(dock, until, 30, 48, positive=False)
+    assert session_of(dock).objects == ()
+    assert asked(dock)["mask"].sum() == DISC
+    assert asked(dock)["labels"].tolist() == [1, 0]
+    dock.maker.add()
+    assert 0 < session_of(dock).objects[0].area < DISC
+
+
+def test_clear_leaves_a_reopened_object_as_it_was(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.class_name = "particle"
+    dock.maker.add()
+    (before,) = session_of(dock).objects
+    dock._reopen()
+    assert session_of(dock).objects == ()
+    assert preview_area(dock) == DISC
+    dock.maker.clear()
+    assert session_of(dock).objects == (before,)
+    assert preview_area(dock) == 0
+
+
+def test_box_and_several_boxes(dock, until):
+    dock.tools.use("box")
+    boxes = layers_of(dock).boxes
+    boxes.add_rectangles([[14, 24], [14, 56], [46, 56], [46, 24]])
+    until(lambda: dock.controller.present().answer is not None)
+    assert preview_area(dock) == DISC
+    boxes.add_rectangles([[44, 74], [44, 106], [76, 106], [76, 74]])
+    until(lambda: preview_area(dock) == 2 * DISC)
+    assert dock.score.text() == "2 objects · 2 prompts"
+    dock.maker.add()
+    assert [record.area for record in session_of(dock).objects] == [DISC, DISC]
+    assert len(boxes.data) == 0
+    dock.maker.undo()
+    assert session_of(dock).objects == ()
+
+
+def test_existing_mask_of_any_labels_layer_is_a_prompt(dock, until, viewer_model):
+    mask = np.zeros((96, 128), np.int32)
+    mask[20:40, 30:50] = 7
+    viewer_model.add_labels(mask, name="other")
+    dock.maker.begin_with_mask(np.array([30.0, 40.0]))
+    assert preview_area(dock) == 400
+    say(dock, until, 30, 48, positive=False)
+    assert asked(dock)["mask"].sum() == 400
+    dock.maker.clear()
+    dock.maker.begin_with_mask(np.array([80.0, 10.0]))
+    assert "No mask here" in dock.footer.result.text()
+
+
+def test_clicks_while_encoding_are_queued(dock, until, region_segmenter):
+    region_segmenter.gate.clear()
+    dock.tools.use("+")
+    layers_of(dock).points.add([30, 40])
+    until(lambda: dock.running)
+    layers_of(dock).points.add([60, 90])
+    until(lambda: dock.controller.present().prompts.count == 2)
+    dock.maker.add()  # pressed before there is an answer
+    assert session_of(dock).objects == ()
+    region_segmenter.gate.set()
+    until(lambda: session_of(dock).objects)
+    assert session_of(dock).objects[0].area == 2 * DISC
+    assert region_segmenter.encoded == 1
+
+
+def test_cancel_while_encoding(dock, until, region_segmenter):
+    region_segmenter.gate.clear()
+    dock.tools.use("+")
+    layers_of(dock).points.add([30, 40])
+    until(lambda: dock.running)
+    dock.footer.cancel.click()
+    until(lambda: not dock.running)
+    assert "cancelled" in dock.footer.result.text()
+    assert region_segmenter.encoded == 0
+    region_segmenter.gate.set()
+    say(dock, until, 30, 41)
+    assert preview_area(dock) == DISC
+
+
+def test_removed_image_cancels_its_run(dock, until, viewer_model, region_segmenter):
+    region_segmenter.gate.clear()
+    dock.tools.use("+")
+    layers_of(dock).points.add([30, 40])
+    until(lambda: dock.running)
+    viewer_model.layers.remove("discs")
+    until(lambda: not dock.running)
+    assert region_segmenter.encoded == 0
+    assert dock.state.image_layer is None
+    assert "Open an image first" in dock.header.image_combo.currentText()
+
+
+def test_removed_image_drops_an_answer_on_its_way(dock, until, viewer_model):
+    say(dock, until, 30, 40)
+    layers_of(dock).points.add([30, 42])
+    until(lambda: dock.controller.present().prompts.count == 2)
+    viewer_model.layers.remove("discs")
+    until(lambda: not dock.controller.waits)
+    assert list(viewer_model.layers) == []
+
+
+def test_removed_prompt_layers_come_back_when_needed(dock, until, viewer_model):
+    say(dock, until, 30, 40)
+    viewer_model.layers.remove(layers_of(dock).points)
+    until(lambda: dock.controller.present().is_empty)
+    assert preview_area(dock) == 0
+    say(dock, until, 60, 90)
+    assert preview_area(dock) == DISC
+
+
+def test_click_beside_the_image_counts_for_nothing(dock, until, qtbot):
+    dock.tools.use("+")
+    layers_of(dock).points.add([300, 40])
+    until(lambda: len(layers_of(dock).points.data) == 0)
+    assert dock.controller.present().is_empty
+
+
+def test_stack_keeps_one_object_in_the_making_per_plane(
+    qtbot, until, viewer_model, region_segmenter, disc_image
+):
+    stack = np.stack([disc_image, np.zeros_like(disc_image), disc_image[::-1, ::-1]])
+    viewer_model.add_image(stack, name="stack", scale=(2, 0.5, 0.5), units=("um",) * 3)
+    viewer_model.dims.set_current_step(0, 0)
+    dock = PromptDock(viewer_model)
+    qtbot.addWidget(dock)
+    say(dock, until, 30, 40)
+    assert preview_area(dock) == DISC
+    viewer_model.dims.set_current_step(0, 2)
+    until(lambda: preview_area(dock) == 0)
+    say(dock, until, 35, 37)
+    dock.maker.add()
+    assert [record.plane for record in session_of(dock).objects] == [(2,)]
+    viewer_model.dims.set_current_step(0, 0)
+    until(lambda: preview_area(dock) == DISC)
+    dock.maker.add()
+    labels = dock.state.labels_layer(dock.state.image_layer)
+    assert [int((plane > 0).sum()) for plane in labels.data] == [DISC, 0, DISC]
+    assert tuple(labels.scale) == (2, 0.5, 0.5)
+    assert session_of(dock).pixel_size.x == pytest.approx(0.5)
+
+
+def test_two_images_keep_their_own_prompts_and_objects(
+    dock, until, viewer_model, disc_image, region_segmenter
+):
+    first = dock.state.image_layer
+    say(dock, until, 30, 40)
+    second = viewer_model.add_image(disc_image.T, name="turned")
+    assert dock.state.image_layer is second
+    say(dock, until, 40, 30)
+    dock.maker.add()
+    assert [dock.state.session(layer).objects != () for layer in (first, second)] == [False, True]
+    dock.state.image_layer = first
+    assert preview_area(dock) == DISC
+    dock.maker.add()
+    assert len(dock.state.session(first).objects) == 1
+    assert {"discs objects", "turned objects"} <= {layer.name for layer in viewer_model.layers}
+
+
+def test_contrast_limits_reach_the_model(dock, until):
+    image = dock.state.image_layer
+    image.contrast_limits = (0.2, 0.7)
+    dock.settings.mode.setCurrentIndex(3)
+    say(dock, until, 30, 40)
+    normalisation = dock.state.segmenter(image).get().options["normalisation"]
+    assert normalisation == Normalisation("range", 0.2, 0.7)
+    image.contrast_limits = (0.1, 0.8)
+    until(lambda: dock.state.settings(image).normalisation == Normalisation("range", 0.1, 0.8))
+
+
+def test_normalisation_preview_shows_what_the_model_sees(dock, until, viewer_model):
+    dock.settings.see.setChecked(True)
+    until(lambda: "discs as the model sees it" in viewer_model.layers)
+    seen = viewer_model.layers["discs as the model sees it"]
+    assert seen.data.dtype == np.uint8
+    assert seen.data.shape == (96, 128, 3)
+    assert dock.state.image_layer.name == "discs"
+    dock.settings.see.setChecked(False)
+    assert "discs as the model sees it" not in viewer_model.layers
+
+
+def test_mask_settings_apply_at_once(dock, until):
+    say(dock, until, 30, 40)
+    dock.settings.smoothing.setValue(3)
+    until(lambda: dock.controller.present().answer is not None)
+    assert dock.controller.settings.smoothing == 3
+    assert preview_area(dock) == pytest.approx(DISC, abs=3)
+
+
+def test_painting_is_one_undo_step_of_the_session(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.add()
+    dock.tools.use("brush")
+    labels = dock.state.labels_layer(dock.state.image_layer)
+    assert labels.mode == "paint"
+    assert labels.selected_label == 1
+    dock._add()
+    labels.paint((80, 20), labels.selected_label)
+    session = session_of(dock)
+    assert [record.source for record in session.objects] == ["prompt", "painted"]
+    labels.undo()  # what Ctrl+Z on the layer calls
+    assert len(session.objects) == 1
+    np.testing.assert_array_equal(labels.data, session.labels)
+    labels.redo()
+    assert len(session.objects) == 2
+    np.testing.assert_array_equal(labels.data, session.labels)
+
+
+def test_a_label_that_was_taken_is_painted_under_a_new_number(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.add()
+    dock.maker.undo()
+    labels = dock.state.labels_layer(dock.state.image_layer)
+    labels.selected_label = 1
+    labels.paint((80, 20), 1)
+    (record,) = session_of(dock).objects
+    assert labels.data[80, 20] == record.id
+    assert labels.selected_label == record.id
+
+
+def test_opacity_and_contour(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.add()
+    labels = dock.state.labels_layer(dock.state.image_layer)
+    dock.opacity.setValue(20)
+    dock.contour.setChecked(True)
+    assert labels.opacity == pytest.approx(0.2)
+    assert labels.contour == 2
+
+
+def test_next_and_previous_object(dock, until):
+    for y, x in ((30, 40), (60, 90)):
+        say(dock, until, y, x)
+        dock.maker.add()
+    chosen = []
+    dock.state.events.object_selected.connect(chosen.append)
+    dock._step_object(1)
+    dock._step_object(1)
+    dock._step_object(-1)
+    assert chosen == [1, 2, 1]
+    assert "Object 1: 613 px, score 0.94" in dock.footer.result.text()
+
+
+def test_hover_shows_what_a_click_would_select(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.clear()
+    dock.maker.undo()
+    dock.maker.clear()
+
+    class Event:
+        is_dragging = False
+        position = (60.0, 90.0)
+
+    dock.hover._on_move(None, Event)
+    until(lambda: preview_area(dock, HOVER) == DISC)
+    Event.position = (500.0, 90.0)
+    dock.hover._on_move(None, Event)
+    until(lambda: preview_area(dock, HOVER) == 0)
+    dock.preview_check.setChecked(False)
+    Event.position = (60.0, 90.0)
+    dock.hover._on_move(None, Event)
+    assert not dock.hover._timer.isActive()
+
+
+def test_unsupported_view_says_what_to_do(dock, viewer_model):
+    viewer_model.dims.ndisplay = 3
+    dock.tools.use("+")
+    assert "2-D view" in dock.footer.result.text()
+    assert dock.tools.current == ""
+
+
+def test_tool_buttons_follow_what_the_user_does_in_napari(dock, viewer_model):
+    dock.tools.use("+")
+    layers_of(dock).points.mode = "select"
+    assert dock.tools.current == ""
+    dock.tools.use("box")
+    viewer_model.layers.selection.active = dock.state.image_layer
+    assert dock.tools.current == ""
+
+
+def test_renamed_image_shows_in_the_header(dock):
+    dock.state.image_layer.name = "powder"
+    assert dock.header.image_combo.currentText() == "powder"
+
+
+def test_labels_set_by_another_tool_are_taken_over(dock):
+    image = dock.state.image_layer
+    labels = dock.state.labels_layer(image)
+    new = np.zeros((96, 128), np.int32)
+    new[10:20, 10:20] = 1
+    labels.data = new
+    assert [record.area for record in session_of(dock).objects] == [100]
+    dock.maker.undo()
+    assert not labels.data.any()
+
+
+def test_existing_labels_can_be_adopted(dock, viewer_model):
+    image = dock.state.image_layer
+    mask = np.zeros((96, 128), np.uint16)
+    mask[20:40, 30:50] = 7
+    own = dock.state.adopt_labels(image, viewer_model.add_labels(mask, name="saved"))
+    assert own.name == "discs objects"
+    assert [record.area for record in session_of(dock).objects] == [400]
+
+
+def test_loaded_session_replaces_the_present_one(dock, until):
+    image = dock.state.image_layer
+    say(dock, until, 30, 40)
+    dock.maker.add()
+    other = SegmentationSession((96, 128))
+    other.commit(np.eye(96, 128, dtype=bool))
+    dock.state.set_session(image, other)
+    assert dock.state.labels_layer(image).data.sum() == 96
+    assert len([layer for layer in dock.viewer.layers if layer.name == "discs objects"]) == 1
+
+
+def test_first_dock_opens_without_torch():
+    code = """
+import sys
+from qtpy.QtWidgets import QApplication
+app = QApplication([])
+import numpy as np
+from napari.components import ViewerModel
+from phasesam.napari_widgets.prompts import PromptDock
+from phasesam.napari_widgets.models import ModelsDock
+viewer = ViewerModel()
+viewer.add_image(np.zeros((20, 20)))
+docks = [PromptDock(viewer), ModelsDock(viewer)]
+for _ in range(20):
+    app.processEvents()
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

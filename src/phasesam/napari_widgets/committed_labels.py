@@ -40,6 +40,7 @@ class CommittedLabels:
 
     def __init__(self, viewer: ViewerModel, image: Image, session: SegmentationSession) -> None:
         self._session = session
+        self._pending: set[tuple[int, ...]] = set()
         active = viewer.layers.selection.active
         self.layer = viewer.add_labels(
             _copy_of(session), name=f"{image.name} objects", opacity=_OPACITY, **like(image)
@@ -51,12 +52,14 @@ class CommittedLabels:
         setattr(self.layer, "redo", session.redo)  # noqa: B010
         session.events.labels_changed.connect(self._on_labels_changed)
         self.layer.events.paint.connect(self._on_paint)
+        self.layer.events.labels_update.connect(self._take_over)
         self.layer.events.data.connect(self._on_data)
 
     def detach(self) -> None:
         """Stop following; the layer keeps what it shows and gets its own undo back."""
         self._session.events.labels_changed.disconnect(self._on_labels_changed)
         self.layer.events.paint.disconnect(self._on_paint)
+        self.layer.events.labels_update.disconnect(self._take_over)
         self.layer.events.data.disconnect(self._on_data)
         for name in ("undo", "redo"):
             self.layer.__dict__.pop(name, None)
@@ -84,8 +87,18 @@ class CommittedLabels:
     # ------------------------------------------------------------------ layer to session
 
     def _on_paint(self, event: Any) -> None:
-        for plane in _painted_planes(event.value, self.layer.ndim - 2):
-            self._session.apply_labels(self.layer.data[plane], plane=plane)
+        self._pending.update(_painted_planes(event.value, self.layer.ndim - 2))
+        # A stroke is reported after it was painted, a single fill or call before: then the
+        # update of the picture follows.
+        if _is_painted(self.layer.data, event.value[-1]):
+            self._take_over()
+
+    def _take_over(self, _event: Any = None) -> None:
+        planes, self._pending = sorted(self._pending), set()
+        for plane in planes:
+            renamed = self._session.apply_labels(self.layer.data[plane], plane=plane)
+            if self.layer.selected_label in renamed:
+                self.layer.selected_label = renamed[self.layer.selected_label]
 
     def _on_data(self, event: Any = None) -> None:
         """Take over data set by another tool, if they still fit the image."""
@@ -104,10 +117,20 @@ def _copy_of(session: SegmentationSession) -> NDArray[np.int32]:
     return labels
 
 
-def _painted_planes(atoms: Any, leading: int) -> list[tuple[int, ...]]:
+def _is_painted(data: NDArray[np.int32], atom: Any) -> bool:
+    """Whether the data show an item of napari's undo history already."""
+    key = getattr(atom, "slice_key", None)
+    if key is None:
+        indices, _, value = atom
+        return bool((data[indices] == value).all())
+    region = data[key]
+    return bool((region if atom.mask is None else region[atom.mask]).ravel()[0] == atom.new_value)
+
+
+def _painted_planes(atoms: Any, leading: int) -> set[tuple[int, ...]]:
     """Find which planes a stroke of napari touched, from the items of its undo history."""
     if leading == 0:
-        return [()]
+        return {()}
     planes: set[tuple[int, ...]] = set()
     for atom in atoms:
         key = getattr(atom, "slice_key", None)
@@ -118,4 +141,4 @@ def _painted_planes(atoms: Any, leading: int) -> list[tuple[int, ...]]:
         else:
             ranges = [range(part.start, part.stop) for part in key[:leading]]
             planes.update(itertools.product(*ranges))
-    return sorted(planes)
+    return planes

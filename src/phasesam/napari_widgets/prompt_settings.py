@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QSignalBlocker, Qt, Signal
+from qtpy.QtCore import QObject, QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -36,7 +36,8 @@ _MODES = (
     ("range", "Fixed range", "Intensities that become black and white, the same on all planes"),
     ("layer", "Contrast limits", "What is black and white in the viewer is so for the model"),
 )
-_FIXED = 1e12
+_LARGEST = 1e12
+_REST_MS = 300
 
 
 class PromptSettings(QObject):
@@ -57,6 +58,11 @@ class PromptSettings(QObject):
         self._lane = Lane(dock)
         self._image: Image | None = None
         self._seen: Any = None
+        # Each other normalisation is encoded anew: wait until the slider rests.
+        self._limits_timer = QTimer(self)
+        self._limits_timer.setSingleShot(True)
+        self._limits_timer.setInterval(_REST_MS)
+        self._limits_timer.timeout.connect(self._apply)
         self._make_image_rows()
         self._make_mask_rows()
         connect = dock.subscriptions.connect
@@ -183,7 +189,7 @@ class PromptSettings(QObject):
     def _on_contrast_limits(self, _event: Any = None) -> None:
         if self.mode.currentData() == "layer" and self._image is not None:
             self._set_limits(*self._image.contrast_limits)
-            self._apply()
+            self._limits_timer.start()
 
     def _unfollow(self) -> None:
         if self._image is not None:
@@ -257,7 +263,7 @@ class PromptSettings(QObject):
 
 def _limit_box() -> QDoubleSpinBox:
     box = QDoubleSpinBox()
-    box.setRange(-_FIXED, _FIXED)
+    box.setRange(-_LARGEST, _LARGEST)
     box.setDecimals(2)
     box.setKeyboardTracking(False)
     box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)

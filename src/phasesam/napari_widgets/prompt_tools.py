@@ -8,6 +8,7 @@ from weakref import WeakSet
 import numpy as np
 from qtpy.QtCore import QObject
 
+from phasesam.napari_widgets.plane_layer import show_point
 from phasesam.napari_widgets.toggle_row import ToggleRow
 
 if TYPE_CHECKING:
@@ -103,9 +104,7 @@ class PromptTools(QObject):
         corners = np.asarray(image.corner_pixels)[:, -2:]
         if image.multiscale or ((centre >= corners[0]) & (centre <= corners[1])).all():
             return
-        world = np.asarray(image.data_to_world((*record.plane, *centre)))[-2:]
-        camera = self._dock.viewer.scene.camera
-        camera.center = (camera.center[0], *world)
+        show_point(self._dock.viewer, image, (*record.plane, *centre))
 
     # ------------------------------------------------------------------ keeping up
 
