@@ -56,8 +56,10 @@ def split_by_line(mask: MaskCrop, line: ArrayLike) -> list[MaskCrop]:
     if n < 2:
         return [mask]
     sizes = np.bincount(parts.ravel())[1:]
-    # The two largest parts always stay, however small they are.
-    crumbs = sizes < min(_SMALL_PART, int(np.sort(sizes)[-2]))
+    # In tiny objects there are no crumbs.
+    crumbs = sizes < min(_SMALL_PART, mask.area // 10)
+    if np.count_nonzero(~crumbs) < 2:
+        return [mask]
     parts[np.concatenate([[False], crumbs])[parts]] = 0
     return _to_crops(mask, _grow_to_nearest(parts, inside))
 
