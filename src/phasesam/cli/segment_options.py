@@ -1,24 +1,22 @@
-"""The options of ``phasesam segment``, one dataclass per panel of its help."""
+"""The options of ``phasesam segment``, one dataclass per panel of its help.
+
+Where a threshold is None, the preset decides.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-_FILES = "Input and output"
-_MODEL = "Model and device"
-_IMAGE = "Image"
-_PROMPTS = "Prompts (instead of automatic masks)"
-_CANDIDATES = "Automatic masks: candidates"
-_FILTER = "Automatic masks: filter"
-
 
 class PresetName(StrEnum):
-    """The quality presets."""
+    """The quality presets, see `phasesam.engines.presets`."""
 
     default = "default"
     particles = "particles"
@@ -41,13 +39,26 @@ class NmsKind(StrEnum):
     mask = "mask"
 
 
-class Device(StrEnum):
-    """Where the model computes."""
+class Rank(StrEnum):
+    """What makes one of two overlapping masks the better one."""
 
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
+    score = "score"
+    product = "product"
+
+
+def _panel(title: str) -> Callable[..., Any]:
+    def option(*names: str, text: str, **settings: Any) -> Any:
+        return typer.Option(*names, help=text, rich_help_panel=title, **settings)
+
+    return option
+
+
+_file = _panel("Input and output")
+_model = _panel("Model and device")
+_image = _panel("Image")
+_prompt = _panel("Prompts, instead of automatic masks")
+_search = partial(_panel("Automatic masks: search (default: the preset's)"), show_default=False)
+_filter = partial(_panel("Automatic masks: filter (default: the preset's)"), show_default=False)
 
 
 @dataclass(frozen=True)
@@ -64,60 +75,37 @@ class FileOptions:
     ]
     output: Annotated[
         Path,
-        typer.Option(
+        _file(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Where the results go; made if it does not exist.",
-            rich_help_panel=_FILES,
+            text="Where the results go; made if it does not exist.",
             show_default=False,
         ),
     ]
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace existing results.", rich_help_panel=_FILES),
-    ] = False
+    overwrite: Annotated[bool, _file("--overwrite", text="Replace existing results.")] = False
     skip_existing: Annotated[
         bool,
-        typer.Option(
+        _file(
             "--skip-existing",
-            help="Leave out inputs whose results exist: continue an interrupted batch.",
-            rich_help_panel=_FILES,
+            text="Leave out inputs whose results exist: go on with an interrupted batch.",
         ),
     ] = False
     recursive: Annotated[
-        bool,
-        typer.Option(
-            "--recursive", "-r", help="Search folders below folders too.", rich_help_panel=_FILES
-        ),
+        bool, _file("--recursive", "-r", text="Search folders below folders too.")
     ] = False
     folder_is_stack: Annotated[
         bool,
-        typer.Option(
-            "--folder-is-stack",
-            help="Read each folder as one stack, its files being the slices.",
-            rich_help_panel=_FILES,
-        ),
+        _file("--folder-is-stack", text="Read each folder as one stack, its files as slices."),
     ] = False
     coco: Annotated[
-        bool,
-        typer.Option(
-            "--coco", help="Also write NAME_coco.json (COCO, masks as RLE).", rich_help_panel=_FILES
-        ),
+        bool, _file("--coco", text="Also write NAME_coco.json: every mask whole, as COCO RLE.")
     ] = False
     json_summary: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print a summary as JSON on standard output instead of a table.",
-            rich_help_panel=_FILES,
-        ),
+        bool, _file("--json", text="Print a summary as JSON on standard output, no table.")
     ] = False
     quiet: Annotated[
-        bool,
-        typer.Option(
-            "--quiet", "-q", help="No progress and no table; errors only.", rich_help_panel=_FILES
-        ),
+        bool, _file("--quiet", "-q", text="No progress and no table; errors only.")
     ] = False
 
 
@@ -126,36 +114,32 @@ class ModelOptions:
     """Which model computes where."""
 
     model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Name of a model; see: phasesam models list.",
-            rich_help_panel=_MODEL,
-        ),
+        str, _model("--model", "-m", text="Name of a model; see: phasesam models list.")
     ] = "mobile_sam"
     device: Annotated[
-        Device | None,
-        typer.Option(
+        str | None,
+        _model(
             "--device",
-            help="Where to compute; PHASESAM_DEVICE or the best device when left out.",
-            rich_help_panel=_MODEL,
+            metavar="auto|cpu|cuda|cuda:N|mps",
+            text="Where to compute; PHASESAM_DEVICE or the fastest device when left out.",
+            show_default=False,
+        ),
+    ] = None
+    precision: Annotated[
+        str | None,
+        _model(
+            "--precision",
+            metavar="auto|fp32|bf16|fp16",
+            text="Number format; PHASESAM_PRECISION or what suits the device when left out.",
             show_default=False,
         ),
     ] = None
     threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads", min=1, help="CPU threads.", rich_help_panel=_MODEL, show_default=False
-        ),
+        int | None, _model("--threads", min=1, text="CPU threads.", show_default=False)
     ] = None
     download: Annotated[
         bool,
-        typer.Option(
-            "--download/--no-download",
-            help="Whether missing weights may be fetched.",
-            rich_help_panel=_MODEL,
-        ),
+        _model("--download/--no-download", text="Whether missing weights may be fetched."),
     ] = True
 
 
@@ -165,41 +149,36 @@ class ImageOptions:
 
     pixel_size: Annotated[
         str | None,
-        typer.Option(
+        _image(
             "--pixel-size",
             metavar="LENGTH",
-            help="Edge of a pixel, in µm or with a unit (12nm); overrides the file's.",
-            rich_help_panel=_IMAGE,
+            text="Edge of a pixel in µm, or with its unit: 12nm. Overrides the file's.",
             show_default=False,
         ),
     ] = None
     planes: Annotated[
         str | None,
-        typer.Option(
+        _image(
             "--planes",
             metavar="RANGES",
-            help="Planes of a stack, counted from 0: 0-9,20 or 0-99/10 for every tenth. "
-            "All when left out.",
-            rich_help_panel=_IMAGE,
+            text="Planes of a stack, from 0: 0-9,20 or 0-99/10 for every tenth. All when left out.",
             show_default=False,
         ),
     ] = None
     intensity_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(
+        _image(
             "--intensity-range",
             metavar="LOW HIGH",
-            help="Grey values shown as black and white; percentiles 0.5 and 99.5 when left out.",
-            rich_help_panel=_IMAGE,
+            text="Values shown as black and as white; percentiles 0.5 and 99.5 when left out.",
             show_default=False,
         ),
     ] = None
     data_bar_detection: Annotated[
         bool,
-        typer.Option(
+        _image(
             "--data-bar-detection/--no-data-bar-detection",
-            help="Find the data bar of SEM images and leave it out.",
-            rich_help_panel=_IMAGE,
+            text="Find the data bar of SEM images and leave it out.",
         ),
     ] = True
 
@@ -210,165 +189,138 @@ class PromptOptions:
 
     prompts: Annotated[
         Path | None,
-        typer.Option(
+        _prompt(
             "--prompts",
             metavar="FILE.json",
-            help='{"objects": [{"points": [[y, x]], "labels": [1], "box": [y0, x0, y1, x1]}]}, '
-            'or {"images": {"NAME": {"objects": [...]}}} for different prompts per image.',
-            rich_help_panel=_PROMPTS,
+            text='{"objects": [{"points": [[y, x]], "labels": [1], "box": [y0, x0, y1, x1]}]}, '
+            'or {"images": {"NAME": {"objects": ...}}} for prompts of single images.',
             show_default=False,
         ),
     ] = None
 
 
 @dataclass(frozen=True)
-class CandidateOptions:
-    """The expensive step of automatic masks; None means: as the preset says."""
+class SearchOptions:
+    """The expensive step of automatic masks."""
 
     preset: Annotated[
         PresetName,
-        typer.Option(
+        _search(
             "--preset",
             "-p",
-            help="Settings for a kind of object; options given besides override it.",
-            rich_help_panel=_CANDIDATES,
+            text="Settings for a kind of object; options given besides override it.",
+            show_default=True,
         ),
     ] = PresetName.default
     points_per_side: Annotated[
         int | None,
-        typer.Option(
-            "--points-per-side",
-            min=1,
-            help="Grid of point prompts along each side.",
-            rich_help_panel=_CANDIDATES,
-            show_default=False,
-        ),
+        _search("--points-per-side", min=1, max=512, text="Point prompts along each side."),
+    ] = None
+    points_per_batch: Annotated[
+        int | None,
+        _search("--points-per-batch", min=1, max=4096, text="Prompts decoded at once."),
     ] = None
     crop_n_layers: Annotated[
         int | None,
-        typer.Option(
+        _search(
             "--crop-layers",
             min=0,
-            help="Layers of enlarged crops for small objects: layer i has 4^i of them.",
-            rich_help_panel=_CANDIDATES,
-            show_default=False,
+            max=5,
+            text="For small objects: layer i adds 4^i enlarged crops to the search.",
         ),
     ] = None
     crop_overlap_ratio: Annotated[
         float | None,
-        typer.Option(
-            "--crop-overlap",
-            min=0.0,
-            max=1.0,
-            help="Overlap of the crops, as a share of the image.",
-            rich_help_panel=_CANDIDATES,
-            show_default=False,
+        _search(
+            "--crop-overlap", min=0.0, max=0.95, text="Overlap of the crops, share of the side."
         ),
     ] = None
     crop_n_points_downscale_factor: Annotated[
         int | None,
-        typer.Option(
+        _search(
             "--crop-points-divisor",
             min=1,
-            help="Grid points per side are divided by this in each further crop layer.",
-            rich_help_panel=_CANDIDATES,
-            show_default=False,
+            max=64,
+            text="Points per side are divided by this in each further layer.",
+        ),
+    ] = None
+    skip_covered: Annotated[
+        bool | None,
+        _search(
+            "--skip-covered/--no-skip-covered",
+            text="Leave out points in masks already found with high scores: faster.",
         ),
     ] = None
     region: Annotated[
         Path | None,
-        typer.Option(
+        _search(
             "--region",
             metavar="MASK",
-            help="Image of the same size; only its non-zero part is segmented.",
-            rich_help_panel=_CANDIDATES,
-            show_default=False,
+            text="Image of the same size; only its non-zero part is searched.",
         ),
     ] = None
 
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """The instant step of automatic masks; None means: as the preset says."""
+    """The instant step of automatic masks; named as the fields of ``FilterConfig``."""
 
     pred_iou: Annotated[
         float | None,
-        typer.Option(
-            "--pred-iou",
-            min=0.0,
-            max=1.0,
-            help="Smallest quality predicted by the model (IoU).",
-            rich_help_panel=_FILTER,
-            show_default=False,
-        ),
+        _filter("--pred-iou", min=0.0, max=1.0, text="Smallest quality (IoU) the model predicts."),
     ] = None
     stability: Annotated[
-        float | None,
-        typer.Option(
-            "--stability",
-            min=0.0,
-            max=1.0,
-            help="Smallest stability score.",
-            rich_help_panel=_FILTER,
-            show_default=False,
-        ),
+        float | None, _filter("--stability", min=0.0, max=1.0, text="Smallest stability score.")
     ] = None
     stability_offset: Annotated[
         float | None,
-        typer.Option(
+        _filter(
             "--stability-offset",
             min=0.0,
-            help="Shift of the mask threshold that stability is measured with (logits).",
-            rich_help_panel=_FILTER,
-            show_default=False,
+            max=8.0,
+            text="Shift of the mask threshold that stability is measured with (logits).",
         ),
     ] = None
     min_area: Annotated[
-        float | None,
-        typer.Option(
-            "--min-area",
-            min=0.0,
-            help="Smallest object (pixels).",
-            rich_help_panel=_FILTER,
-            show_default=False,
-        ),
+        float | None, _filter("--min-area", min=0.0, text="Smallest object (pixels).")
     ] = None
     max_area: Annotated[
-        float | None,
-        typer.Option(
-            "--max-area",
-            min=0.0,
-            help="Largest object (pixels).",
-            rich_help_panel=_FILTER,
-            show_default=False,
-        ),
+        float | None, _filter("--max-area", min=0.0, text="Largest object (pixels).")
     ] = None
     nms: Annotated[
         float | None,
-        typer.Option(
+        _filter(
             "--nms",
             min=0.0,
             max=1.0,
-            help="Of two objects that overlap by more than this IoU the worse goes.",
-            rich_help_panel=_FILTER,
-            show_default=False,
+            text="Of two objects that overlap by more than this IoU the worse one goes.",
         ),
     ] = None
     nms_kind: Annotated[
-        NmsKind | None,
-        typer.Option(
-            "--nms-kind",
-            help="Whether boxes or masks are compared.",
-            rich_help_panel=_FILTER,
-            show_default=False,
+        NmsKind | None, _filter("--nms-kind", text="Whether boxes or masks are compared.")
+    ] = None
+    overlap: Annotated[
+        float | None,
+        _filter(
+            "--overlap",
+            min=0.0,
+            max=1.0,
+            text="Of two objects that share more than this part of the smaller one, the worse "
+            "one goes; 1 switches it off.",
         ),
+    ] = None
+    rank: Annotated[
+        Rank | None,
+        _filter("--rank", text="What is better: predicted IoU, or that times stability."),
     ] = None
     nested: Annotated[
         Nested | None,
-        typer.Option(
-            "--nested",
-            help="Which object stays where one lies inside another.",
-            rich_help_panel=_FILTER,
-            show_default=False,
+        _filter("--nested", text="Which object stays where one lies inside another."),
+    ] = None
+    touching_edge: Annotated[
+        bool | None,
+        _filter(
+            "--touching-edge/--no-touching-edge",
+            text="Whether objects that touch the edge of the image stay.",
         ),
     ] = None

@@ -1,0 +1,182 @@
+"""Segment many files: one that fails takes no other with it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from phasesam.cli.exit_codes import ExitCode
+from phasesam.cli.inputs import Job
+from phasesam.cli.plane import Watch
+from phasesam.cli.recipe import Recipe
+from phasesam.cli.results import ResultFiles, write_results
+from phasesam.cli.segmentation import ImageResult, segment_file
+from phasesam.core.errors import CancelledError, ModelError, SaveError
+
+Status = Literal["ok", "failed", "skipped", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Attributes
+    ----------
+    source : Path
+        The input.
+    status : {"ok", "failed", "skipped", "cancelled"}
+        "skipped" means that results were there already.
+    files : ResultFiles or None
+        What was written; None unless `status` is "ok".
+    objects, n_planes : int
+        Objects found, and planes searched.
+    coverage : float
+        Share of the area that objects cover, 0–1.
+    dropped : Counter
+        Candidates left out, by reason.
+    seconds : float
+        Time for reading, segmenting and writing.
+    error : Exception or None
+        Why it failed.
+    """
+
+    source: Path
+    status: Status
+    files: ResultFiles | None = None
+    objects: int = 0
+    n_planes: int = 0
+    coverage: float = 0.0
+    dropped: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    error: Exception | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for the JSON summary."""
+        error = self.error
+        return {
+            "input": str(self.source),
+            "status": self.status,
+            "objects": self.objects,
+            "planes": self.n_planes,
+            "coverage": round(self.coverage, 6),
+            "dropped": dict(self.dropped),
+            "seconds": round(self.seconds, 3),
+            "outputs": self.files.as_dict() if self.files else {},
+            "error": error and {"type": type(error).__name__, "message": str(error)},
+        }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is to be done.
+
+    Attributes
+    ----------
+    jobs : sequence of Job
+        The inputs.
+    recipe : Recipe
+        What is done with each.
+    folder : Path
+        Where results go.
+    coco : bool
+        Whether COCO files are written.
+    skip_existing : bool
+        Whether inputs are left out whose results exist.
+    """
+
+    jobs: Sequence[Job]
+    recipe: Recipe
+    folder: Path
+    coco: bool = False
+    skip_existing: bool = False
+
+    def files_of(self, job: Job) -> ResultFiles:
+        """Return where the results of an input go."""
+        return ResultFiles.of(self.folder, job.name, coco=self.coco)
+
+
+def run_batch(
+    batch: Batch,
+    watch: Watch,
+    on_start: Callable[[Job], None] = lambda job: None,
+    on_end: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Segment all inputs of a batch, in order.
+
+    Parameters
+    ----------
+    batch : Batch
+        What to do.
+    watch : Watch
+        Who is told of progress, and may stop the work.
+    on_start, on_end : callable
+        Called around each input.
+
+    Returns
+    -------
+    list of Outcome
+        One for each input; those after an interruption are "cancelled".
+    """
+    outcomes: list[Outcome] = []
+    stopped = False
+    for job in batch.jobs:
+        stopped = stopped or watch.should_stop()
+        if stopped:
+            outcomes.append(Outcome(job.source, "cancelled"))
+            continue
+        on_start(job)
+        outcome = _run_job(batch, job, watch)
+        outcomes.append(outcome)
+        stopped = outcome.status == "cancelled"
+        on_end(outcome)
+    return outcomes
+
+
+def _run_job(batch: Batch, job: Job, watch: Watch) -> Outcome:
+    started = time.perf_counter()
+    files = batch.files_of(job)
+    if job.missing:
+        return Outcome(job.source, "failed", error=FileNotFoundError(job.missing))
+    if batch.skip_existing and files.are_complete():
+        return Outcome(job.source, "skipped")
+    try:
+        result = segment_file(job, batch.recipe, watch, keep_masks=batch.coco)
+        watch.step("writing", 0, 1)
+        write_results(result, files, job.source.name)
+        outcome = _success(job, files, result)
+    except (CancelledError, KeyboardInterrupt):
+        outcome = Outcome(job.source, "cancelled")
+    except Exception as error:  # noqa: BLE001 - whatever one file does, the others are segmented
+        outcome = Outcome(job.source, "failed", error=error)
+    return replace(outcome, seconds=time.perf_counter() - started)
+
+
+def _success(job: Job, files: ResultFiles, result: ImageResult) -> Outcome:
+    return Outcome(
+        job.source,
+        "ok",
+        files,
+        objects=len(result.table),
+        n_planes=result.n_planes,
+        coverage=result.coverage,
+        dropped=result.dropped,
+    )
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> ExitCode:
+    """Return the exit status for a batch."""
+    if any(outcome.status == "cancelled" for outcome in outcomes):
+        return ExitCode.CANCELLED
+    failed = [outcome.error for outcome in outcomes if outcome.status == "failed"]
+    if not failed:
+        return ExitCode.OK
+    if len(failed) == len(outcomes):
+        if all(isinstance(error, SaveError) for error in failed):
+            return ExitCode.CANNOT_WRITE
+        if all(isinstance(error, ModelError) for error in failed):
+            return ExitCode.MODEL
+    return ExitCode.SOME_FAILED

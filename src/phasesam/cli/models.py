@@ -1,0 +1,139 @@
+"""``phasesam models``: what models there are, fetching them, and taking in one's own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from phasesam.cli.console import Interruption, exits_cleanly, message_console, output_console
+from phasesam.cli.exit_codes import ExitCode
+from phasesam.cli.progress import transfer_bar
+
+if TYPE_CHECKING:
+    from phasesam.models.registry import ModelSpec
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def _size(size_bytes: int | None) -> str:
+    return "" if not size_bytes else f"{size_bytes / 1e6:.0f} MB"
+
+
+def _as_dict(spec: ModelSpec) -> dict[str, Any]:
+    from phasesam.models.registry import where
+
+    fields = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(spec).items()}
+    return {**fields, "where": where(spec)}
+
+
+@app.command("list")
+@exits_cleanly
+def list_all(as_json: AsJson = False) -> None:
+    """List the models, and where their weights are."""
+    from phasesam.models.registry import DEFAULT_MODEL, list_models
+
+    specs = list_models()
+    if as_json:
+        typer.echo(json.dumps([_as_dict(spec) for spec in specs], indent=2))
+        return
+    table = Table("Name", "Model", "Weights", "Size", "Licence", box=None, pad_edge=False)
+    for spec in specs:
+        entry = _as_dict(spec)
+        name = f"[bold]{escape(spec.name)}[/]" if spec.name == DEFAULT_MODEL else escape(spec.name)
+        colour = "dim" if entry["where"] == "to download" else "green"
+        table.add_row(
+            name,
+            escape(spec.title),
+            f"[{colour}]{entry['where']}[/]",
+            _size(spec.size_bytes),
+            spec.licence,
+        )
+    output_console().print(table)
+
+
+@app.command()
+@exits_cleanly
+def info(
+    name: Annotated[str, typer.Argument(help="Name of a model.")], as_json: AsJson = False
+) -> None:
+    """Show everything known about a model."""
+    from phasesam.models.registry import get_spec, locate
+
+    spec = get_spec(name)
+    entry = _as_dict(spec)
+    if entry["where"] in ("bundled", "on disk"):
+        entry["path"] = str(locate(spec, download=False))
+    if as_json:
+        typer.echo(json.dumps(entry, indent=2))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in entry.items():
+        if value not in (None, ""):
+            text = _size(value) if key == "size_bytes" else str(value)
+            table.add_row(key.removesuffix("_bytes").replace("_", " "), escape(text))
+    output_console().print(table)
+
+
+@app.command()
+@exits_cleanly
+def download(
+    names: Annotated[list[str], typer.Argument(help="Names of models.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> ExitCode | None:
+    """Fetch weights now, for instance before going offline.
+
+    Example:  phasesam models download sam_vit_b sam_hq_vit_tiny
+    """
+    from phasesam.models.registry import get_spec, locate, where
+
+    console = message_console(quiet)
+    specs = [get_spec(name) for name in names]
+    with Interruption(console) as interruption:
+        for spec in specs:
+            if where(spec) in ("bundled", "on disk", "generated"):
+                console.print(f"{escape(spec.name)}: {where(spec)}")
+                continue
+            with transfer_bar(console, spec.name) as progress:
+                path = locate(spec, progress=progress, should_stop=interruption.requested)
+            console.print(f"{escape(spec.name)}: {escape(str(path))}")
+    return None
+
+
+@app.command("import")
+@exits_cleanly
+def take_in(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="File with weights (.pt, .pth, .safetensors).")
+    ],
+    name: Annotated[str, typer.Option("--name", "-n", help="What to call the model.")],
+) -> None:
+    """Take in a checkpoint of your own; its architecture is recognised from the weights.
+
+    Example:  phasesam models import my_vit_b.pt --name steel_vit_b
+    """
+    from phasesam.models.registry import import_checkpoint
+
+    spec = import_checkpoint(checkpoint, name)
+    decoder = "SAM-HQ" if spec.decoder == "hq" else "SAM"
+    output_console().print(
+        f"{escape(spec.name)}: {spec.architecture} encoder, {decoder} decoder. "
+        f"Use it with:  --model {escape(spec.name)}"
+    )
+
+
+@app.command()
+@exits_cleanly
+def forget(name: Annotated[str, typer.Argument(help="Name of an imported model.")]) -> None:
+    """Remove a model of your own from the list, and its copy from the model folder."""
+    from phasesam.models.registry import forget as forget_model
+
+    forget_model(name)
+    output_console().print(f"{escape(name)}: forgotten")

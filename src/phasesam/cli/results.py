@@ -1,0 +1,113 @@
+"""The files that are written about an image."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phasesam.core.errors import SaveError
+
+if TYPE_CHECKING:
+    from phasesam.cli.segmentation import ImageResult
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """Where the results of one image go.
+
+    Attributes
+    ----------
+    labels, overlay, objects : Path
+        Label image, picture and measurements.
+    coco : Path or None
+        All masks as COCO, where asked for.
+    """
+
+    labels: Path
+    overlay: Path
+    objects: Path
+    coco: Path | None = None
+
+    @classmethod
+    def of(cls, folder: Path, name: str, *, coco: bool = False) -> ResultFiles:
+        """Name the files of an image after `name`."""
+        return cls(
+            folder / f"{name}_labels.tif",
+            folder / f"{name}_overlay.png",
+            folder / f"{name}_objects.csv",
+            folder / f"{name}_coco.json" if coco else None,
+        )
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the paths by kind."""
+        paths = {"labels": self.labels, "overlay": self.overlay, "objects": self.objects}
+        if self.coco is not None:
+            paths["coco"] = self.coco
+        return {kind: str(path) for kind, path in paths.items()}
+
+    def existing(self) -> list[Path]:
+        """Return those that exist already."""
+        return [Path(path) for path in self.as_dict().values() if os.path.lexists(path)]
+
+    def are_complete(self) -> bool:
+        """Return whether all of them exist."""
+        return len(self.existing()) == len(self.as_dict())
+
+
+def write_results(result: ImageResult, files: ResultFiles, image_name: str) -> None:
+    """Write all files of an image; each one appears whole or not at all.
+
+    Raises
+    ------
+    SaveError
+        If a file cannot be written; what was there before is intact.
+    """
+    from phasesam.formats.writers import (
+        save_coco,
+        save_labels_tiff,
+        save_overlay_png,
+        save_table_csv,
+    )
+
+    save_labels_tiff(files.labels, result.labels, result.pixel_size)
+    save_overlay_png(files.overlay, result.overlay_image, result.overlay_labels)
+    if files.coco is not None:
+        save_coco(files.coco, result.masks, image_name)
+    save_table_csv(files.objects, result.table.rows())
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the output folder and try to write there, before hours of work.
+
+    Raises
+    ------
+    SaveError
+        If it cannot be made or written to.
+    """
+    probe = folder / f".phasesam-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SaveError(f"cannot write into the output folder {folder}: {error}") from error
+
+
+def refuse_to_replace(files: list[ResultFiles]) -> None:
+    """Stop before the work when results exist already.
+
+    Raises
+    ------
+    SaveError
+        If one does.
+    """
+    existing = [path for item in files for path in item.existing()]
+    if existing:
+        shown = ", ".join(str(path) for path in existing[:3])
+        more = f" and {len(existing) - 3} more" if len(existing) > 3 else ""
+        raise SaveError(
+            f"results exist already: {shown}{more}; give --overwrite to replace them, or "
+            "--skip-existing to segment only what is missing"
+        )

@@ -1,0 +1,177 @@
+"""Segment one file after a recipe: every plane of it, into one label image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasesam.cli.inputs import Job, parse_planes
+from phasesam.cli.plane import PlaneResult, Watch, segment_plane
+from phasesam.cli.prompts_file import ObjectPrompt
+from phasesam.cli.recipe import Recipe
+from phasesam.core.errors import CancelledError, InvalidPromptError
+from phasesam.core.images import to_rgb8
+from phasesam.core.mask_set import MaskSet
+from phasesam.core.measurements import ObjectTable, join_tables
+from phasesam.core.types import PixelSize
+
+if TYPE_CHECKING:
+    from phasesam.formats.micrograph_file import MicrographFile
+
+PlaneIndex = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """Everything that is written about one file.
+
+    Attributes
+    ----------
+    labels : (…, h, w) int32 array
+        As large as the file; planes that were left out are 0. Labels are unique.
+    overlay_image, overlay_labels : (h, w, 3) uint8 and (h, w) int32 arrays
+        The image, or the middle one of the segmented planes.
+    table : ObjectTable
+        Measurements; for stacks with the columns ``plane_0``, ….
+    masks : mapping of plane index to MaskSet
+        All masks whole, where asked for.
+    dropped : Counter
+        How many candidates were left out for which reason, over all planes.
+    coverage : float
+        Share of the segmented area that objects cover, without data bars, 0–1.
+    n_planes : int
+        How many planes were segmented.
+    """
+
+    labels: NDArray[np.int32]
+    overlay_image: NDArray[np.uint8]
+    overlay_labels: NDArray[np.int32]
+    table: ObjectTable
+    masks: dict[PlaneIndex, MaskSet] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    coverage: float = 0.0
+    n_planes: int = 1
+
+    @property
+    def pixel_size(self) -> PixelSize:
+        """Edge lengths of a pixel."""
+        return self.table.pixel_size
+
+
+def segment_file(
+    job: Job, recipe: Recipe, watch: Watch, *, keep_masks: bool = False
+) -> ImageResult:
+    """Read and segment one input.
+
+    Parameters
+    ----------
+    job : Job
+        What to read.
+    recipe : Recipe
+        What to do.
+    watch : Watch
+        Who is told of progress, and may stop the work.
+    keep_masks : bool
+        Whether all masks are kept whole; where they overlap, the label image shows one.
+
+    Raises
+    ------
+    FileFormatError, InvalidImageError
+        If it is not an image that can be segmented.
+    InvalidPromptError, InvalidSettingError
+        If prompts or planes do not fit this image.
+    CancelledError
+        If the user asked to stop.
+    """
+    from phasesam.formats.readers import read_image
+
+    watch.step("reading", 0, 1)
+    micrograph = read_image(job.source)
+    indices = _plane_indices(micrograph, recipe.planes)
+    collection = _Collection(micrograph, recipe, keep_masks)
+    for number, index in enumerate(indices):
+        if watch.should_stop():
+            raise CancelledError(f"stopped before plane {number + 1} of {len(indices)}")
+        prefix = f"plane {number + 1}/{len(indices)}: " if len(indices) > 1 else ""
+        image = micrograph.plane(index)
+        prompts = _prompts_for(recipe, job, micrograph, index)
+        result = segment_plane(
+            image, recipe, prompts, watch.with_prefix(prefix), micrograph.data_bar
+        )
+        collection.add(index, result)
+        if number == len(indices) // 2:
+            collection.show(image, result)
+    return collection.result()
+
+
+class _Collection:
+    """The planes of one file, put together as they come."""
+
+    def __init__(self, micrograph: MicrographFile, recipe: Recipe, keep_masks: bool) -> None:
+        self._pixel_size = recipe.pixel_size or micrograph.pixel_size
+        self._normalisation = recipe.normalisation
+        self._keep_masks = keep_masks
+        # Zeros take no memory before they are written: planes left out cost nothing.
+        shape = (*micrograph.stack_shape, *micrograph.plane_shape)
+        self._labels = np.zeros(shape, dtype=np.int32)
+        self._tables: list[ObjectTable] = []
+        self._masks: dict[PlaneIndex, MaskSet] = {}
+        self._dropped: Counter[str] = Counter()
+        self._highest = self._covered = self._segmented = 0
+        self._overlay: tuple[NDArray[np.uint8], NDArray[np.int32]] | None = None
+
+    def add(self, index: PlaneIndex, result: PlaneResult) -> None:
+        """Take a plane in; its labels follow on those of the planes before."""
+        plane = self._labels[index]
+        np.add(result.labels, self._highest, out=plane, where=result.labels > 0)
+        table = result.table(self._pixel_size)
+        moved: dict[str, NDArray[Any]] = {"id": table["id"] + self._highest}
+        for axis, position in enumerate(index):
+            moved[f"plane_{axis}"] = np.full(len(table), position)
+        self._tables.append(table.with_columns(moved))
+        if self._keep_masks:
+            self._masks[index] = result.masks
+        self._dropped.update(result.masks.dropped)
+        self._highest += len(result.masks)
+        self._covered += int(np.count_nonzero(result.labels))
+        self._segmented += result.segmented_pixels
+
+    def show(self, image: NDArray[Any], result: PlaneResult) -> None:
+        """Choose a plane for the overlay."""
+        self._overlay = to_rgb8(image, self._normalisation), result.labels
+
+    def result(self) -> ImageResult:
+        """Return what has been collected."""
+        if self._overlay is None:
+            raise InvalidPromptError("expected at least one plane, got none")
+        return ImageResult(
+            self._labels,
+            *self._overlay,
+            join_tables(self._tables),
+            self._masks,
+            self._dropped,
+            self._covered / max(1, self._segmented),
+            len(self._tables),
+        )
+
+
+def _prompts_for(
+    recipe: Recipe, job: Job, micrograph: MicrographFile, index: PlaneIndex
+) -> tuple[ObjectPrompt, ...] | None:
+    if recipe.prompts is None:
+        return None
+    shape = micrograph.stack_shape
+    flat = int(np.ravel_multi_index(index, shape)) if index else 0
+    prompts = recipe.prompts.for_plane(job.source, flat)
+    if not prompts and not shape:
+        raise InvalidPromptError(f"the prompt file has no objects for {job.source.name}")
+    return prompts
+
+
+def _plane_indices(micrograph: MicrographFile, planes: str | None) -> list[PlaneIndex]:
+    every = list(np.ndindex(*micrograph.stack_shape))
+    return every if planes is None else [every[i] for i in parse_planes(planes, len(every))]
