@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QMenu, QPushButton, QSizePolicy, QToolButton, QWidget
+from qtpy.QtWidgets import QGridLayout, QMenu, QPushButton, QWidget
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ObjectActionBar(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._limits: list[tuple[Callable[[bool], object], Action]] = []
-        self.buttons: dict[str, QPushButton | QToolButton] = {}
+        self.buttons: dict[str, QPushButton] = {}
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
@@ -96,11 +96,8 @@ class ObjectActionBar(QWidget):
         return button
 
     def _add_menu(self, key: str, title: str, tooltip: str, actions: tuple[Action, ...]) -> QMenu:
-        button = QToolButton(self)
-        button.setText(f"{title} ▾")
+        button = QPushButton(title, self)
         button.setToolTip(tooltip)
-        button.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
-        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(button)
         menu.setToolTipsVisible(True)
         for action in actions:

@@ -13,6 +13,7 @@ from qtpy.QtCore import (
     QItemSelection,
     QItemSelectionModel,
     QModelIndex,
+    QSize,
     Qt,
     Signal,
 )
@@ -249,9 +250,14 @@ class ObjectTableView(QTableView):
         """Make every column as wide as its heading and a usual number need."""
         metrics = self.fontMetrics()
         for section, column in enumerate(self.table.columns):
-            sample = "00000000" if column.decimals >= 0 else "particle"
-            text = max(column.title, sample[: max(4, len(column.title) + 2)], key=len)
-            self.setColumnWidth(section, metrics.horizontalAdvance(text) + 22)
+            sample = "particle" if column.decimals < 0 else "0000" + "0" * column.decimals
+            usual = min(metrics.horizontalAdvance(sample), 62)
+            heading = metrics.horizontalAdvance(column.title) + 2
+            self.setColumnWidth(section, max(usual if column.editable else 0, heading, 30) + 12)
+
+    def sizeHint(self) -> QSize:
+        """Ask for room for all columns."""
+        return QSize(self.horizontalHeader().length() + 24, 300)
 
     def selected_ids(self) -> list[int]:
         """Return the selected objects that are shown, in the order of the rows."""

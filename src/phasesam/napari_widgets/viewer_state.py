@@ -108,8 +108,13 @@ class ViewerState:
 
     @image_layer.setter
     def image_layer(self, layer: Image | None) -> None:
-        if layer is not self.image_layer:
-            self._set_image(layer)
+        if layer is self.image_layer:
+            return
+        self._set_image(layer)
+        # Otherwise restoring the active layer, after adding one, would go back to the other image.
+        selection = self.viewer.layers.selection
+        if layer in self.images() and selection.active in self.images():
+            selection.active = layer
 
     @property
     def model_name(self) -> str:
