@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.compat import isalive
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
     QFormLayout,
     QFrame,
@@ -185,6 +186,19 @@ class Dock(QWidget):
         else:
             self.advanced_form.addRow(widget)
         self.advanced.show()
+
+    def event(self, event: QEvent) -> bool:
+        """Notice when napari takes the dock out of the window (the x in its title)."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            QTimer.singleShot(0, self._end_if_removed)
+        return bool(super().event(event))
+
+    def _end_if_removed(self) -> None:
+        # napari only lets go of the widget. It would live on, unseen, until Python collects
+        # reference cycles, and go on answering the mouse.
+        if isalive(self) and self.parent() is None:
+            self.subscriptions.close()
+            self.deleteLater()
 
     # ------------------------------------------------------------------ running
 

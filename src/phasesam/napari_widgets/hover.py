@@ -55,6 +55,7 @@ class HoverPreview:
         callbacks.append(self._on_move)
         dock.subscriptions.add(lambda: callbacks.remove(self._on_move))
         controller.events.present_changed.connect(self._on_present_changed)
+        controller.events.encoded.connect(self._ask)
 
     def _single_shot(self, milliseconds: int, callback: Callable[[], None]) -> QTimer:
         timer = QTimer(self._dock)
@@ -83,7 +84,7 @@ class HoverPreview:
         present = self._controller.present()
         return (
             self._is_on()
-            and self._dock.isVisible()
+            and self._dock.isVisibleTo(self._dock.window())
             and present is not None
             and present.is_empty
             and not self._controller.waits

@@ -137,7 +137,7 @@ class PromptTools(QObject):
 
     def _on_image_changed(self, image: Image | None) -> None:
         active = self._dock.viewer.layers.selection.active
-        if image is None or active is image or not self._dock.isVisible():
+        if image is None or active is image or not self._dock.isVisibleTo(self._dock.window()):
             # Chosen in the layer list: the user wants that layer, not a tool.
             self._on_active()
         else:

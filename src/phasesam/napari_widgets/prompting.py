@@ -33,6 +33,9 @@ class PromptEvents(SignalGroup):
     present_changed = Signal()
     """Prompts, answer or plane of the present object are different."""
 
+    encoded = Signal()
+    """The plane wished for last is encoded: prompts are answered at once now."""
+
     answered = Signal(bool)
     """The model has answered (True), or will not (False)."""
 
@@ -292,6 +295,7 @@ class PromptController:
         self._dock.show_result("Ready for prompts.")
         self.ask()
         self.events.present_changed.emit()
+        self.events.encoded.emit()
 
     def _on_not_encoded(self) -> None:
         self.events.answered.emit(False)
