@@ -2,12 +2,19 @@
 
 from phasesam.session.objects import ObjectRecord
 from phasesam.session.session import SegmentationSession
-from phasesam.session.storage import SavedSession, autosave_path_for, describe, find_recoverable
+from phasesam.session.storage import (
+    SavedSession,
+    autosave_folder,
+    autosave_path_for,
+    describe,
+    find_recoverable,
+)
 
 __all__ = [
     "ObjectRecord",
     "SavedSession",
     "SegmentationSession",
+    "autosave_folder",
     "autosave_path_for",
     "describe",
     "find_recoverable",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -71,7 +72,12 @@ class ObjectMap:
             raise InvalidMaskError(
                 f"a session needs a shape (..., h, w) of positive numbers, got {shape}"
             )
-        self.labels: NDArray[np.int32] = np.zeros(tuple(int(n) for n in shape), dtype=np.int32)
+        try:
+            self.labels: NDArray[np.int32] = np.zeros([int(n) for n in shape], dtype=np.int32)
+        except (MemoryError, ValueError) as error:
+            raise SessionError(
+                f"there is no room for labels of shape {shape}: {4 * math.prod(shape) / 1e9:.0f} GB"
+            ) from error
         self.records: dict[int, ObjectRecord] = {}
         self.next_id = 1
 

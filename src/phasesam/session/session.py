@@ -55,6 +55,8 @@ class SegmentationSession(UndoableObjects):
     ------
     InvalidMaskError
         If the shape has fewer than two axes or an empty one.
+    SessionError
+        If there is no room for labels of this shape.
     """
 
     def __init__(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import time
 import uuid
 import zipfile
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from phasesam.core.errors import PhaseSAMError, SaveError, SessionError
 from phasesam.core.mask_set import MaskCrop
 from phasesam.core.types import PixelSize
+from phasesam.formats.atomic import atomic_file
 from phasesam.session.objects import MAX_ID, Box, ObjectMap, ObjectRecord
 
 SUFFIX = ".phasesam.npz"
@@ -121,24 +121,12 @@ def write(path: Path, objects: ObjectMap, facts: SessionFacts) -> None:
         "boxes": np.array([crop.box for crop in crops], dtype=np.int64).reshape(-1, 4),
         "bits": np.concatenate([np.zeros(0, np.uint8), *(crop.bits for crop in crops)]),
     }
-    _replace_file(path, arrays)
-
-
-def _replace_file(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        part = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
-        raise SaveError(f"the session could not be saved to {path}: {error}") from error
+        raise SaveError(f"could not create the folder {path.parent}: {error.strerror}") from error
+    with atomic_file(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def read(path: Path) -> tuple[ObjectMap, SessionFacts]:
@@ -150,7 +138,8 @@ def read(path: Path) -> tuple[ObjectMap, SessionFacts]:
         If it is missing, broken or of a later version; the file is left as it is.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves a broken file open if it opens it itself.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             head = _head(file)
             arrays = {name: file[name] for name in ("ids", "planes", "scores", "boxes", "bits")}
         facts = dict(head["facts"])
@@ -251,7 +240,7 @@ def describe(path: Path | str) -> SavedSession:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             head = _head(file)
             n_objects = len(file["ids"])
         return SavedSession(
@@ -265,6 +254,19 @@ def describe(path: Path | str) -> SavedSession:
         )
     except _BROKEN as error:
         raise SessionError(f"{path} is not a complete session file: {error}") from error
+
+
+def autosave_folder() -> Path:
+    """Return the usual folder of autosaves; it need not exist.
+
+    It is ``sessions`` in the cache: ``PHASESAM_CACHE``, else the platform's usual place.
+    """
+    root = os.environ.get("PHASESAM_CACHE")
+    if not root:
+        import pooch
+
+        root = str(pooch.os_cache("phasesam"))
+    return Path(root).expanduser() / "sessions"
 
 
 def find_recoverable(folder: Path | str) -> tuple[SavedSession, ...]:
