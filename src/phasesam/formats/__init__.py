@@ -1,0 +1,1 @@
+"""Reading micrographs and writing results."""
