@@ -8,6 +8,7 @@ anything else.
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -211,8 +212,12 @@ def _read_pickle(path: Path, kind: FileKind) -> Any:
         # Only the archive format can be mapped into memory.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
     except pickle.UnpicklingError as error:
+        # torch's own message advises to switch the protection off; only the name is of use.
+        name = re.search(r"global:? ([\w.]+)", str(error), re.IGNORECASE)
+        if name is None:
+            raise CheckpointError(f"{path} is damaged: it cannot be unpickled") from error
         raise CheckpointError(
-            f"{path} contains more than weights ({_first_line(error)}) and was not opened, "
+            f"{path} contains more than weights: it asks for {name[1]}. It was not opened, "
             "because such a file can run any program. If you trust where it comes from, save "
             "its state dict alone: torch.save(model.state_dict(), ...)"
         ) from error
@@ -221,10 +226,7 @@ def _read_pickle(path: Path, kind: FileKind) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error)
-    if "Unsupported global" in text:
-        return text[text.index("Unsupported global") :].split(" was not")[0]
-    return text.splitlines()[0] if text else type(error).__name__
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
