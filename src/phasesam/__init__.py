@@ -14,14 +14,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from phasesam.core.mask_set import MaskSet
     from phasesam.core.types import Prompts
-    from phasesam.engines.automatic import AutomaticConfig, Candidates
+    from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
+    from phasesam.engines.candidates import Candidates
     from phasesam.engines.segmenter import Segmenter
     from phasesam.models.manager import ModelManager, get_manager
     from phasesam.session import SegmentationSession
 
 _LAZY = {
-    "AutomaticConfig": "phasesam.engines.automatic",
-    "Candidates": "phasesam.engines.automatic",
+    "AutomaticConfig": "phasesam.engines.automatic_config",
+    "Candidates": "phasesam.engines.candidates",
+    "FilterConfig": "phasesam.engines.automatic_config",
     "MaskSet": "phasesam.core.mask_set",
     "ModelManager": "phasesam.models.manager",
     "Prompts": "phasesam.core.types",
@@ -33,6 +35,7 @@ _LAZY = {
 __all__ = [
     "AutomaticConfig",
     "Candidates",
+    "FilterConfig",
     "MaskSet",
     "ModelManager",
     "Prompts",

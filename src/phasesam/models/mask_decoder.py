@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from phasesam.models.sam import SamModel
@@ -69,14 +69,17 @@ class CentredKeys:
         In the product precision; a buffer that the next batch overwrites.
     mean : (B, 1, C) tensor
         In the precision of the weights.
+    exact : (B, N, C) tensor
+        The offsets in the precision of the weights.
     """
 
     offsets: Tensor
     mean: Tensor
+    exact: Tensor
 
     def __getitem__(self, index: Tensor) -> CentredKeys:
         """Select prompts."""
-        return CentredKeys(self.offsets[index], self.mean[index])
+        return CentredKeys(self.offsets[index], self.mean[index], self.exact[index])
 
 
 class Workspace:
@@ -175,9 +178,7 @@ class MultiPromptDecoder:
         )
 
     @torch.no_grad()
-    def tokens(
-        self, context: ImageContext, sparse: Tensor
-    ) -> tuple[Tensor, CentredKeys, Tensor]:
+    def tokens(self, context: ImageContext, sparse: Tensor) -> tuple[Tensor, CentredKeys, Tensor]:
         """Run the transformer.
 
         Parameters
@@ -209,14 +210,20 @@ class MultiPromptDecoder:
         placed = queries + points
         queries = second.norm1(queries + second.self_attn(placed, placed, queries))
         attended = self._attend(
-            second.cross_attn_token_to_image, queries + points, centred, context.position_k[0]
+            second.cross_attn_token_to_image,
+            queries + points,
+            centred,
+            context.position_k[0],
+            sharp=True,
         )
         queries = second.norm2(queries + attended)
         queries = second.norm3(queries + second.mlp(queries))
         keys = self._update_keys(second, queries, points, context.position_q, keys, centred)
 
         centred = self._centre(keys)
-        attended = self._attend(self.final, queries + points, centred, context.position_k[1])
+        attended = self._attend(
+            self.final, queries + points, centred, context.position_k[1], sharp=False
+        )
         hidden = self.final_norm(queries + attended)
         return hidden, centred, self.decoder.iou_prediction_head(hidden[:, 0])
 
@@ -271,7 +278,7 @@ class MultiPromptDecoder:
     def _position_keys(self, attention: nn.Module, position: Tensor) -> Tensor:
         # The bias of the key projection shifts all scores of a query alike: softmax drops it.
         projected = F.linear(position, attention.k_proj.weight)
-        return self._split(projected).transpose(-2, -1).to(self.product_dtype).contiguous()
+        return self._split(projected).transpose(-2, -1).contiguous()
 
     def _first_attention(self, context: ImageContext, placed: Tensor) -> Tensor:
         """Tokens attend to the image, which no prompt has touched yet: one shared product."""
@@ -283,23 +290,31 @@ class MultiPromptDecoder:
         return attention.out_proj(merged)
 
     def _attend(
-        self, attention: nn.Module, placed: Tensor, centred: CentredKeys, position_k: Tensor
+        self,
+        attention: nn.Module,
+        placed: Tensor,
+        centred: CentredKeys,
+        position_k: Tensor,
+        *,
+        sharp: bool,
     ) -> Tensor:
         """Tokens attend to the image tokens of their own prompt, (B, T, C) -> (B, T, C)."""
         batch, count, channels = placed.shape
-        keys = centred.offsets
-        tokens = keys.shape[1]
         q = self._split(attention.q_proj(placed))
         q = q * q.shape[-1] ** -0.5
-        scores = self.workspace.take("scores", (batch, self.heads, count, tokens), keys)
-        torch.matmul(q.to(keys.dtype), position_k, out=scores)
+        # These scores decide which object is meant; rounded, they shift the predicted IoU.
+        keys = centred.exact if sharp else centred.offsets
+        size = (batch, self.heads, count, keys.shape[1])
+        scores = self.workspace.take("sharp" if sharp else "scores", size, keys)
+        torch.matmul(q.to(keys.dtype), position_k.to(keys.dtype), out=scores)
         key_weight = attention.k_proj.weight.unflatten(0, (self.heads, -1))
         folded = torch.matmul(q, key_weight).flatten(1, 2)
         flat = scores.flatten(1, 2)
         flat.baddbmm_(folded.to(keys.dtype), keys.transpose(1, 2))
         torch.softmax(flat, dim=-1, out=flat)
+        weights = self.workspace.take("scores", tuple(flat.shape), centred.offsets).copy_(flat)
         # The weights sum to one: adding the mean after gathering the offsets is exact.
-        gathered = torch.bmm(flat, keys).to(q.dtype) + centred.mean
+        gathered = torch.bmm(weights, centred.offsets).to(q.dtype) + centred.mean
         gathered = gathered.view(batch, self.heads, count, channels)
         value_weight = attention.v_proj.weight.unflatten(0, (self.heads, -1))
         values = torch.matmul(gathered, value_weight.transpose(1, 2))
@@ -355,9 +370,9 @@ class MultiPromptDecoder:
         exact = self.workspace.take("total", tuple(keys.shape), keys)
         torch.sub(keys, mean, out=exact)
         if self.product_dtype == keys.dtype:
-            return CentredKeys(exact, mean)
+            return CentredKeys(exact, mean, exact)
         offsets = self.workspace.take("offsets", tuple(keys.shape), self._product)
-        return CentredKeys(offsets.copy_(exact), mean)
+        return CentredKeys(offsets.copy_(exact), mean, exact)
 
     @staticmethod
     def _block_diagonal(k: Tensor) -> Tensor:
@@ -397,7 +412,7 @@ class MultiPromptDecoder:
 
     def _shuffle(self, small: Tensor, name: str) -> Tensor:
         """Undo the nested order: (B, 16 N, m) -> (B, m, 4 side, 4 side)."""
-        batch, count, maps = small.shape
+        batch, _, maps = small.shape
         side = self.model.embed_size
         nested = small.view(batch, side, side, 2, 2, 2, 2, maps)
         ordered = nested.permute(0, 7, 1, 3, 5, 2, 4, 6)

@@ -1,0 +1,315 @@
+"""Search the whole image for masks: the expensive step of the automatic masks.
+
+After Kirillov et al., Segment Anything (arXiv 2304.02643), section "automatic mask
+generation", with the filters taken out: they are instant in `Candidates.filter`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from phasesam.core.coordinates import points_to_model
+from phasesam.core.errors import InvalidSettingError
+from phasesam.core.mask_set import MaskCrop
+from phasesam.core.types import ProgressCallback, StopCallback
+from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
+from phasesam.engines.candidates import Candidates
+from phasesam.engines.crops import crop_boxes, cut_by_crop
+from phasesam.engines.embedding import encode
+from phasesam.engines.rendering import (
+    BINS,
+    BINS_PER_LOGIT,
+    DeferredMask,
+    Raster,
+    RenderedMask,
+    raster,
+    render_mask,
+)
+from phasesam.models.half_precision import product_dtype
+from phasesam.models.mask_decoder import ImageContext, MultiPromptDecoder
+
+if TYPE_CHECKING:
+    from phasesam.engines.embedding_cache import Embedding
+    from phasesam.models.manager import ModelManager
+    from phasesam.models.sam import SamModel
+
+__all__ = ["AutomaticConfig", "Candidates", "FilterConfig", "search"]
+
+_SCALES = (1, 2, 3)
+
+
+def search(
+    rgb: NDArray[np.uint8],
+    embedding: Embedding,
+    model: SamModel,
+    manager: ModelManager,
+    config: AutomaticConfig,
+    *,
+    progress: ProgressCallback | None = None,
+    should_stop: StopCallback | None = None,
+) -> Candidates:
+    """Try a grid of points and keep every mask above the floors.
+
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8 array
+        The picture; crops of it are encoded here.
+    embedding : Embedding
+        Of the whole picture.
+    model : SamModel
+        Leased from `manager`.
+    manager : ModelManager
+        Guards the device.
+    config : AutomaticConfig
+        What to try.
+    progress : callable, optional
+        ``progress(done, total)`` in prompts.
+    should_stop : callable, optional
+        Asked between batches.
+
+    Raises
+    ------
+    CancelledError
+        If the user asked to stop.
+    DeviceMemoryError
+        If a single prompt does not fit into memory.
+    """
+    return _Search(rgb, embedding, model, manager, config).run(progress, should_stop)
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """One crop under search: where it lies, what is tried, and how logits are rendered."""
+
+    index: int
+    box: tuple[int, int, int, int]
+    points: NDArray[np.float64]
+    raster: Raster
+
+
+class _Search:
+    """One run; collects what passes the floors."""
+
+    def __init__(
+        self,
+        rgb: NDArray[np.uint8],
+        embedding: Embedding,
+        model: SamModel,
+        manager: ModelManager,
+        config: AutomaticConfig,
+    ) -> None:
+        self.rgb = rgb
+        self.shape: tuple[int, int] = (rgb.shape[0], rgb.shape[1])
+        self.embedding = embedding
+        self.model = model
+        self.manager = manager
+        self.config = config
+        self.device = next(model.mask_decoder.parameters()).device
+        self.decoder = MultiPromptDecoder(model, product_dtype(self.device))
+        self.found: list[RenderedMask] = []
+        self.scores: list[float] = []
+        self.prompts: list[tuple[float, float]] = []
+        self.searched: list[int] = []
+        self.decoded = 0
+        if config.region is not None and np.asarray(config.region).shape != self.shape:
+            raise InvalidSettingError(
+                f"region must have the shape of the image {self.shape}, "
+                f"got {np.asarray(config.region).shape}"
+            )
+
+    def run(
+        self, progress: ProgressCallback | None, should_stop: StopCallback | None
+    ) -> Candidates:
+        start = time.perf_counter()
+        crops = list(self._crops())
+        total = max(1, sum(len(crop.points) for crop in crops))
+        done = 0
+        for crop in crops:
+            context = self._context(crop, should_stop)
+            batch = self.config.points_per_batch or self._batch_size()
+            covered = np.zeros(len(crop.points), dtype=np.bool_)
+            order = _coarse_first(crop.points) if self.config.skip_covered else None
+            items = np.arange(len(crop.points)) if order is None else order
+
+            def decode(
+                part: NDArray[np.int64],
+                crop: _Crop = crop,
+                context: ImageContext = context,
+                covered: NDArray[np.bool_] = covered,
+            ) -> None:
+                self._decode(part[~covered[part]], crop, context, covered)
+
+            for count, _ in self.manager.iterate_batches(
+                decode, items, batch, doing="searching masks", should_stop=should_stop
+            ):
+                if progress is not None:
+                    progress(done + count, total)
+            done += len(crop.points)
+        self.decoder.workspace.clear()
+        return self._candidates(crops, time.perf_counter() - start)
+
+    def _crops(self) -> Iterator[_Crop]:
+        layout = crop_boxes(self.shape, self.config.crop_n_layers, self.config.crop_overlap_ratio)
+        for index, (layer, box) in enumerate(layout):
+            size = (box[2] - box[0], box[3] - box[1])
+            points = self.config.grid(layer) * np.array(size)
+            if self.config.region is not None:
+                pixel = np.minimum((points + box[:2]).astype(np.int64), np.array(self.shape) - 1)
+                points = points[np.asarray(self.config.region)[pixel[:, 0], pixel[:, 1]] != 0]
+            side = 4 * self.model.embed_size
+            yield _Crop(index, box, points, raster(size, side, self.model.image_size))
+
+    def _batch_size(self) -> int:
+        # On a CPU the image tokens of a few prompts stay in the cache.
+        return 64 if self.device.type != "cpu" else 2
+
+    def _context(self, crop: _Crop, should_stop: StopCallback | None) -> ImageContext:
+        if crop.index == 0:
+            features = self.embedding.features.to(self.device)
+            intermediate = tuple(t.to(self.device) for t in self.embedding.intermediate)
+        else:
+            y0, x0, y1, x1 = crop.box
+            features, intermediate, _ = encode(self.model, self.rgb[y0:y1, x0:x1], self.manager)
+        dtype = self.decoder.dtype
+        return self.manager.retry(
+            lambda: self.decoder.context(
+                features.to(dtype), tuple(t.to(dtype) for t in intermediate)
+            ),
+            doing="preparing the decoder",
+        )
+
+    @torch.inference_mode()
+    def _decode(
+        self,
+        part: NDArray[np.int64],
+        crop: _Crop,
+        context: ImageContext,
+        covered: NDArray[np.bool_],
+    ) -> None:
+        """Decode some prompts of a crop and keep the masks above the floors."""
+        if len(part) == 0:
+            return
+        size = (crop.box[2] - crop.box[0], crop.box[3] - crop.box[1])
+        points = crop.points[part]
+        xy = torch.as_tensor(
+            points_to_model(points, size, self.model.image_size), dtype=self.decoder.dtype
+        )
+        sparse, _ = self.model.prompt_encoder(
+            points=(
+                xy[:, None].to(self.device),
+                torch.ones(len(part), 1, device=self.device),
+            ),
+            boxes=None,
+            masks=None,
+        )
+        hidden, keys, predicted = self.decoder.tokens(context, sparse)
+        scores = predicted[:, 1:].float().cpu().numpy()
+        if self.model.is_hq:
+            # SAM-HQ refines the best of the three scales only.
+            scores = np.where(scores == scores.max(axis=1, keepdims=True), scores, -np.inf)
+        promising = np.flatnonzero((scores > self.config.iou_floor).any(axis=1))
+        self.decoded += len(part)
+        if len(promising) == 0:
+            return
+        if len(promising) < len(part):
+            chosen = torch.as_tensor(promising, device=self.device)
+            hidden, keys = hidden[chosen], keys[chosen]
+        logits = self.decoder.masks(context, hidden, keys, _SCALES).float().cpu().numpy()
+        for row, prompt in enumerate(promising):
+            for scale in np.flatnonzero(scores[prompt] > self.config.iou_floor):
+                self._keep(
+                    logits[row, scale], float(scores[prompt, scale]), points[prompt], crop, covered
+                )
+
+    def _keep(
+        self,
+        logits: NDArray[np.float32],
+        score: float,
+        point: NDArray[np.float64],
+        crop: _Crop,
+        covered: NDArray[np.bool_],
+    ) -> None:
+        """Render one mask and remember it if it passes."""
+        mask = render_mask(crop.raster, logits)
+        if mask is None:
+            return
+        low, high = mask.above[BINS // 2 - BINS_PER_LOGIT], mask.above[BINS // 2 + BINS_PER_LOGIT]
+        stability = high / low if low > 0 else 0.0
+        if stability < self.config.stability_floor:
+            return
+        small = mask.area <= self.config.cover_area * crop.raster.shape[0] * crop.raster.shape[1]
+        if (
+            self.config.skip_covered
+            and small
+            and score >= self.config.cover_iou
+            and stability >= self.config.cover_stability
+            and isinstance(mask.mask, MaskCrop)
+        ):
+            _cover(mask.mask, crop.points, covered)
+        y0, x0 = crop.box[:2]
+        placed = mask.moved(y0, x0)
+        if crop.index and cut_by_crop(np.array([placed.box]), crop.box, self.shape)[0]:
+            return
+        if self.config.region is not None and not _inside(placed.mask, self.config.region):
+            return
+        self.found.append(placed)
+        self.scores.append(score)
+        self.prompts.append((float(point[0] + y0), float(point[1] + x0)))
+        self.searched.append(crop.index)
+
+    def _candidates(self, crops: list[_Crop], seconds: float) -> Candidates:
+        n = len(self.found)
+        return Candidates(
+            shape=self.shape,
+            masks=tuple(mask.mask for mask in self.found),
+            boxes=np.array([mask.box for mask in self.found], dtype=np.int64).reshape(n, 4),
+            areas=np.array([mask.area for mask in self.found], dtype=np.int64),
+            scores=np.array(self.scores, dtype=np.float32),
+            points=np.array(self.prompts, dtype=np.float32).reshape(n, 2),
+            above=np.array([mask.above for mask in self.found], np.float32).reshape(n, BINS + 1),
+            searched=np.array(self.searched, dtype=np.int64),
+            searched_boxes=np.array([crop.box for crop in crops], dtype=np.int64),
+            floor=self.config.iou_floor,
+            stability_floor=self.config.stability_floor,
+            n_prompts=self.decoded,
+            n_skipped=sum(len(crop.points) for crop in crops) - self.decoded,
+            seconds=seconds,
+        )
+
+
+def _coarse_first(points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Order prompts so that early ones are spread out and can cover many later ones."""
+    ranks = [np.unique(points[:, axis], return_inverse=True)[1] for axis in (0, 1)]
+    level = np.full(len(points), 3)
+    level[(ranks[0] % 2 == 0) & (ranks[1] % 2 == 0)] = 2
+    level[(ranks[0] % 4 == 0) & (ranks[1] % 4 == 0)] = 1
+    level[(ranks[0] % 4 == 2) & (ranks[1] % 4 == 2)] = 0
+    return np.argsort(level, kind="stable")
+
+
+def _cover(mask: MaskCrop, points: NDArray[np.float64], covered: NDArray[np.bool_]) -> None:
+    """Mark the prompts that lie in a mask."""
+    y0, x0, y1, x1 = mask.box
+    pixel = points.astype(np.int64)
+    near = np.flatnonzero(
+        ~covered
+        & (pixel[:, 0] >= y0) & (pixel[:, 0] < y1)
+        & (pixel[:, 1] >= x0) & (pixel[:, 1] < x1)
+    )  # fmt: skip
+    if len(near):
+        near = near[mask.array()[pixel[near, 0] - y0, pixel[near, 1] - x0]]
+        covered[near] = True
+
+
+def _inside(mask: MaskCrop | DeferredMask, region: NDArray[np.bool_]) -> bool:
+    """Tell whether most of a mask lies in the region."""
+    if isinstance(mask, DeferredMask):
+        mask = mask.render()
+    return bool(2 * np.count_nonzero(np.asarray(region)[mask.slices] & mask.array()) > mask.area)

@@ -1,0 +1,253 @@
+"""What an automatic search found, and the instant filter that makes masks of it. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from phasesam.core.errors import InvalidSettingError
+from phasesam.core.mask_set import MaskCrop, MaskSet
+from phasesam.core.nms import box_nms, mask_nms, nesting, overlap_matrix
+from phasesam.engines.automatic_config import FilterConfig
+from phasesam.engines.rendering import BINS, BINS_PER_LOGIT, HISTOGRAM_REACH, DeferredMask
+
+_RENDERED_AT_ONCE = 64
+
+REASONS = ("pred_iou", "stability", "area", "edge", "nms", "overlap", "nested")
+"""Keys of `MaskSet.dropped`, in the order in which the filter asks."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Every mask of an automatic search above its floors, in image pixels.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Height and width of the image in pixels.
+    masks : tuple of MaskCrop or DeferredMask
+        The N masks; `crop` gives the pixels of one.
+    boxes : (N, 4) int array
+        Bounding boxes ``(y0, x0, y1, x1)``, half open; of large masks good to some pixels.
+    areas : (N,) int array
+        Pixels of each mask; of large masks good to a tenth of a per cent.
+    scores : (N,) float32 array
+        Predicted IoU.
+    points : (N, 2) float32 array
+        Prompt ``(y, x)`` of each mask in pixels.
+    above : (N, 257) float32 array
+        Pixels whose logit is above each edge from -8 to +8, in steps of 1 / 16.
+    searched : (N,) int array
+        Index of the crop of the image that each mask was found in.
+    searched_boxes : (c, 4) int array
+        ``(y0, x0, y1, x1)`` of these crops.
+    floor, stability_floor : float
+        Lowest predicted IoU and stability score (at an offset of 1) that were kept.
+    n_prompts, n_skipped : int
+        Prompts decoded, and prompts left out because they lay in a good mask.
+    seconds : float
+        Time the search took.
+    """
+
+    shape: tuple[int, int]
+    masks: tuple[MaskCrop | DeferredMask, ...]
+    boxes: NDArray[np.int64]
+    areas: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    points: NDArray[np.float32]
+    above: NDArray[np.float32]
+    searched: NDArray[np.int64]
+    searched_boxes: NDArray[np.int64]
+    floor: float = 0.0
+    stability_floor: float = 0.0
+    n_prompts: int = 0
+    n_skipped: int = 0
+    seconds: float = 0.0
+    _offsets: dict[float, NDArray[np.float32]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    _rendered: dict[int, MaskCrop] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def crop(self, index: int) -> MaskCrop:
+        """Pixels of one mask; a large one is rendered on first use."""
+        mask = self.masks[index]
+        if isinstance(mask, MaskCrop):
+            return mask
+        if index not in self._rendered:
+            if len(self._rendered) >= _RENDERED_AT_ONCE:
+                self._rendered.clear()
+            self._rendered[index] = mask.render()
+        return self._rendered[index]
+
+    @cached_property
+    def intersections(self) -> sparse.csr_matrix:
+        """Pixels shared by each pair of masks, (N, N), sampled; computed on first use."""
+        step = _step(self.areas)
+        shared = overlap_matrix([_sampled(mask, step) for mask in self.masks])
+        return shared * float(step * step)
+
+    def stability(self, offset: float = 1.0) -> NDArray[np.float32]:
+        """Stability scores: pixels above ``+offset`` over pixels above ``-offset``, (N,).
+
+        Exact at multiples of 1 / 16, linear between; large masks are sampled.
+
+        Raises
+        ------
+        InvalidSettingError
+            If the offset is not from 0 to 8.
+        """
+        if not 0 <= offset <= HISTOGRAM_REACH:
+            raise InvalidSettingError(
+                f"stability_offset must be from 0 to {HISTOGRAM_REACH}, got {offset!r}"
+            )
+        if offset not in self._offsets:
+            high, low = self._count(offset), self._count(-offset)
+            score = np.divide(high, low, out=np.zeros_like(high), where=low > 0)
+            if len(self._offsets) > 64:
+                self._offsets.clear()
+            self._offsets[offset] = score
+        return self._offsets[offset]
+
+    def _count(self, logit: float) -> NDArray[np.float32]:
+        position = (logit + HISTOGRAM_REACH) * BINS_PER_LOGIT
+        left = min(int(position), BINS - 1)
+        weight = np.float32(position - left)
+        return self.above[:, left] * (1 - weight) + self.above[:, left + 1] * weight
+
+    def filter(self, config: FilterConfig | None = None, **changes: Any) -> MaskSet:
+        """Choose masks. Never runs the network.
+
+        Parameters
+        ----------
+        config : FilterConfig, optional
+            Settings; SAM's own when left out.
+        **changes
+            Single settings of `FilterConfig` by name, for example ``pred_iou=0.9``.
+
+        Returns
+        -------
+        MaskSet
+            Best first; ``dropped`` tells how many candidates went for which reason.
+
+        Raises
+        ------
+        InvalidSettingError
+            If a setting is unknown or out of range, or `pred_iou` is below `floor`.
+        """
+        config = (config or FilterConfig()).changed(**changes)
+        if config.pred_iou < self.floor:
+            raise InvalidSettingError(
+                f"pred_iou {config.pred_iou} is below {self.floor}, the iou_floor of the search; "
+                "search again with a lower floor"
+            )
+        stability = self.stability(config.stability_offset)
+        kept = np.arange(len(self))
+        dropped = dict.fromkeys(REASONS, 0)
+        rank = self.scores * stability if config.rank == "product" else self.scores
+        for reason, step in (
+            ("pred_iou", lambda k: k[self.scores[k] > config.pred_iou]),
+            ("stability", lambda k: k[stability[k] >= config.stability]),
+            ("area", lambda k: k[self._area_fits(config)[k]]),
+            ("edge", lambda k: k if config.touching_edge else k[~self._at_edge[k]]),
+            ("nms", lambda k: self._suppress(k, rank, config)),
+            ("overlap", lambda k: self._separate(k, rank, config)),
+            ("nested", lambda k: self._unnest(k, config)),
+        ):
+            left = step(kept)
+            dropped[reason] = len(kept) - len(left)
+            kept = left
+        return self._chosen(kept, stability, dropped)
+
+    def _chosen(
+        self, kept: NDArray[np.int64], stability: NDArray[np.float32], dropped: dict[str, int]
+    ) -> MaskSet:
+        return MaskSet(
+            shape=self.shape,
+            crops=tuple(self.crop(int(i)) for i in kept),
+            scores=self.scores[kept],
+            stability=stability[kept],
+            points=self.points[kept],
+            dropped=MappingProxyType(dropped),
+        )
+
+    def _area_fits(self, config: FilterConfig) -> NDArray[np.bool_]:
+        top = np.inf if config.max_area is None else config.max_area
+        return (self.areas >= config.min_area) & (self.areas <= top)
+
+    @cached_property
+    def _at_edge(self) -> NDArray[np.bool_]:
+        # The first searched crop is the whole field of view, without a data bar.
+        box, field_of_view = self.boxes, self.searched_boxes[0]
+        return (box[:, :2] <= 0).any(axis=1) | (box[:, 2:] >= field_of_view[2:]).any(axis=1)
+
+    def _suppress(
+        self, kept: NDArray[np.int64], rank: NDArray[np.float32], config: FilterConfig
+    ) -> NDArray[np.int64]:
+        """Remove duplicates, within each searched crop and then between crops."""
+        if config.nms >= 1 or len(kept) == 0:
+            return kept
+        left = [
+            part[self._nms(part, rank[part], config)] for part in _groups(kept, self.searched[kept])
+        ]
+        merged = np.concatenate(left)
+        if len(left) > 1:
+            sides = self.searched_boxes[:, 2:] - self.searched_boxes[:, :2]
+            # SAM trusts the smaller crop, which shows the object larger.
+            closeness = (1.0 / sides.prod(axis=1))[self.searched[merged]]
+            merged = merged[self._nms(merged, closeness.astype(np.float32), config)]
+        return merged
+
+    def _nms(
+        self, kept: NDArray[np.int64], rank: NDArray[np.float32], config: FilterConfig
+    ) -> NDArray[np.int64]:
+        if config.nms_kind == "box":
+            # SAM's boxes end at the last pixel instead of after it.
+            boxes = self.boxes[kept] - np.array([0, 0, 1, 1])
+            return box_nms(boxes.astype(np.float32), rank, config.nms)
+        shared = self.intersections[kept][:, kept]
+        return mask_nms(shared, shared.diagonal(), rank, config.nms)
+
+    def _separate(
+        self, kept: NDArray[np.int64], rank: NDArray[np.float32], config: FilterConfig
+    ) -> NDArray[np.int64]:
+        if config.overlap >= 1 or len(kept) == 0:
+            return kept
+        shared = self.intersections[kept][:, kept]
+        return kept[mask_nms(shared, shared.diagonal(), rank[kept], config.overlap, "iomin")]
+
+    def _unnest(self, kept: NDArray[np.int64], config: FilterConfig) -> NDArray[np.int64]:
+        if config.nested == "both" or len(kept) == 0:
+            return kept
+        shared = self.intersections[kept][:, kept]
+        return kept[nesting(shared, shared.diagonal(), config.nested)]
+
+
+def _groups(items: NDArray[np.int64], group: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
+    return [items[group == value] for value in np.unique(group)]
+
+
+def _step(areas: NDArray[np.int64]) -> int:
+    """Sample coarsely, but leave the smallest masks some fifty samples."""
+    if len(areas) == 0:
+        return 1
+    return int(np.clip(np.sqrt(np.percentile(areas, 2) / 50), 1, 4))
+
+
+def _sampled(mask: MaskCrop | DeferredMask, step: int) -> MaskCrop:
+    """Keep every `step`-th row and column of the image, as a mask on the coarse grid."""
+    if isinstance(mask, DeferredMask):
+        return mask.sampled(step)
+    if step == 1:
+        return mask
+    pixels = mask.array()[-mask.y0 % step :: step, -mask.x0 % step :: step]
+    return MaskCrop.from_array(pixels, -(-mask.y0 // step), -(-mask.x0 // step))

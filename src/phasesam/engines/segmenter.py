@@ -1,0 +1,278 @@
+"""The public face: one image, its embedding, prompts and automatic masks.
+
+Importing this module does not load torch; the first call that computes does.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from phasesam.core.data_bar import detect_data_bar
+from phasesam.core.errors import InvalidPromptError
+from phasesam.core.images import Normalisation, check_image, to_rgb8
+from phasesam.core.mask_set import MaskSet
+from phasesam.core.types import PixelSize, ProgressCallback, Prompts, StopCallback
+from phasesam.engines.automatic_config import AutomaticConfig
+from phasesam.engines.candidates import Candidates
+
+if TYPE_CHECKING:
+    from phasesam.engines.embedding_cache import Embedding
+    from phasesam.models.manager import ModelManager
+
+
+class Segmenter:
+    """Segment one image with one model.
+
+    The image is encoded on first use, through the shared model manager and the cache of
+    embeddings. All coordinates are napari's ``(y, x)`` in pixels of the image.
+
+    Parameters
+    ----------
+    image : (h, w), (h, w, 3) or (h, w, 4) array-like
+        Grey, RGB or RGBA, of any real dtype; NaN and infinity are allowed in places.
+    model : str
+        Name in the registry of models.
+    normalisation : Normalisation, optional
+        How intensities become 8 bit; 8-bit images stay as they are by default.
+    pixel_size : PixelSize, optional
+        For measurements.
+    exclude_data_bar : bool
+        Leave out the bar with text and scale that SEMs write below the micrograph.
+    adapter : str, optional
+        Name of an adapter of the model.
+    manager : ModelManager, optional
+        The process-wide one by default.
+
+    Raises
+    ------
+    InvalidImageError
+        If the array is no image.
+
+    Examples
+    --------
+    >>> from phasesam import Segmenter
+    >>> seg = Segmenter(image)                                          # doctest: +SKIP
+    >>> seg.predict(points=[(120, 80)], labels=[1]).scores              # doctest: +SKIP
+    >>> seg.automatic().filter(pred_iou=0.9).to_labels()                # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        image: ArrayLike,
+        model: str = "mobile_sam",
+        *,
+        normalisation: Normalisation | None = None,
+        pixel_size: PixelSize | None = None,
+        exclude_data_bar: bool = True,
+        adapter: str | None = None,
+        manager: ModelManager | None = None,
+    ) -> None:
+        self.image = check_image(image)
+        self.model = model
+        self.normalisation = normalisation or Normalisation()
+        self.pixel_size = pixel_size or PixelSize()
+        self.exclude_data_bar = exclude_data_bar
+        self.adapter = adapter
+        self._manager = manager
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the image in pixels, data bar included."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @cached_property
+    def data_bar(self) -> int | None:
+        """First row of the SEM's data bar; None when there is none or it is not left out."""
+        return detect_data_bar(self.image) if self.exclude_data_bar else None
+
+    @cached_property
+    def rgb(self) -> NDArray[np.uint8]:
+        """What the model looks at: (h, w, 3) uint8, without the data bar."""
+        return to_rgb8(self.image[: self.data_bar], self.normalisation)
+
+    @property
+    def manager(self) -> ModelManager:
+        """The model manager that lends the model."""
+        if self._manager is None:
+            from phasesam.models.manager import get_manager
+
+            self._manager = get_manager()
+        return self._manager
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the embedding is at hand, so that a prompt is answered at once."""
+        if "torch" not in sys.modules:
+            # Nothing has been encoded; do not load torch to find out.
+            return False
+        from phasesam.engines.embedding import is_embedded
+
+        return is_embedded(self.rgb, self.model, self.adapter, self.manager)
+
+    def encode(
+        self,
+        *,
+        progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+    ) -> Embedding:
+        """Encode the image, or look its embedding up.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            ``progress(done, total)`` in bytes while weights are downloaded.
+        should_stop : callable, optional
+            Asked before each step.
+
+        Raises
+        ------
+        CancelledError
+            If the user asked to stop.
+        ModelError
+            If the model cannot be had or does not fit into memory.
+        """
+        from phasesam.engines.embedding import embed
+
+        return embed(
+            self.rgb,
+            model=self.model,
+            adapter=self.adapter,
+            manager=self.manager,
+            progress=progress,
+            should_stop=should_stop,
+        )
+
+    def predict(
+        self,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        *,
+        logits: NDArray[np.float32] | None = None,
+        multimask_output: bool = True,
+        threshold: float = 0.0,
+    ) -> MaskSet:
+        """Segment what points, boxes or a mask point at.
+
+        Parameters
+        ----------
+        points : (n, 2) array-like, optional
+            Positions ``(y, x)`` of one object.
+        labels : (n,) array-like, optional
+            1 inside, 0 outside; all inside when left out.
+        boxes : (m, 4) array-like, optional
+            ``(y0, x0, y1, x1)``. Several boxes without points mean several objects.
+        mask : (h, w) array-like, optional
+            A mask to start from, non-zero inside.
+        logits : (256, 256) array, optional
+            One plane of ``MaskSet.logits`` of an earlier answer, to be refined.
+        multimask_output : bool
+            Three scales (part, object, group, in this order) instead of one mask. For one
+            object only; several boxes give the best mask of each.
+        threshold : float
+            Logit above which a pixel belongs to the object.
+
+        Returns
+        -------
+        MaskSet
+            ``.masks`` (n, h, w) bool, ``.scores`` (n,), ``.logits`` (n, 256, 256).
+
+        Raises
+        ------
+        InvalidPromptError
+            If prompts are missing, inconsistent or outside the image.
+        """
+        from phasesam.engines.prompting import predict
+
+        prompts = self._checked(Prompts.build(points, labels, boxes, mask))
+        embedding = self.encode()
+        with self.manager.lease(self.model, self.adapter) as model:
+            answer = predict(
+                model,
+                self.manager,
+                embedding,
+                prompts,
+                logits=logits,
+                multimask_output=multimask_output,
+                threshold=threshold,
+            )
+        return replace(answer, shape=self.shape)
+
+    def automatic(
+        self,
+        config: AutomaticConfig | None = None,
+        *,
+        progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+        **changes: Any,
+    ) -> Candidates:
+        """Search the whole image for masks; filter them afterwards as often as you like.
+
+        Parameters
+        ----------
+        config : AutomaticConfig, optional
+            What to try; 32 x 32 points by default.
+        progress : callable, optional
+            ``progress(done, total)`` in prompts.
+        should_stop : callable, optional
+            Asked between batches.
+        **changes
+            Single settings of `AutomaticConfig` by name, for example ``points_per_side=64``.
+
+        Raises
+        ------
+        InvalidSettingError
+            If a setting is unknown or out of range.
+        CancelledError
+            If the user asked to stop.
+        """
+        from phasesam.engines.automatic import search
+
+        config = (config or AutomaticConfig()).changed(**changes)
+        if config.region is not None:
+            region = np.asarray(config.region) != 0
+            config = config.changed(region=region[: self.data_bar])
+        embedding = self.encode(should_stop=should_stop)
+        with self.manager.lease(self.model, self.adapter, should_stop=should_stop) as model:
+            found = search(
+                self.rgb,
+                embedding,
+                model,
+                self.manager,
+                config,
+                progress=progress,
+                should_stop=should_stop,
+            )
+        return replace(found, shape=self.shape)
+
+    def _checked(self, prompts: Prompts) -> Prompts:
+        """Refuse prompts outside the picture and cut the mask to it."""
+        height, width = self.rgb.shape[:2]
+        limit = np.array([height, width])
+        outside = ((prompts.points < -0.5) | (prompts.points > limit)).any(axis=1)
+        if outside.any():
+            place = "image" if self.data_bar is None else "image above its data bar"
+            raise InvalidPromptError(
+                f"expected points inside the {place} of {height} x {width} pixels, "
+                f"got (y, x) = {prompts.points[outside][0].tolist()}"
+            )
+        low, high = prompts.boxes[:, :2], prompts.boxes[:, 2:]
+        if ((high <= 0) | (low >= limit)).any():
+            raise InvalidPromptError(
+                f"expected boxes that meet the image of {height} x {width} pixels, "
+                f"got {prompts.boxes.tolist()}"
+            )
+        if prompts.mask is None:
+            return prompts
+        if prompts.mask.shape != self.shape:
+            raise InvalidPromptError(
+                f"a mask prompt has the shape of the image {self.shape}, got {prompts.mask.shape}"
+            )
+        return replace(prompts, mask=prompts.mask[:height])
