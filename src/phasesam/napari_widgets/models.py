@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,15 @@ from qtpy.QtWidgets import (
 from phasesam.core.errors import PhaseSAMError
 from phasesam.models.manager import get_manager
 from phasesam.models.memory import format_bytes
-from phasesam.models.registry import ModelSpec, get_spec, locate, where
+from phasesam.models.registry import (
+    DEFAULT_MODEL,
+    ModelSpec,
+    forget,
+    get_spec,
+    import_checkpoint,
+    locate,
+    where,
+)
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.header import Status, narrow_combo
 from phasesam.napari_widgets.model_status import manager_watch, offered_models
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("Model", "Weights", "In memory", "Licence")
 _NAME = Qt.ItemDataRole.UserRole
 _GB = 1e9
+_NAME_LENGTH = 60
 _DEVICES = (
     ("auto", "Automatic", "The fastest device of this computer"),
     ("cpu", "CPU", "Works everywhere"),
@@ -92,13 +102,22 @@ class ModelsDock(Dock):
         self.import_button = self._button(
             "Import…", "Add a checkpoint of the SAM family from a file", self.choose_file
         )
+        self.forget_button = self._button(
+            "Remove", "Remove an imported model and its copy of the weights", self.forget
+        )
         buttons = QGridLayout()
         for number, button in enumerate(
-            (self.use_button, self.load_button, self.unload_button, self.download_button)
+            (
+                self.use_button,
+                self.load_button,
+                self.unload_button,
+                self.download_button,
+                self.import_button,
+                self.forget_button,
+            )
         ):
-            buttons.addWidget(button, 0, number)
+            buttons.addWidget(button, number // 3, number % 3)
         self.body.addLayout(buttons)
-        self.body.addWidget(self.import_button)
 
         self.device = narrow_combo("Where models compute from now on")
         for name, title, tip in _DEVICES:
@@ -188,6 +207,9 @@ class ModelsDock(Dock):
         self.load_button.setEnabled(spec is not None and spec.name not in names)
         self.unload_button.setEnabled(spec is not None and spec.name in names)
         self.download_button.setEnabled(spec is not None and where(spec) == "to download")
+        self.forget_button.setEnabled(
+            spec is not None and spec.url is None and where(spec) == "on disk"
+        )
 
     def _refresh_figures(self) -> None:
         try:
@@ -280,11 +302,10 @@ class ModelsDock(Dock):
 
     def import_file(self, path: Path) -> None:
         """Import a checkpoint under the name of its file; its architecture is recognised."""
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:_NAME_LENGTH] or "imported"
 
         def job(progress: ProgressCallback, should_stop: StopCallback) -> ModelSpec:
-            from phasesam.models.registry import import_checkpoint
-
-            return import_checkpoint(path, path.stem)
+            return import_checkpoint(path, name)
 
         def on_done(spec: ModelSpec) -> None:
             manager_watch().catalogue_changed.emit()
@@ -292,6 +313,24 @@ class ModelsDock(Dock):
             self.show_result(f"Imported {spec.title} ({spec.architecture}).")
 
         self.start(job, title=f"Importing {path.name}", on_done=on_done)
+
+    def forget(self) -> None:
+        """Remove the chosen imported model."""
+        spec = self.selected
+        if spec is None:
+            return
+
+        def job(progress: ProgressCallback, should_stop: StopCallback) -> None:
+            get_manager().unload(spec.name)
+            forget(spec.name)
+
+        def on_done(_: Any) -> None:
+            if self.state.model_name == spec.name:
+                self.state.model_name = DEFAULT_MODEL
+            manager_watch().catalogue_changed.emit()
+            self.show_result(f"{spec.title} was removed.")
+
+        self.start(job, title=f"Removing {spec.title}", on_done=on_done)
 
     def _on_device(self, _index: int) -> None:
         name = self.device.currentData()

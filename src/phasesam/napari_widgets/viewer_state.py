@@ -11,6 +11,7 @@ from napari.layers import Image, Labels, Layer
 from psygnal import Signal, SignalGroup
 
 from phasesam.core.images import Normalisation
+from phasesam.models.registry import DEFAULT_MODEL
 from phasesam.napari_widgets.committed_labels import CommittedLabels
 from phasesam.napari_widgets.layers import is_own, pixel_size
 from phasesam.napari_widgets.planes import ShownPlane, full_resolution, shown_plane, spatial_shape
@@ -20,7 +21,6 @@ from phasesam.session import SegmentationSession
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-DEFAULT_MODEL = "mobile_sam"
 _KEPT_SEGMENTERS = 16
 
 
