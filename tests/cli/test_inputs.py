@@ -6,10 +6,6 @@ from phasesam.cli.inputs import find_jobs, parse_pixel_size, parse_planes
 from phasesam.core.errors import InvalidSettingError
 
 
-def is_image(path):
-    return path.suffix.lower() in {".tif", ".png"}
-
-
 def touch(folder, *names):
     for name in names:
         path = folder / name
@@ -18,7 +14,7 @@ def touch(folder, *names):
 
 
 def found(inputs, **options):
-    return {j.source.name: j.name for j in find_jobs([str(i) for i in inputs], is_image, **options)}
+    return {j.source.name: j.name for j in find_jobs([str(i) for i in inputs], **options)}
 
 
 def test_folder_gives_its_images_in_natural_order(tmp_path):
@@ -34,6 +30,13 @@ def test_own_results_are_not_inputs_unless_named(tmp_path):
     assert list(found([tmp_path / "a_labels.tif"])) == ["a_labels.tif"]
 
 
+def test_images_are_found_by_content_too(tmp_path):
+    (tmp_path / "image.dat").write_bytes(b"II*\x00" + bytes(20))
+    touch(tmp_path, "volume.zarr/zarr.json", "broken.tif")
+    assert list(found([tmp_path])) == ["broken.tif", "image.dat", "volume.zarr"]
+    assert list(found([tmp_path / "volume.zarr"])) == ["volume.zarr"]
+
+
 def test_glob_and_literal_brackets(tmp_path):
     touch(tmp_path, "a1.tif", "a2.tif", "b.tif", "odd[1].tif")
     assert list(found([tmp_path / "a*.tif"])) == ["a1.tif", "a2.tif"]
@@ -42,19 +45,19 @@ def test_glob_and_literal_brackets(tmp_path):
 
 def test_same_file_twice_is_one_job(tmp_path):
     touch(tmp_path, "a.tif")
-    assert len(find_jobs([str(tmp_path / "a.tif"), str(tmp_path)], is_image)) == 1
+    assert len(find_jobs([str(tmp_path / "a.tif"), str(tmp_path)])) == 1
 
 
 def test_folder_as_stack(tmp_path):
     touch(tmp_path, "scan/s1.tif", "scan/s2.tif")
-    (job,) = find_jobs([str(tmp_path / "scan")], is_image, folder_is_stack=True)
+    (job,) = find_jobs([str(tmp_path / "scan")], folder_is_stack=True)
     assert (job.source.name, job.name) == ("scan", "scan")
 
 
 def test_missing_input_stays_in_the_batch_with_a_reason(tmp_path):
     touch(tmp_path, "a.tif")
     inputs = [str(tmp_path / "a.tif"), str(tmp_path / "gone.tif"), str(tmp_path / "x*.tif")]
-    jobs = find_jobs(inputs, is_image)
+    jobs = find_jobs(inputs)
     assert [bool(job.missing) for job in jobs] == [False, True, True]
 
 
@@ -62,20 +65,20 @@ def test_equal_stems_get_different_names(tmp_path):
     touch(tmp_path, "x.tif", "x.png", "y.tif", "one/z.tif", "two/z.tif")
     names = found([tmp_path / "x.tif", tmp_path / "x.png", tmp_path / "y.tif"])
     assert names == {"x.tif": "x_tif", "x.png": "x_png", "y.tif": "y"}
-    jobs = find_jobs([str(tmp_path / "one"), str(tmp_path / "two")], is_image)
+    jobs = find_jobs([str(tmp_path / "one"), str(tmp_path / "two")])
     assert [job.name for job in jobs] == ["one_z", "two_z"]
 
 
 def test_names_differ_in_more_than_case(tmp_path):
     touch(tmp_path, "one/a.tif", "two/A.tif")
-    names = [j.name for j in find_jobs([str(tmp_path)], is_image, recursive=True)]
+    names = [j.name for j in find_jobs([str(tmp_path)], recursive=True)]
     assert sorted(names) == ["one_a", "two_A"]
 
 
 def test_names_that_cannot_be_told_apart_are_refused(tmp_path):
     touch(tmp_path, "a/same/z.tif", "b/same/z.tif")
     with pytest.raises(InvalidSettingError, match="same name"):
-        find_jobs([str(tmp_path)], is_image, recursive=True)
+        find_jobs([str(tmp_path)], recursive=True)
 
 
 def test_ome_tiff_loses_both_endings(tmp_path):

@@ -40,6 +40,6 @@ def phasesam(
     """Segment micrographs and X-ray CT stacks with the Segment Anything Model."""
 
 
-app.command("segment", epilog=_EPILOG)(segment.segment)
+app.command("segment", help=segment.HELP, epilog=_EPILOG)(segment.segment)
 app.add_typer(models.app, name="models", help="List, fetch and import models.")
 app.command("demo")(demo.demo)

@@ -11,11 +11,15 @@ from pathlib import Path
 
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.types import PixelSize
+from phasesam.formats.lengths import to_micrometres
+from phasesam.formats.readers import is_image_file
+from phasesam.formats.slices import natural_key
 
 RESULT_ENDINGS = ("_labels.tif", "_overlay.png")
 """Endings of files we write ourselves; folders and patterns leave them out."""
 
-_MICROMETRES = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3}
+IMAGE_ENDINGS = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".npy"})
+"""A file of such a name counts as an image even if its content is none: it fails loudly."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,6 @@ class Job:
 
 def find_jobs(
     inputs: Sequence[str],
-    is_image: Callable[[Path], bool],
     *,
     recursive: bool = False,
     folder_is_stack: bool = False,
@@ -51,8 +54,6 @@ def find_jobs(
     inputs : sequence of str
         As given by the user. An existing path is taken literally, even if it
         contains ``*`` or ``[``.
-    is_image : callable
-        Which files of a folder are images.
     recursive : bool
         Whether folders below folders are searched.
     folder_is_stack : bool
@@ -65,7 +66,7 @@ def find_jobs(
     """
     found: dict[Path, str] = {}
     for text in inputs:
-        for path, missing in _expand(text, is_image, recursive, folder_is_stack):
+        for path, missing in _expand(text, recursive, folder_is_stack):
             found.setdefault(path, missing)
     if not found:
         raise InvalidSettingError(f"expected at least one image, found none in {list(inputs)}")
@@ -73,15 +74,13 @@ def find_jobs(
     return [Job(path, name, found[path]) for path, name in zip(found, names, strict=True)]
 
 
-def _expand(
-    text: str, is_image: Callable[[Path], bool], recursive: bool, folder_is_stack: bool
-) -> Iterable[tuple[Path, str]]:
+def _expand(text: str, recursive: bool, folder_is_stack: bool) -> Iterable[tuple[Path, str]]:
     path = Path(text).expanduser()
-    if path.is_dir() and folder_is_stack:
+    if path.is_dir() and (folder_is_stack or is_image_file(path)):
         return [(path, "")]
     if path.is_dir():
         files = path.rglob("*") if recursive else path.iterdir()
-        images = sorted((f for f in files if _is_input(f, is_image)), key=_natural)
+        images = sorted((f for f in files if _is_input(f)), key=_by_folder)
         return [(image, "") for image in images] or [(path, "the folder contains no images")]
     if path.exists():
         return [(path, "")]
@@ -91,23 +90,23 @@ def _expand(
             chosen = [m for m in matches if m.is_dir()]
         else:
             chosen = [m for m in matches if m.is_file() and not _is_result(m)]
-        return [(m, "") for m in sorted(chosen, key=_natural)] or [(path, "no file matches")]
+        return [(m, "") for m in sorted(chosen, key=_by_folder)] or [(path, "no file matches")]
     return [(path, "no such file or folder")]
 
 
-def _is_input(path: Path, is_image: Callable[[Path], bool]) -> bool:
-    hidden = path.name.startswith((".", "~"))
-    return path.is_file() and not hidden and not _is_result(path) and is_image(path)
+def _is_input(path: Path) -> bool:
+    """Tell whether a file of a folder is meant to be segmented; a broken image is."""
+    if path.name.startswith((".", "~")) or _is_result(path):
+        return False
+    return is_image_file(path) or (path.is_file() and path.suffix.lower() in IMAGE_ENDINGS)
 
 
 def _is_result(path: Path) -> bool:
     return path.name.lower().endswith(RESULT_ENDINGS)
 
 
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    """Sort ``slice2`` before ``slice10``."""
-    parts = re.split(r"(\d+)", str(path).casefold())
-    return [(0, int(p)) if p.isdigit() else (1, p) for p in parts]
+def _by_folder(path: Path) -> tuple[str, list[tuple[int, int | str]]]:
+    return str(path.parent), natural_key(path)
 
 
 def _result_names(paths: Sequence[Path]) -> list[str]:
@@ -153,18 +152,13 @@ def parse_pixel_size(text: str) -> PixelSize:
     InvalidSettingError
         If it is not a positive length.
     """
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?\d+)?)\s*([a-zµμ]*)\s*", text, re.IGNORECASE)
-    unit = match.group(2).lower() if match else ""
-    try:
-        value = float(match.group(1)) if match else float("nan")
-    except ValueError:
-        value = float("nan")
-    factor = _MICROMETRES.get(unit or "um")
-    if factor is None or not 0 < value < float("inf"):
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?\d+)?)\s*(\D*)", text, re.IGNORECASE)
+    length = to_micrometres(match.group(1), match.group(2).strip() or "um") if match else None
+    if length is None:
         raise InvalidSettingError(
             f"--pixel-size expects a length such as 0.012 (µm), 12nm or 0.5um, got {text!r}"
         )
-    return PixelSize(value * factor, value * factor, "um")
+    return PixelSize(length, length, "um")
 
 
 def parse_planes(text: str, count: int) -> list[int]:

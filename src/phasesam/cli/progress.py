@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -38,6 +39,7 @@ class BatchProgress:
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
         self._total = total
+        self._finished = 0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -63,14 +65,15 @@ class BatchProgress:
         """Report a step of the current image."""
         self._bar.update(self._steps, description=escape(name), completed=done, total=total)
 
-    def finish(self, number: int, line: str) -> None:
-        """End an image with one line about it."""
-        self._bar.update(self._images, completed=number)
-        prefix = f"\\[{number}/{self._total}] " if self._total > 1 else ""
+    def finish(self, line: str) -> None:
+        """End an image with one line about it (rich markup)."""
+        self._finished += 1
+        self._bar.update(self._images, completed=self._finished)
+        prefix = f"\\[{self._finished}/{self._total}] " if self._total > 1 else ""
         self._console.print(prefix + line)
 
 
-def _options(console: Console) -> dict[str, object]:
+def _options(console: Console) -> dict[str, Any]:
     return {
         "console": console,
         "transient": True,

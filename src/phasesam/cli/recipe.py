@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -130,15 +131,19 @@ def _normalisation(limits: tuple[float, float] | None) -> Normalisation:
     return Normalisation() if limits is None else Normalisation("range", *limits)
 
 
-def _read_region(path: Any) -> NDArray[np.bool_]:
+def _read_region(path: Path) -> NDArray[np.bool_]:
     from phasesam.formats.readers import read_image
 
-    data = np.asarray(read_image(path).data)
-    if data.ndim == 3 and data.shape[-1] in (3, 4):
-        data = data[..., :3].any(axis=-1)
-    if data.ndim != 2:
-        raise InvalidSettingError(f"--region expects an image (h, w), got shape {data.shape}")
-    region = data != 0
+    micrograph = read_image(path)
+    if micrograph.is_stack:
+        raise InvalidSettingError(
+            f"--region expects one image (h, w), got a stack of shape {micrograph.data.shape}"
+        )
+    pixels = micrograph.plane()
+    region: NDArray[np.bool_] = np.asarray(pixels != 0)
+    if micrograph.is_rgb:
+        # An opaque alpha channel says nothing.
+        region = np.asarray(region[..., :3].any(axis=-1))
     if not region.any():
         raise InvalidSettingError(f"--region: {path} is zero everywhere")
-    return np.asarray(region)
+    return region

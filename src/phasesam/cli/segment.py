@@ -17,6 +17,18 @@ from phasesam.cli.segment_options import (
 )
 from phasesam.core.errors import InvalidSettingError
 
+HELP = """Segment images; write NAME_labels.tif, NAME_overlay.png and NAME_objects.csv.
+
+[bold]Examples[/]
+
+\b
+phasesam segment powder.tif -o results
+phasesam segment images/ -o results --preset particles --pixel-size 12nm
+phasesam segment "run*/*.tif" -o results --pred-iou 0.9 --min-area 50 --coco
+phasesam segment scan.tif -o results --planes 0-99/10 --preset pores
+phasesam segment a.tif -o results --prompts clicks.json --json --quiet
+"""
+
 
 @with_options(FileOptions, ModelOptions, ImageOptions, PromptOptions, SearchOptions, FilterOptions)
 @exits_cleanly
@@ -28,17 +40,7 @@ def segment(
     search: SearchOptions,
     filters: FilterOptions,
 ) -> ExitCode:
-    r"""Segment images; write NAME_labels.tif, NAME_overlay.png and NAME_objects.csv.
-
-    [bold]Examples[/]
-
-    \b
-    phasesam segment powder.tif -o results
-    phasesam segment images/ -o results --preset particles --pixel-size 12nm
-    phasesam segment "run*/*.tif" -o results --pred-iou 0.9 --min-area 50 --coco
-    phasesam segment scan.tif -o results --planes 0-99/10 --preset pores
-    phasesam segment a.tif -o results --prompts clicks.json --json --quiet
-    """
+    """Segment images; write NAME_labels.tif, NAME_overlay.png and NAME_objects.csv."""
     from phasesam.cli.batch import Batch, exit_code, run_batch
     from phasesam.cli.inputs import find_jobs
     from phasesam.cli.model_setup import prepare_model
@@ -47,14 +49,12 @@ def segment(
     from phasesam.cli.recipe import build_recipe
     from phasesam.cli.report import line_of, summary_json, summary_table
     from phasesam.cli.results import prepare_folder, refuse_to_replace
-    from phasesam.formats.readers import is_image_name
 
     if files.overwrite and files.skip_existing:
         raise InvalidSettingError("--overwrite and --skip-existing exclude each other")
     console = message_console(files.quiet)
     jobs = find_jobs(
         files.inputs,
-        is_image_name,
         recursive=files.recursive,
         folder_is_stack=files.folder_is_stack,
     )

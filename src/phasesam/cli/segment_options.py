@@ -48,7 +48,9 @@ class Rank(StrEnum):
 
 def _panel(title: str) -> Callable[..., Any]:
     def option(*names: str, text: str, **settings: Any) -> Any:
-        return typer.Option(*names, help=text, rich_help_panel=title, **settings)
+        # Brackets are markup otherwise, and vanish.
+        shown = text.replace("[", "\\[")
+        return typer.Option(*names, help=shown, rich_help_panel=title, **settings)
 
     return option
 
@@ -68,7 +70,7 @@ class FileOptions:
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Image files, folders, or glob patterns in quotes. Multi-page files are stacks.",
             show_default=False,
         ),

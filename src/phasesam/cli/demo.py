@@ -1,0 +1,5 @@
+"""``phasesam demo``."""
+
+
+def demo() -> None:
+    """Show."""
