@@ -16,8 +16,9 @@ MB = 10**6
 class TestAdapters:
     @staticmethod
     def adapt(base: nn.Module, adapter: str) -> nn.Module:
-        """Half a megabyte of its own beside the weights of the base."""
+        """Half a megabyte of its own beside the weights and parts of the base."""
         adapted = nn.Module()
+        adapted.part = base
         adapted.weight = nn.Parameter(torch.zeros(MB // 8), requires_grad=False)
         adapted.base_weight = base.weight
         return adapted
@@ -32,6 +33,7 @@ class TestAdapters:
         assert manager.unload("m2", "x") == MB // 2
         assert x.weight.is_meta
         assert not y.base_weight.is_meta
+        assert not y.part.weight.is_meta
         assert manager.unload("m2") == 2 * MB + MB // 2
         assert manager.resident() == ()
 
