@@ -167,7 +167,10 @@ def _fetch(spec: ModelSpec, url: str, target: Path, reporter: _Reporter) -> None
     # requests takes its time to load, and pooch does not import it either until it is needed.
     import requests
 
-    fetch = pooch.HTTPDownloader(reporter, _CHUNK_BYTES, timeout=_TIMEOUT_SECONDS)
+    responses: list[requests.Response] = []
+    # pooch leaves the connection open when something goes wrong on the way.
+    hooks = {"response": lambda response, *args, **options: responses.append(response)}
+    fetch = pooch.HTTPDownloader(reporter, _CHUNK_BYTES, timeout=_TIMEOUT_SECONDS, hooks=hooks)
     try:
         fetch(url, str(target), None)
     except requests.RequestException as error:
@@ -176,6 +179,9 @@ def _fetch(spec: ModelSpec, url: str, target: Path, reporter: _Reporter) -> None
             f"{spec.filename} into a folder and set PHASESAM_MODELS to it, or set "
             "PHASESAM_MIRROR to the address of a copy."
         ) from error
+    finally:
+        for response in responses:
+            response.close()
 
 
 def _check_download(spec: ModelSpec, url: str, path: Path) -> None:
