@@ -24,6 +24,7 @@ from phasesam.core.errors import InvalidImageError, ModelError
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.models.attention import fast_attention
 from phasesam.models.checkpoints import compare, load_state_dict
+from phasesam.models.llvm_clash import avoid_llvm_clash
 from phasesam.models.model_spec import ModelSpec
 from phasesam.models.registry import get_spec, locate
 from phasesam.models.tiny_vit import TinyViT
@@ -330,6 +331,7 @@ def import_segment_anything() -> ModuleType:
     ModelError
         If the import fails.
     """
+    avoid_llvm_clash()
     try:
         import segment_anything
     except (ImportError, RuntimeError) as error:
@@ -345,6 +347,7 @@ def import_segment_anything_hq() -> ModuleType:
     ModelError
         If the import fails.
     """
+    avoid_llvm_clash()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Importing from timm.models", FutureWarning)
