@@ -15,6 +15,7 @@ from phasesam.core.overlaps import Criterion, overlap_matrix, overlap_ratio
 __all__ = ["box_nms", "mask_nms", "nesting", "overlap_matrix", "overlap_ratio"]
 
 _PAIRS_AT_ONCE = 1 << 20
+_SLACK = 1e-4  # more than the IoU can be off by rounding in float32
 
 NestingRule = Literal["both", "outer", "inner"]
 
@@ -102,22 +103,24 @@ def _near_pairs(
 
     The IoU of two boxes is at most the IoU of their extents along one axis, so that the
     box which starts second starts within ``(1 - threshold)`` of the first one's extent.
-    Sorting along an axis then leaves a short run of partners for every box.
+    Sorting along an axis then leaves a short run of partners for every box; the extents
+    along the other axis rule out most of them.
     """
+    share = max(0.0, threshold - _SLACK)
     best = None
     for axis in (0, 1):
         order = np.argsort(box[axis], kind="stable")
         start = box[axis][order].astype(np.float64)
         extent = np.maximum(box[axis + 2][order].astype(np.float64) - start, 0)
-        # The slack covers rounding of the IoU itself in float32.
-        reach = start + extent * min(1.0, 1.0 - threshold + 1e-4)
+        reach = start + extent * (1.0 - share)
         last = np.searchsorted(start, reach, side="right")
         count = np.maximum(last - np.arange(len(order)) - 1, 0)
         if best is None or count.sum() < best[1].sum():
-            best = (order, count)
+            best = (order, count, 1 - axis)
     if best is None:
         return
-    order, count = best
+    order, count, other = best
+    low, high = box[other][order], box[other + 2][order]
     ends = np.cumsum(count)
     done = 0
     while done < len(order):
@@ -126,7 +129,11 @@ def _near_pairs(
         part = count[done:stop]
         first = np.repeat(np.arange(done, stop), part)
         step = np.arange(len(first)) - np.repeat(ends[done:stop] - part - base, part)
-        yield order[first], order[first + 1 + step]
+        second = first + 1 + step
+        bottom, top = np.maximum(low[first], low[second]), np.minimum(high[first], high[second])
+        outer = np.maximum(high[first], high[second]) - np.minimum(low[first], low[second])
+        near = (top > bottom) & (top - bottom >= share * outer)
+        yield order[first[near]], order[second[near]]
         done = stop
 
 
