@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.core.errors import InvalidMaskError
-from phasesam.napari_widgets.layers import like
+from phasesam.napari_widgets.layers import OWN, like
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -17,7 +19,17 @@ if TYPE_CHECKING:
 
     from phasesam.session import SegmentationSession
 
+SESSION = "session"
 _OPACITY = 0.5
+
+# Writers get a layer's data and metadata only; through this they find scores and classes.
+_sessions: WeakValueDictionary[str, SegmentationSession] = WeakValueDictionary()
+
+
+def session_behind(metadata: Mapping[str, Any]) -> SegmentationSession | None:
+    """Find the session that a Labels layer with this metadata shows, None for other layers."""
+    own = metadata.get(OWN)
+    return _sessions.get(own.get(SESSION, "")) if isinstance(own, Mapping) else None
 
 
 class CommittedLabels:
@@ -42,8 +54,12 @@ class CommittedLabels:
         self._session = session
         self._pending: set[tuple[int, ...]] = set()
         active = viewer.layers.selection.active
+        options = like(image)
+        token = f"{id(session):x}"
+        _sessions[token] = session
+        options["metadata"][OWN][SESSION] = token
         self.layer = viewer.add_labels(
-            _copy_of(session), name=f"{image.name} objects", opacity=_OPACITY, **like(image)
+            _copy_of(session), name=f"{image.name} objects", opacity=_OPACITY, **options
         )
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 _GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-_OWN = "phasesam"
+OWN = "phasesam"
 
 
 def like(layer: Layer) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def like(layer: Layer) -> dict[str, Any]:
         ``axis_labels`` and ``metadata``, for ``viewer.add_labels(data, **like(image))``.
     """
     return {name: getattr(layer, name) for name in _GEOMETRY} | {
-        "metadata": {_OWN: {"image": layer.name}}
+        "metadata": {OWN: {"image": layer.name}}
     }
 
 
@@ -61,7 +61,7 @@ def like_plane(layer: Layer) -> dict[str, Any]:
 
 def is_own(layer: Layer) -> bool:
     """Whether PhaseSAM made this layer (with `like`)."""
-    return _OWN in layer.metadata
+    return OWN in layer.metadata
 
 
 def world_to_data(
@@ -96,9 +96,16 @@ def world_to_data(
 
 def pixel_size(layer: Layer) -> PixelSize:
     """Size of one pixel of the last two axes, in micrometres if the layer has a length unit."""
-    lengths = []
-    for scale, unit in zip(layer.scale[-2:], layer.units[-2:], strict=True):
-        if not unit.is_compatible_with("um"):
-            return PixelSize()
-        lengths.append(float(abs(scale)) * float((1 * unit).to("um").magnitude))
-    return PixelSize(y=lengths[0], x=lengths[1], unit="um")
+    y, x = axis_lengths(layer.scale, layer.units)[-2:]
+    return PixelSize() if y is None or x is None else PixelSize(y=y, x=x, unit="um")
+
+
+def axis_lengths(scale: Sequence[float], units: Sequence[Any]) -> list[float | None]:
+    """Length of one step along each axis in micrometres, None where the unit is no length."""
+    lengths: list[float | None] = []
+    for step, unit in zip(scale, units, strict=True):
+        is_length = unit.is_compatible_with("um")
+        lengths.append(
+            float(abs(step)) * float((1 * unit).to("um").magnitude) if is_length else None
+        )
+    return lengths

@@ -18,6 +18,8 @@ LayerData = tuple[Any, dict[str, Any], str]
 _AXES = ("t", "z", "y", "x")
 _LIMITS = (0.1, 99.9)
 _SAMPLES = 512
+# How PhaseSAM names the label images it writes.
+_LABELS = "_labels"
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
@@ -43,7 +45,8 @@ def read(path: str | list[str]) -> list[LayerData]:
     Returns
     -------
     list of (array, dict, str)
-        One Image layer with scale, units and axis labels; stacks stay lazy.
+        One Image layer with scale, units and axis labels; stacks stay lazy. A file called
+        ``..._labels`` that holds integers becomes a Labels layer.
 
     Raises
     ------
@@ -75,6 +78,10 @@ def as_layer(image: MicrographFile) -> LayerData:
     limits = _contrast_limits(image)
     if limits is not None:
         options["contrast_limits"] = limits
+    if image.name.lower().endswith(_LABELS) and image.data.dtype.kind in "iu" and not image.is_rgb:
+        del options["rgb"]
+        options.pop("contrast_limits", None)
+        return image.data, options, "labels"
     return image.data, options, "image"
 
 
