@@ -58,6 +58,7 @@ def test_tiff_of_a_stack(tmp_path, committed):
     )
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_coco_is_read_back_by_pycocotools(tmp_path, labels, capsys):
     write(write_coco, tmp_path / "grains.json", labels)
     coco = COCO(str(tmp_path / "grains.json"))
