@@ -39,6 +39,7 @@ def test_single_planes(tmp_path: Path, image: np.ndarray, ending: str):
     np.testing.assert_array_equal(file.data, image)
     assert isinstance(file.data, np.ndarray)
     assert file.data.dtype == image.dtype
+    assert file.data.flags.writeable
     assert file.is_rgb == (image.ndim == 3)
     assert file.plane_shape == (20, 30)
     assert not file.is_stack

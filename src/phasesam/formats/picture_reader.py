@@ -81,27 +81,29 @@ def _pixels(picture: Image.Image) -> NDArray[Any]:
     """Decode, and bring rare modes to grey, RGB or RGBA."""
     picture.load()
     if picture.mode == "1":
-        return np.asarray(picture.convert("L"))
+        return np.array(picture.convert("L"))
     if picture.mode in ("LA", "La"):
-        return np.asarray(picture.getchannel(0))
+        return np.array(picture.getchannel(0))
     if picture.mode == "P":
-        rgb = np.asarray(picture.convert("RGB"))
+        rgb = np.array(picture.convert("RGB"))
         grey = rgb[..., 0]
         same = (grey == rgb[..., 1]).all() and (grey == rgb[..., 2]).all()
         return np.ascontiguousarray(grey) if same else rgb
     if picture.mode not in _GREY_OR_COLOUR:
-        return np.asarray(picture.convert("RGB"))
-    return np.asarray(picture)
+        return np.array(picture.convert("RGB"))
+    return np.array(picture)
 
 
 def _deep_png(path: Path) -> NDArray[Any] | None:
     """Decode 16-bit colours, which Pillow would cut to 8 bits; None for other files."""
-    raw = path.read_bytes()
-    if len(raw) < 26 or raw[24] != 16 or raw[25] not in (2, 6):
-        return None
+    with path.open("rb") as file:
+        head = file.read(26)
+        if len(head) < 26 or head[24] != 16 or head[25] not in (2, 6):
+            return None
+        raw = head + file.read()
     from imagecodecs import png_decode
 
-    return np.asarray(png_decode(raw))
+    return np.array(png_decode(raw))
 
 
 def read_npy(path: Path, name: str) -> MicrographFile:
