@@ -43,9 +43,9 @@ def work(monkeypatch):
             raise plan[job.source.name]
         return RESULT
 
-    def write_results(result, files, name):
-        if f"write {name}" in plan:
-            raise plan[f"write {name}"]
+    def write_results(result, files):
+        if files.labels.name in plan:
+            raise plan[files.labels.name]
         files.labels.touch()
         files.overlay.touch()
         files.objects.touch()
@@ -113,7 +113,7 @@ def test_the_cause_shows_when_all_fail_for_it(work, tmp_path, error, code):
 
 def test_failed_writing_counts_as_failed(work, tmp_path):
     plan, _ = work
-    plan["write a.tif"] = SaveError("disk full")
+    plan["a_labels.tif"] = SaveError("disk full")
     assert [o.status for o in run(tmp_path, ["a.tif", "b.tif"])] == ["failed", "ok"]
 
 

@@ -146,7 +146,7 @@ def _run_job(batch: Batch, job: Job, watch: Watch) -> Outcome:
     try:
         result = segment_file(job, batch.recipe, watch, keep_masks=batch.coco)
         watch.step("writing", 0, 1)
-        write_results(result, files, job.source.name)
+        write_results(result, files)
         outcome = _success(job, files, result)
     except (CancelledError, KeyboardInterrupt):
         outcome = Outcome(job.source, "cancelled")

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phasesam.core.errors import SaveError
+from phasesam.formats.coco import save_coco
+from phasesam.formats.label_tiff import save_labels_tiff
+from phasesam.formats.overlay import save_overlay_png
+from phasesam.formats.tables import save_table_csv
 
 if TYPE_CHECKING:
     from phasesam.cli.segmentation import ImageResult
@@ -56,7 +60,7 @@ class ResultFiles:
         return len(self.existing()) == len(self.as_dict())
 
 
-def write_results(result: ImageResult, files: ResultFiles, image_name: str) -> None:
+def write_results(result: ImageResult, files: ResultFiles) -> None:
     """Write all files of an image; each one appears whole or not at all.
 
     Raises
@@ -64,18 +68,11 @@ def write_results(result: ImageResult, files: ResultFiles, image_name: str) -> N
     SaveError
         If a file cannot be written; what was there before is intact.
     """
-    from phasesam.formats.writers import (
-        save_coco,
-        save_labels_tiff,
-        save_overlay_png,
-        save_table_csv,
-    )
-
-    save_labels_tiff(files.labels, result.labels, result.pixel_size)
-    save_overlay_png(files.overlay, result.overlay_image, result.overlay_labels)
+    save_labels_tiff(files.labels, result.labels, result.pixel_size, result.z_size)
+    save_overlay_png(files.overlay, result.overlay_image, result.overlay_labels, result.pixel_size)
     if files.coco is not None:
-        save_coco(files.coco, result.masks, image_name)
-    save_table_csv(files.objects, result.table.rows())
+        save_coco(files.coco, result.coco)
+    save_table_csv(files.objects, result.table.columns)
 
 
 def prepare_folder(folder: Path) -> None:

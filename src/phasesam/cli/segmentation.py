@@ -15,9 +15,9 @@ from phasesam.cli.prompts_file import ObjectPrompt
 from phasesam.cli.recipe import Recipe
 from phasesam.core.errors import CancelledError, InvalidPromptError
 from phasesam.core.images import to_rgb8
-from phasesam.core.mask_set import MaskSet
 from phasesam.core.measurements import ObjectTable, join_tables
 from phasesam.core.types import PixelSize
+from phasesam.formats.coco import CocoImage
 
 if TYPE_CHECKING:
     from phasesam.formats.micrograph_file import MicrographFile
@@ -37,8 +37,10 @@ class ImageResult:
         The image, or the middle one of the segmented planes.
     table : ObjectTable
         Measurements; for stacks with the columns ``plane_0``, ….
-    masks : mapping of plane index to MaskSet
-        All masks whole, where asked for.
+    coco : tuple of CocoImage
+        All masks of each segmented plane, whole, where asked for.
+    z_size : float or None
+        Distance of the planes in µm.
     dropped : Counter
         How many candidates were left out for which reason, over all planes.
     coverage : float
@@ -51,7 +53,8 @@ class ImageResult:
     overlay_image: NDArray[np.uint8]
     overlay_labels: NDArray[np.int32]
     table: ObjectTable
-    masks: dict[PlaneIndex, MaskSet] = field(default_factory=dict)
+    coco: tuple[CocoImage, ...] = ()
+    z_size: float | None = None
     dropped: Counter[str] = field(default_factory=Counter)
     coverage: float = 0.0
     n_planes: int = 1
@@ -119,7 +122,9 @@ class _Collection:
         shape = (*micrograph.stack_shape, *micrograph.plane_shape)
         self._labels = np.zeros(shape, dtype=np.int32)
         self._tables: list[ObjectTable] = []
-        self._masks: dict[PlaneIndex, MaskSet] = {}
+        self._coco: list[CocoImage] = []
+        self._source = micrograph.path.name
+        self._z_size = micrograph.z_size
         self._dropped: Counter[str] = Counter()
         self._highest = self._covered = self._segmented = 0
         self._overlay: tuple[NDArray[np.uint8], NDArray[np.int32]] | None = None
@@ -134,7 +139,9 @@ class _Collection:
             moved[f"plane_{axis}"] = np.full(len(table), position)
         self._tables.append(table.with_columns(moved))
         if self._keep_masks:
-            self._masks[index] = result.masks
+            categories = result.classes if any(result.classes) else ()
+            name = f"{self._source}[{','.join(map(str, index))}]" if index else self._source
+            self._coco.append(CocoImage(result.masks, name, categories, self._pixel_size))
         self._dropped.update(result.masks.dropped)
         self._highest += len(result.masks)
         self._covered += int(np.count_nonzero(result.labels))
@@ -151,11 +158,12 @@ class _Collection:
         return ImageResult(
             self._labels,
             *self._overlay,
-            join_tables(self._tables),
-            self._masks,
-            self._dropped,
-            self._covered / max(1, self._segmented),
-            len(self._tables),
+            table=join_tables(self._tables),
+            coco=tuple(self._coco),
+            z_size=self._z_size,
+            dropped=self._dropped,
+            coverage=self._covered / max(1, self._segmented),
+            n_planes=len(self._tables),
         )
 
 
