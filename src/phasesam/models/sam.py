@@ -140,7 +140,9 @@ class SamModel(nn.Module):
         # Not the buffers: these follow the model into lower precision.
         mean = torch.tensor(self.spec.pixel_mean, device=device).view(3, 1, 1)
         std = torch.tensor(self.spec.pixel_std, device=device).view(3, 1, 1)
-        image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)
+        image = (
+            torch.from_numpy(np.require(rgb, requirements=["C", "W"])).to(device).permute(2, 0, 1)
+        )
         padded = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
         padded[0, :, :height, :width] = (image.float() - mean) / std
         return padded
