@@ -351,6 +351,7 @@ def test_export_label_image(dock, until, save_as):
     np.testing.assert_array_equal(tifffile.imread(path), session(dock).labels)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 def test_export_coco(dock, until, save_as):
     from pycocotools import mask as coco_mask
 
@@ -363,6 +364,28 @@ def test_export_coco(dock, until, save_as):
     decoded = coco_mask.decode(content["annotations"][0]["segmentation"])
     np.testing.assert_array_equal(decoded.astype(bool), session(dock).labels == 1)
     assert "pore" in {category["name"] for category in content["categories"]}
+
+
+def test_export_stack(qtbot, viewer_model, until, save_as):
+    import tifffile
+
+    viewer_model.add_image(
+        np.zeros((4, *SHAPE)), name="XCT", scale=(3, 0.5, 0.5), units=("um",) * 3
+    )
+    dock = open_dock(qtbot, viewer_model)
+    session(dock).commit_many(masks(), plane=(3,))
+    session(dock).commit_many(masks(), plane=(0,))
+    dock.refresh()
+    path = save_as("stack.tif")
+    export(dock, "tiff", until)
+    with tifffile.TiffFile(path) as file:
+        np.testing.assert_array_equal(file.asarray(), session(dock).labels)
+        assert file.imagej_metadata["spacing"] == 3
+    path = save_as("stack.json")
+    export(dock, "coco", until)
+    content = json.loads(path.read_text())
+    assert [image["file_name"] for image in content["images"]] == ["XCT[0]", "XCT[3]"]
+    assert [a["image_id"] for a in content["annotations"]] == [1] * 4 + [2] * 4
 
 
 @pytest.mark.parametrize("kind", ["csv", "coco", "tiff"])

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtWidgets import QFileDialog
 
-from phasesam.core.errors import SessionError
 from phasesam.core.mask_set import MaskSet
+from phasesam.formats.coco import CocoImage, save_coco
+from phasesam.formats.label_tiff import save_labels_tiff
+from phasesam.formats.tables import save_table_csv
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
+
     from phasesam.core.measurements import ObjectTable
     from phasesam.napari_widgets.dock import Dock
-    from phasesam.session import SegmentationSession
+    from phasesam.session import ObjectRecord, SegmentationSession
     from phasesam.session.objects import Plane
 
 _KINDS = {
@@ -78,9 +82,9 @@ class Exporter:
         if kind == "csv":
             job = _csv_job(path, table)
         elif kind == "coco":
-            job = _coco_job(path, session, table, plane)
+            job = _coco_job(path, session, table)
         else:
-            job = _tiff_job(path, session, plane)
+            job = _tiff_job(path, session, plane, _z_size(self._dock.state.image_layer))
         self._dock.start(
             lambda _progress, _stop: job(),
             title=f"Saving {path.name}",
@@ -88,52 +92,47 @@ class Exporter:
         )
 
 
-def _csv_job(path: Path, table: ObjectTable) -> Callable[[], Any]:
-    rows = table.rows()
-
-    def job() -> None:
-        from phasesam.formats.writers import save_table_csv
-
-        save_table_csv(path, rows)
-
-    return job
+def _csv_job(path: Path, table: ObjectTable) -> Callable[[], None]:
+    return lambda: save_table_csv(path, table.columns)
 
 
-def _coco_job(
-    path: Path, session: SegmentationSession, table: ObjectTable, plane: Plane | None
-) -> Callable[[], Any]:
-    records = [session.record(int(object_id)) for object_id in table["id"]]
-    planes = {record.plane for record in records}
-    if len(planes) > 1:
-        raise SessionError(
-            "COCO holds one image: tick 'This plane' and export the planes one by one."
-        )
+def _coco_job(path: Path, session: SegmentationSession, table: ObjectTable) -> Callable[[], None]:
+    """Make one COCO image of each plane that has objects."""
+    planes: dict[Plane, list[ObjectRecord]] = {}
+    for object_id in np.sort(table["id"]):
+        record = session.record(int(object_id))
+        planes.setdefault(record.plane, []).append(record)
     height, width = session.shape[-2:]
-    masks = MaskSet.from_crops(
-        (height, width),
-        [session.object_mask(record.id) for record in records],
-        [record.score for record in records],
-    )
-    classes = [record.class_name for record in records]
+    images = [
+        CocoImage(
+            MaskSet.from_crops(
+                (height, width),
+                [session.object_mask(record.id) for record in records],
+                [record.score for record in records],
+            ),
+            file_name=f"{session.name}[{', '.join(map(str, plane))}]" if plane else session.name,
+            categories=tuple(record.class_name for record in records),
+            pixel_size=session.pixel_size,
+        )
+        for plane, records in sorted(planes.items())
+    ]
+    return lambda: save_coco(path, images)
 
-    def job() -> None:
-        from phasesam.formats.writers import save_coco
 
-        save_coco(path, masks, image_name=session.name, classes=classes)
-
-    return job
-
-
-def _tiff_job(path: Path, session: SegmentationSession, plane: Plane | None) -> Callable[[], Any]:
+def _tiff_job(
+    path: Path, session: SegmentationSession, plane: Plane | None, z_size: float | None
+) -> Callable[[], None]:
     labels = np.array(session.labels if plane is None else session.labels[plane])
     pixel_size = session.pixel_size
+    z_size = z_size if labels.ndim == 3 and pixel_size.is_physical else None
+    return lambda: save_labels_tiff(path, labels, pixel_size, z_size)
 
-    def job() -> None:
-        from phasesam.formats.writers import save_labels_tiff
 
-        save_labels_tiff(path, labels, pixel_size)
-
-    return job
+def _z_size(layer: Layer | None) -> float | None:
+    """Distance of the planes of a stack in µm, None if it is not known."""
+    if layer is None or layer.ndim < 3 or not layer.units[-3].is_compatible_with("um"):
+        return None
+    return float(abs(layer.scale[-3])) * float((1 * layer.units[-3]).to("um").magnitude)
 
 
 def _file_stem(name: str) -> str:
