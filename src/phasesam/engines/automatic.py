@@ -32,8 +32,9 @@ from phasesam.engines.rendering import (
     raster,
     render_mask,
 )
+from phasesam.models.decoder_state import ImageContext
 from phasesam.models.half_precision import product_dtype
-from phasesam.models.mask_decoder import ImageContext, MultiPromptDecoder
+from phasesam.models.mask_decoder import MultiPromptDecoder
 
 if TYPE_CHECKING:
     from phasesam.engines.embedding_cache import Embedding

@@ -45,7 +45,7 @@ def encode(
     resized = resize_image_longest_side(rgb, model.image_size)
 
     def run() -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        with torch.inference_mode(), manager.autocast():
+        with torch.inference_mode(), manager.autocast(model.pixel_mean.device):
             output = model.encode(model.preprocess(resized))
             return output.features.float(), tuple(t.float() for t in output.intermediate)
 
@@ -97,7 +97,7 @@ def embed(
             image_shape=(rgb.shape[0], rgb.shape[1]),
         )
 
-    return get_embedding_cache().get_or_compute(key, compute)
+    return get_embedding_cache().get_or_compute(key, compute, should_stop=should_stop)
 
 
 def fingerprint(model: str) -> str:

@@ -14,99 +14,16 @@ HQ tail: Ke et al., Segment Anything in High Quality, arXiv 2306.01567.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+
+from phasesam.models.decoder_state import CentredKeys, ImageContext, Workspace
 
 if TYPE_CHECKING:
     from phasesam.models.sam import SamModel
-
-
-@dataclass(frozen=True)
-class ImageContext:
-    """What all prompts on one image share.
-
-    With N image tokens (4096), C channels (256), D = C / 2 and H heads (8).
-
-    Attributes
-    ----------
-    keys : (N, C) tensor
-        Image tokens plus the dense prompt (no mask, or one mask).
-    first_k, first_v : (1, H, N, D / H) tensors
-        Keys and values of the first token-to-image attention.
-    first_q : (N, D) tensor
-        Queries of the first image-to-token attention.
-    position_k : tuple of (H, D / H, N) tensors
-        Position part of the keys of the second and the final token-to-image attention.
-    position_q : (N, D) tensor
-        Position part of the queries of the second image-to-token attention.
-    high_resolution : (1, 32, 4 x side, 4 x side) tensor or None
-        Early and late encoder features fused, for SAM-HQ.
-    """
-
-    keys: Tensor
-    first_k: Tensor
-    first_v: Tensor
-    first_q: Tensor
-    position_k: tuple[Tensor, Tensor]
-    position_q: Tensor
-    high_resolution: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class CentredKeys:
-    """Image tokens of B prompts as a mean and the offsets from it.
-
-    Softmax over the image tokens does not see the mean, so half precision is spent on what
-    tells the tokens apart.
-
-    Attributes
-    ----------
-    offsets : (B, N, C) tensor
-        In the product precision; a buffer that the next batch overwrites.
-    mean : (B, 1, C) tensor
-        In the precision of the weights.
-    exact : (B, N, C) tensor
-        The offsets in the precision of the weights.
-    """
-
-    offsets: Tensor
-    mean: Tensor
-    exact: Tensor
-
-    def __getitem__(self, index: Tensor) -> CentredKeys:
-        """Select prompts."""
-        return CentredKeys(self.offsets[index], self.mean[index], self.exact[index])
-
-
-class Workspace:
-    """Buffers by name, kept between calls and grown when needed. Not shared between threads."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
-
-    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Return an uninitialised tensor of `shape` with dtype and device of `like`."""
-        count = 1
-        for size in shape:
-            count *= size
-        buffer = self._buffers.get(name)
-        if (
-            buffer is None
-            or buffer.numel() < count
-            or buffer.dtype != like.dtype
-            or buffer.device != like.device
-        ):
-            buffer = torch.empty(count, dtype=like.dtype, device=like.device)
-            self._buffers[name] = buffer
-        return buffer[:count].view(shape)
-
-    def clear(self) -> None:
-        """Give the memory back."""
-        self._buffers.clear()
 
 
 class MultiPromptDecoder:
@@ -122,13 +39,14 @@ class MultiPromptDecoder:
     """
 
     def __init__(self, model: SamModel, product_dtype: torch.dtype | None = None) -> None:
-        self.model = model
-        self.dtype: torch.dtype = model.mask_decoder.iou_token.weight.dtype
+        # The parts are those of segment_anything, which carry no types.
+        self.model: Any = model
+        self.dtype: torch.dtype = self.decoder.iou_token.weight.dtype
         self.product_dtype = product_dtype or self.dtype
         self._product = torch.empty(
-            0, dtype=self.product_dtype, device=model.mask_decoder.iou_token.weight.device
+            0, dtype=self.product_dtype, device=self.decoder.iou_token.weight.device
         )
-        self.decoder: nn.Module = model.mask_decoder
+        self.decoder: Any = model.mask_decoder
         transformer = self.decoder.transformer
         self.layers = list(transformer.layers)
         self.final = transformer.final_attn_token_to_image
@@ -275,7 +193,7 @@ class MultiPromptDecoder:
         """Separate heads: (..., n, D) -> (..., H, n, D / H)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
-    def _position_keys(self, attention: nn.Module, position: Tensor) -> Tensor:
+    def _position_keys(self, attention: Any, position: Tensor) -> Tensor:
         # The bias of the key projection shifts all scores of a query alike: softmax drops it.
         projected = F.linear(position, attention.k_proj.weight)
         return self._split(projected).transpose(-2, -1).contiguous()
@@ -291,7 +209,7 @@ class MultiPromptDecoder:
 
     def _attend(
         self,
-        attention: nn.Module,
+        attention: Any,
         placed: Tensor,
         centred: CentredKeys,
         position_k: Tensor,
@@ -323,7 +241,7 @@ class MultiPromptDecoder:
 
     def _update_keys(
         self,
-        layer: nn.Module,
+        layer: Any,
         queries: Tensor,
         points: Tensor,
         position_q: Tensor,
@@ -407,7 +325,7 @@ class MultiPromptDecoder:
         return pixels
 
     @staticmethod
-    def _activate(activation: nn.Module, x: Tensor) -> None:
+    def _activate(activation: Any, x: Tensor) -> None:
         torch.ops.aten.gelu_(x, approximate=activation.approximate)
 
     def _shuffle(self, small: Tensor, name: str) -> Tensor:
