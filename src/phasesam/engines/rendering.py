@@ -100,8 +100,8 @@ class Raster:
         weight_y = self.rows[rows.start : rows.stop : step]
         weight_x = self.columns[columns.start : columns.stop : step]
         y, x = _taps(weight_y), _taps(weight_x)
-        scaled: NDArray[np.float32] = weight_y[:, y] @ logits[y, x] @ weight_x[:, x].T
-        return scaled
+        scaled = weight_y[:, y] @ logits[y, x] @ weight_x[:, x].T
+        return np.asarray(scaled, dtype=np.float32)
 
 
 def _taps(weights: NDArray[np.float32]) -> slice:

@@ -41,13 +41,13 @@ class MultiPromptDecoder:
     def __init__(self, model: SamModel, product_dtype: torch.dtype | None = None) -> None:
         # The parts are those of segment_anything, which carry no types.
         self.model: Any = model
+        self.decoder: Any = model.mask_decoder
         self.dtype: torch.dtype = self.decoder.iou_token.weight.dtype
         self.product_dtype = product_dtype or self.dtype
         self._product = torch.empty(
             0, dtype=self.product_dtype, device=self.decoder.iou_token.weight.device
         )
-        self.decoder: Any = model.mask_decoder
-        transformer = self.decoder.transformer
+        transformer: Any = self.decoder.transformer
         self.layers = list(transformer.layers)
         self.final = transformer.final_attn_token_to_image
         self.final_norm = transformer.norm_final_attn
