@@ -156,7 +156,7 @@ def _satellites(
     count = rng.poisson(mean * min(3.0, (radius / 10.0) ** 1.2))
     parts = []
     for _ in range(count):
-        size = radius * float(np.clip(rng.lognormal(np.log(0.10), 0.55), 0.04, 0.36))
+        size = radius * float(np.clip(rng.lognormal(np.log(0.10), 0.55), 0.04, 0.30))
         direction = random_direction(rng, -0.35)
         sunk = rng.uniform(-0.7, 0.7)
         surface = body.axes @ direction
@@ -168,9 +168,9 @@ def _satellites(
 
 def _agglomerate(rng: np.random.Generator, radius: float) -> tuple[Ellipsoid, ...]:
     """Make a lump of half-molten fragments: lumps around a bent, stretched core."""
-    count = int(np.clip(rng.normal(170, 40), 60, 260))
     stretch = random_rotation(rng) * (radius * np.array([1.15, 0.7, 0.55]))
-    grain = radius * rng.uniform(0.10, 0.17)
+    grain = min(radius * rng.uniform(0.10, 0.17), rng.uniform(2.0, 3.2))
+    count = int(np.clip(3.0 * (radius / grain) ** 2, 60, 450))
     parts = []
     for _ in range(count):
         direction = random_direction(rng)

@@ -172,7 +172,9 @@ def measure_attenuation(
     ):
         absorbed = np.float32(in_matrix) * matrix_path + np.float32(in_inclusion) * inclusion_path
         share += np.float32(weight) * np.exp(-absorbed)
-    share = ndimage.gaussian_filter1d(share, detector.blur, axis=1) + detector.scatter
+    if detector.blur > 0:
+        share = ndimage.gaussian_filter1d(share, detector.blur, axis=1)
+    share = share + np.float32(detector.scatter)
     gain = _gain_errors(rng, share.shape[1:], detector.ring_error)
     counts = shot_noise(rng, share * detector.photons)
     open_beam = detector.photons * (1.0 + detector.scatter)

@@ -130,7 +130,7 @@ def fill_with_defects(
     room = room[:, 1:-1, 1:-1].astype(np.float32)
     owner = np.zeros(part.shape, dtype=np.int32)
     filled = []
-    counts = []
+    counts: list[int] = []
     taken: list[NDArray[np.float64]] = []
     for sizes in (pores, inclusions):
         share = np.zeros(part.shape, dtype=np.float32)
