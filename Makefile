@@ -10,6 +10,7 @@ BENCH_ARGS ?=
 
 # A display is there on macOS always, on Linux when X11 or Wayland says so.
 HAS_DISPLAY := $(strip $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)))
+VIRTUAL_DISPLAY := $(if $(HAS_DISPLAY),,xvfb-run -a -s "-screen 0 1600x1200x24")
 SETUP_INPUTS := pyproject.toml tools/setup_environment.sh tools/system_packages.sh tools/find_python.sh
 MANIFEST_TEST := $(wildcard tests/napari_widgets/test_manifest.py)
 GUI_TESTS := $(if $(PHASESAM_SKIP_GUI),--ignore=tests/napari_widgets)
@@ -50,7 +51,8 @@ bench: $(VENV)/.ready-test ## Compare speed, memory and quality with segment-any
 
 .PHONY: docs-pictures
 docs-pictures: $(VENV)/.ready-test ## Draw the pictures of the documentation again
-	$(PYTHON_IN_VENV) docs/make_pictures.py
+	set -e; for script in docs/pictures_*.py; do \
+	  echo "$$script"; $(VIRTUAL_DISPLAY) $(PYTHON_IN_VENV) "$$script"; done
 
 .PHONY: wheel
 wheel: $(VENV)/.ready-dev ## Build the source archive and the wheel into dist/, and check them
