@@ -46,7 +46,7 @@ def read(path: str | list[str]) -> list[LayerData]:
     -------
     list of (array, dict, str)
         One Image layer with scale, units and axis labels; stacks stay lazy. A file called
-        ``..._labels`` that holds integers becomes a Labels layer.
+        ``..._labels`` or ``labels`` that holds integers becomes a Labels layer.
 
     Raises
     ------
@@ -78,7 +78,11 @@ def as_layer(image: MicrographFile) -> LayerData:
     limits = _contrast_limits(image)
     if limits is not None:
         options["contrast_limits"] = limits
-    if image.name.lower().endswith(_LABELS) and image.data.dtype.kind in "iu" and not image.is_rgb:
+    if (
+        f"_{image.name}".lower().endswith(_LABELS)
+        and image.data.dtype.kind in "iu"
+        and not image.is_rgb
+    ):
         del options["rgb"]
         options.pop("contrast_limits", None)
         return image.data, options, "labels"
