@@ -176,7 +176,7 @@ class MultiPromptDecoder:
         batch, count = len(hidden), pixels.shape[1]
         small = self.workspace.take("masks", (batch, count, len(scales)), pixels)
         torch.bmm(pixels, weights.transpose(1, 2).to(pixels.dtype), out=small)
-        logits = self._shuffle(small, "logits")
+        logits = self._shuffle(small, "logits", small)
         if context.high_resolution is not None:
             logits = logits + self._high_quality(context, hidden, pixels)
         return logits
@@ -328,13 +328,13 @@ class MultiPromptDecoder:
     def _activate(activation: Any, x: Tensor) -> None:
         torch.ops.aten.gelu_(x, approximate=activation.approximate)
 
-    def _shuffle(self, small: Tensor, name: str) -> Tensor:
-        """Undo the nested order: (B, 16 N, m) -> (B, m, 4 side, 4 side)."""
+    def _shuffle(self, small: Tensor, name: str, like: Tensor) -> Tensor:
+        """Undo the nested order: (B, 16 N, m) -> (B, m, 4 side, 4 side) in the dtype of `like`."""
         batch, _, maps = small.shape
         side = self.model.embed_size
         nested = small.view(batch, side, side, 2, 2, 2, 2, maps)
         ordered = nested.permute(0, 7, 1, 3, 5, 2, 4, 6)
-        out = self.workspace.take(name, (batch, maps, 4 * side, 4 * side), small)
+        out = self.workspace.take(name, (batch, maps, 4 * side, 4 * side), like)
         out.view(ordered.shape).copy_(ordered)
         return out
 
@@ -350,6 +350,7 @@ class MultiPromptDecoder:
         """Logits of the HQ token, (B, 1, 4 side, 4 side)."""
         token = 1 + self.decoder.num_mask_tokens - 1
         weights = self.decoder.hf_mlp(hidden[:, token])
-        upscaled = self._shuffle(pixels, "hq_pixels")
+        # The convolutions of the tail stay in the precision of the weights.
+        upscaled = self._shuffle(pixels, "hq_pixels", weights)
         fused = self.decoder.embedding_maskfeature(upscaled) + context.high_resolution
         return torch.einsum("bc,bchw->bhw", weights, fused)[:, None]
