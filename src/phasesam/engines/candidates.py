@@ -19,6 +19,7 @@ from phasesam.engines.automatic_config import FilterConfig
 from phasesam.engines.rendering import BINS, BINS_PER_LOGIT, HISTOGRAM_REACH, DeferredMask
 
 _RENDERED_AT_ONCE = 64
+_SIZE_CLASSES = (0.02, 0.1, 0.3, np.inf)
 
 REASONS = ("pred_iou", "stability", "area", "edge", "nms", "overlap", "nested")
 """Keys of `MaskSet.dropped`, in the order in which the filter asks."""
@@ -74,6 +75,9 @@ class Candidates:
         default_factory=dict, repr=False, compare=False
     )
     _rendered: dict[int, MaskCrop] = field(default_factory=dict, repr=False, compare=False)
+    _shared: dict[float, tuple[sparse.csr_matrix, NDArray[np.int64]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -89,12 +93,34 @@ class Candidates:
             self._rendered[index] = mask.render()
         return self._rendered[index]
 
-    @cached_property
-    def intersections(self) -> sparse.csr_matrix:
-        """Pixels shared by each pair of masks, (N, N), sampled; computed on first use."""
-        step = _step(self.areas)
-        shared = overlap_matrix([_sampled(mask, step) for mask in self.masks])
-        return shared * float(step * step)
+    def intersections(
+        self, kept: NDArray[np.int64]
+    ) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
+        """Count shared pixels of some masks, on a coarse grid that is scaled up.
+
+        Parameters
+        ----------
+        kept : (k,) int array
+            Indices of masks.
+
+        Returns
+        -------
+        (k, k) sparse matrix, (k,) array
+            Shared pixels of each pair, and the areas counted on the same grid.
+        """
+        # Large masks meet all others; they are compared only when some are wanted.
+        largest = self.areas[kept].max(initial=0)
+        limit = next(share for share in _SIZE_CLASSES if largest <= share * np.prod(self.shape))
+        if limit not in self._shared:
+            members = np.flatnonzero(self.areas <= limit * np.prod(self.shape))
+            step = _step(self.areas[members])
+            shared = overlap_matrix([_sampled(self.masks[i], step) for i in members])
+            position = np.full(len(self), -1)
+            position[members] = np.arange(len(members))
+            self._shared[limit] = (shared * float(step * step), position)
+        shared, position = self._shared[limit]
+        chosen = shared[position[kept]][:, position[kept]]
+        return chosen, chosen.diagonal()
 
     def stability(self, offset: float = 1.0) -> NDArray[np.float32]:
         """Stability scores: pixels above ``+offset`` over pixels above ``-offset``, (N,).
@@ -214,22 +240,22 @@ class Candidates:
             # SAM's boxes end at the last pixel instead of after it.
             boxes = self.boxes[kept] - np.array([0, 0, 1, 1])
             return box_nms(boxes.astype(np.float32), rank, config.nms)
-        shared = self.intersections[kept][:, kept]
-        return mask_nms(shared, shared.diagonal(), rank, config.nms)
+        shared, areas = self.intersections(kept)
+        return mask_nms(shared, areas, rank, config.nms)
 
     def _separate(
         self, kept: NDArray[np.int64], rank: NDArray[np.float32], config: FilterConfig
     ) -> NDArray[np.int64]:
         if config.overlap >= 1 or len(kept) == 0:
             return kept
-        shared = self.intersections[kept][:, kept]
-        return kept[mask_nms(shared, shared.diagonal(), rank[kept], config.overlap, "iomin")]
+        shared, areas = self.intersections(kept)
+        return kept[mask_nms(shared, areas, rank[kept], config.overlap, "iomin")]
 
     def _unnest(self, kept: NDArray[np.int64], config: FilterConfig) -> NDArray[np.int64]:
         if config.nested == "both" or len(kept) == 0:
             return kept
-        shared = self.intersections[kept][:, kept]
-        return kept[nesting(shared, shared.diagonal(), config.nested)]
+        shared, areas = self.intersections(kept)
+        return kept[nesting(shared, areas, config.nested)]
 
 
 def _groups(items: NDArray[np.int64], group: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:

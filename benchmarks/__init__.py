@@ -1,0 +1,1 @@
+"""Side by side with the tools people use today; see ``make bench``."""
