@@ -198,9 +198,17 @@ class TinyViTBlock(nn.Module):
         x = functional.pad(x, (0, 0, 0, -width % edge, 0, -height % edge))
         rows, columns = x.shape[1] // edge, x.shape[2] // edge
         x = x.view(batch, rows, edge, columns, edge, dim).transpose(2, 3)
-        x = self.attn(x.reshape(-1, edge * edge, dim))
+        x = self._attend_to_windows(x.reshape(-1, edge * edge, dim))
         x = x.view(batch, rows, columns, edge, edge, dim).transpose(2, 3)
         return x.reshape(batch, rows * edge, columns * edge, dim)[:, :height, :width]
+
+    def _attend_to_windows(self, windows: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or windows.device.type != "cpu":
+            return self.attn(windows)
+        # Query, key and value together are three times as large.
+        for group in windows.split(max(1, _STRIP_ELEMENTS // (2 * windows[0].numel()))):
+            group.copy_(self.attn(group))
+        return windows
 
 
 class AttentionStage(nn.Module):
@@ -288,7 +296,7 @@ class TinyViT(nn.Module):
         intermediate : list of one (b, h / 16, w / 16, 160) tensor
             Output of the second stage, which SAM-HQ's decoder takes.
         """
-        x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
+        x = self.patch_embed(x)
         intermediate: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             x = layer(x)
@@ -314,13 +322,16 @@ def _in_strips(layer: Callable[[Tensor], Tensor], x: Tensor, stride: int) -> Ten
     strip = max(4, _STRIP_PIXELS // (x.shape[0] * width)) if x.device.type == "cpu" else height
     if torch.is_grad_enabled() or strip >= height:
         return layer(x)
-    rows = max(2, strip // stride)
-    parts = []
-    for top in range(0, -(-height // stride), rows):
-        start = max(0, top - 1)
-        part = layer(x[:, :, start * stride : (top + rows + 1) * stride])
-        parts.append(part[:, :, top - start : top - start + rows])
-    return torch.cat(parts, dim=2)
+    rows, total = max(2, strip // stride), -(-height // stride)
+    result: Tensor | None = None
+    for top in range(0, total, rows):
+        start, stop = max(0, top - 1), min(total, top + rows)
+        part = layer(x[:, :, start * stride : (stop + 1) * stride])[:, :, top - start :]
+        if result is None:
+            shape = (x.shape[0], part.shape[1], total, part.shape[3])
+            result = part.new_empty(shape).contiguous(memory_format=torch.channels_last)
+        result[:, :, top:stop] = part[:, :, : stop - top]
+    return layer(x) if result is None else result
 
 
 def _residual_in_chunks(layer: Callable[[Tensor], Tensor], x: Tensor, expansion: int) -> Tensor:
