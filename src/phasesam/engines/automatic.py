@@ -35,6 +35,7 @@ from phasesam.engines.rendering import (
 from phasesam.models.decoder_state import ImageContext
 from phasesam.models.half_precision import product_dtype
 from phasesam.models.mask_decoder import MultiPromptDecoder
+from phasesam.models.shortage import check_stop
 
 if TYPE_CHECKING:
     from phasesam.engines.embedding_cache import Embedding
@@ -95,6 +96,15 @@ class _Crop:
     raster: Raster
 
 
+@dataclass(frozen=True)
+class _Found:
+    """One mask above the floors, in pixels of its crop."""
+
+    mask: RenderedMask
+    score: float
+    point: NDArray[np.float64]
+
+
 class _Search:
     """One run; collects what passes the floors."""
 
@@ -133,7 +143,10 @@ class _Search:
         total = max(1, sum(len(crop.points) for crop in crops))
         done = 0
         for crop in crops:
-            context = self._context(crop, should_stop)
+            if len(crop.points) == 0:
+                continue
+            check_stop(should_stop)
+            context = self._context(crop)
             batch = self.config.points_per_batch or self._batch_size()
             covered = np.zeros(len(crop.points), dtype=np.bool_)
             order = _coarse_first(crop.points) if self.config.skip_covered else None
@@ -171,7 +184,7 @@ class _Search:
         # On a CPU the image tokens of a few prompts stay in the cache.
         return 64 if self.device.type != "cpu" else 2
 
-    def _context(self, crop: _Crop, should_stop: StopCallback | None) -> ImageContext:
+    def _context(self, crop: _Crop) -> ImageContext:
         if crop.index == 0:
             features = self.embedding.features.to(self.device)
             intermediate = tuple(t.to(self.device) for t in self.embedding.intermediate)
@@ -216,41 +229,38 @@ class _Search:
             # SAM-HQ refines the best of the three scales only.
             scores = np.where(scores == scores.max(axis=1, keepdims=True), scores, -np.inf)
         promising = np.flatnonzero((scores > self.config.iou_floor).any(axis=1))
+        found: list[_Found] = []
+        if len(promising):
+            if len(promising) < len(part):
+                chosen = torch.as_tensor(promising, device=self.device)
+                hidden, keys = hidden[chosen], keys[chosen]
+            logits = self.decoder.masks(context, hidden, keys, _SCALES).float().cpu().numpy()
+            for row, prompt in enumerate(promising):
+                for scale in np.flatnonzero(scores[prompt] > self.config.iou_floor):
+                    mask = self._render(logits[row, scale], crop)
+                    if mask is not None:
+                        found.append(_Found(mask, float(scores[prompt, scale]), points[prompt]))
+        # Only now: when memory runs out half way, the whole piece is computed again.
         self.decoded += len(part)
-        if len(promising) == 0:
-            return
-        if len(promising) < len(part):
-            chosen = torch.as_tensor(promising, device=self.device)
-            hidden, keys = hidden[chosen], keys[chosen]
-        logits = self.decoder.masks(context, hidden, keys, _SCALES).float().cpu().numpy()
-        for row, prompt in enumerate(promising):
-            for scale in np.flatnonzero(scores[prompt] > self.config.iou_floor):
-                self._keep(
-                    logits[row, scale], float(scores[prompt, scale]), points[prompt], crop, covered
-                )
+        for one in found:
+            self._keep(one, crop, covered)
 
-    def _keep(
-        self,
-        logits: NDArray[np.float32],
-        score: float,
-        point: NDArray[np.float64],
-        crop: _Crop,
-        covered: NDArray[np.bool_],
-    ) -> None:
-        """Render one mask and remember it if it passes."""
+    def _render(self, logits: NDArray[np.float32], crop: _Crop) -> RenderedMask | None:
+        """Render one mask; None if it is empty or below the floor of the stability."""
         mask = render_mask(crop.raster, logits)
-        if mask is None:
-            return
-        low, high = mask.above[BINS // 2 - BINS_PER_LOGIT], mask.above[BINS // 2 + BINS_PER_LOGIT]
-        stability = high / low if low > 0 else 0.0
-        if stability < self.config.stability_floor:
-            return
+        if mask is None or _stability(mask) < self.config.stability_floor:
+            return None
+        return mask
+
+    def _keep(self, one: _Found, crop: _Crop, covered: NDArray[np.bool_]) -> None:
+        """Remember one mask, and which prompts it makes superfluous."""
+        mask = one.mask
         small = mask.area <= self.config.cover_area * crop.raster.shape[0] * crop.raster.shape[1]
         if (
             self.config.skip_covered
             and small
-            and score >= self.config.cover_iou
-            and stability >= self.config.cover_stability
+            and one.score >= self.config.cover_iou
+            and _stability(mask) >= self.config.cover_stability
             and isinstance(mask.mask, MaskCrop)
         ):
             _cover(mask.mask, crop.points, covered)
@@ -261,8 +271,8 @@ class _Search:
         if self.config.region is not None and not _inside(placed.mask, self.config.region):
             return
         self.found.append(placed)
-        self.scores.append(score)
-        self.prompts.append((float(point[0] + y0), float(point[1] + x0)))
+        self.scores.append(one.score)
+        self.prompts.append((float(one.point[0] + y0), float(one.point[1] + x0)))
         self.searched.append(crop.index)
 
     def _candidates(self, crops: list[_Crop], seconds: float) -> Candidates:
@@ -283,6 +293,12 @@ class _Search:
             n_skipped=sum(len(crop.points) for crop in crops) - self.decoded,
             seconds=seconds,
         )
+
+
+def _stability(mask: RenderedMask) -> float:
+    """Stability score at an offset of one."""
+    high, low = (mask.above[BINS // 2 + sign * BINS_PER_LOGIT] for sign in (1, -1))
+    return float(high / low) if low > 0 else 0.0
 
 
 def _coarse_first(points: NDArray[np.float64]) -> NDArray[np.int64]:
