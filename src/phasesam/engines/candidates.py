@@ -168,14 +168,19 @@ class Candidates:
         Raises
         ------
         InvalidSettingError
-            If a setting is unknown or out of range, or `pred_iou` is below `floor`.
+            If a setting is unknown or out of range, or `pred_iou` or `stability` are below the
+            floors of the search.
         """
         config = (config or FilterConfig()).changed(**changes)
-        if config.pred_iou < self.floor:
-            raise InvalidSettingError(
-                f"pred_iou {config.pred_iou} is below {self.floor}, the iou_floor of the search; "
-                "search again with a lower floor"
-            )
+        for name, value, floor in (
+            ("pred_iou", config.pred_iou, self.floor),
+            ("stability", config.stability, self.stability_floor),
+        ):
+            if value < floor:
+                raise InvalidSettingError(
+                    f"{name} {value} is below {floor}, the {name.removeprefix('pred_')}_floor of "
+                    "the search; search again with a lower floor"
+                )
         stability = self.stability(config.stability_offset)
         kept = np.arange(len(self))
         dropped = dict.fromkeys(REASONS, 0)

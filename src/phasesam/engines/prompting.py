@@ -64,16 +64,10 @@ def predict(
     Raises
     ------
     InvalidPromptError
-        If there is no prompt, or several boxes come with points or a mask.
+        As `check_prompts`, or if `logits` have the wrong shape.
     """
+    check_prompts(prompts, logits)
     count = max(1, len(prompts.boxes))
-    if prompts.is_empty and logits is None:
-        raise InvalidPromptError("expected at least one point, box or mask, got none")
-    if count > 1 and (len(prompts.points) or prompts.mask is not None or logits is not None):
-        raise InvalidPromptError(
-            f"several boxes mean several objects, each without points or a mask; got {count} "
-            f"boxes and {len(prompts.points)} points"
-        )
 
     def run() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return _decode(model, embedding, prompts, logits, multimask_output)
@@ -84,6 +78,27 @@ def predict(
         low = low[np.arange(count), best][None]
         scores = scores[np.arange(count), best][None]
     return _mask_set(low[0], scores[0], embedding.image_shape, model.image_size, threshold)
+
+
+def check_prompts(prompts: Prompts, logits: NDArray[np.float32] | None) -> None:
+    """Refuse prompts that do not say one thing, before anything is computed.
+
+    Raises
+    ------
+    InvalidPromptError
+        If there is no prompt, several boxes come with points or a mask, or a mask comes with
+        the logits of an earlier answer.
+    """
+    if prompts.is_empty and logits is None:
+        raise InvalidPromptError("expected at least one point, box or mask, got none")
+    count = len(prompts.boxes)
+    if count > 1 and (len(prompts.points) or prompts.mask is not None or logits is not None):
+        raise InvalidPromptError(
+            f"several boxes mean several objects, each without points or a mask; got {count} "
+            f"boxes and {len(prompts.points)} points"
+        )
+    if prompts.mask is not None and logits is not None:
+        raise InvalidPromptError("expected a mask or logits to start from, got both")
 
 
 @torch.inference_mode()

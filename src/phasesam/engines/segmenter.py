@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from phasesam.core.data_bar import detect_data_bar
-from phasesam.core.errors import InvalidPromptError
+from phasesam.core.errors import InvalidPromptError, InvalidSettingError
 from phasesam.core.images import Normalisation, check_image, to_rgb8
 from phasesam.core.mask_set import MaskSet
 from phasesam.core.types import PixelSize, ProgressCallback, Prompts, StopCallback
@@ -189,9 +189,10 @@ class Segmenter:
         InvalidPromptError
             If prompts are missing, inconsistent or outside the image.
         """
-        from phasesam.engines.prompting import predict
+        from phasesam.engines.prompting import check_prompts, predict
 
         prompts = self._checked(Prompts.build(points, labels, boxes, mask))
+        check_prompts(prompts, logits)
         embedding = self.encode()
         with self.manager.lease(self.model, self.adapter) as model:
             answer = predict(
@@ -238,6 +239,10 @@ class Segmenter:
         config = (config or AutomaticConfig()).changed(**changes)
         if config.region is not None:
             region = np.asarray(config.region) != 0
+            if region.shape != self.shape:
+                raise InvalidSettingError(
+                    f"region must have the shape of the image {self.shape}, got {region.shape}"
+                )
             config = config.changed(region=region[: self.data_bar])
         embedding = self.encode(should_stop=should_stop)
         with self.manager.lease(self.model, self.adapter, should_stop=should_stop) as model:
@@ -256,7 +261,8 @@ class Segmenter:
         """Refuse prompts outside the picture and cut the mask to it."""
         height, width = self.rgb.shape[:2]
         limit = np.array([height, width])
-        outside = ((prompts.points < -0.5) | (prompts.points > limit)).any(axis=1)
+        # The centre of the first pixel is (0, 0), so the last one ends at limit - 0.5.
+        outside = ((prompts.points < -0.5) | (prompts.points > limit - 0.5)).any(axis=1)
         if outside.any():
             place = "image" if self.data_bar is None else "image above its data bar"
             raise InvalidPromptError(

@@ -127,8 +127,13 @@ def apply_filter(found: FoundCandidates, config: FilterConfig, painted: NDArray[
     painted : (h, w) uint8 array
         Overwritten: 0 where no mask is, else a colour number.
     """
-    floor = float(found.candidates.floor)
-    masks = found.candidates.filter(config.changed(pred_iou=max(config.pred_iou, floor)))
+    floor, stability_floor = found.candidates.floor, found.candidates.stability_floor
+    masks = found.candidates.filter(
+        config.changed(
+            pred_iou=max(config.pred_iou, float(floor)),
+            stability=max(config.stability, float(stability_floor)),
+        )
+    )
     paint(masks, painted)
     covered = painted if found.valid is None else painted * found.valid
     return Kept(masks, float(np.count_nonzero(covered)) / max(1, found.valid_pixels))
