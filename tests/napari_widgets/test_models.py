@@ -32,7 +32,7 @@ def row(dock, name):
 
 def test_every_model_is_listed_with_place_and_licence(dock):
     assert row(dock, "mobile_sam") == ["MobileSAM ✓", "bundled", "—", "Apache-2.0"]
-    assert row(dock, "sam_vit_h")[1].startswith(("to download · 2.", "on disk"))
+    assert row(dock, "sam_vit_h")[1].startswith(("↓ 2.", "on disk"))
     assert dock.table.topLevelItemCount() >= 12
     with pytest.raises(AssertionError):
         row(dock, "tiny")

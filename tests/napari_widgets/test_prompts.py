@@ -81,11 +81,15 @@ def test_second_click_refines_with_the_logits_of_the_first_answer(dock, until):
 def test_points_are_coloured_by_sign(dock, until):
     say(dock, until, 30, 40)
     say(dock, until, 30, 48, positive=False)
+    say(dock, until, 31, 41)
     points = layers_of(dock).points
-    assert [str(symbol) for symbol in points.symbol] == ["cross", "hbar"]
-    green, vermilion = points.face_color[:, :3]
+    assert [str(symbol) for symbol in points.symbol] == ["cross", "hbar", "cross"]
+    green, vermilion, again = points.face_color[:, :3]
     assert green[1] > green[0]
     assert vermilion[0] > vermilion[1]
+    np.testing.assert_array_equal(again, green)
+    np.testing.assert_array_equal(points.border_color, points.face_color)
+    assert points.selected_data == set()  # a selected point is drawn in blue
 
 
 def test_scales_are_chosen_without_asking_again(dock, until):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QFormLayout,
     QFrame,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _ERROR_COLOUR = "#e8743b"  # vermilion, a little lighter to be read on dark grey
 _ESTIMATE_AFTER = 1.0
+_LEAST_HEIGHT = 80
 
 
 def duration_text(seconds: float) -> str:
@@ -45,6 +46,15 @@ def duration_text(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def folded(title: str) -> QCollapsible:
+    """Make a folded part of a dock, without the margins that superqt gives it."""
+    part = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
+    for layout in (part.layout(), part.content().layout()):
+        if layout is not None:
+            layout.setContentsMargins(0, 0, 0, 0)
+    return part
 
 
 class Footer(QStackedWidget):
@@ -107,6 +117,29 @@ class Footer(QStackedWidget):
         self.result.setStyleSheet(f"color: {_ERROR_COLOUR};" if is_error else "")
 
 
+class _Body(QScrollArea):
+    """Scrolls up and down only, so it is never narrower than what it holds."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(content)
+
+    def minimumSizeHint(self) -> QSize:
+        """Leave room for the content and the scroll bar."""
+        content, bar = self.widget(), self.verticalScrollBar()
+        width = 0 if content is None else content.minimumSizeHint().width()
+        return QSize(width + (0 if bar is None else bar.sizeHint().width()), _LEAST_HEIGHT)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Follow the content when it becomes wider."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return bool(super().eventFilter(watched, event))
+
+
 class Dock(QWidget):
     """Base of all docks.
 
@@ -142,7 +175,7 @@ class Dock(QWidget):
         self._task_layer: Layer | None = None
         self.header = Header(self.state)
         self.body = QVBoxLayout()
-        self.advanced = QCollapsible("Advanced", expandedIcon="▾", collapsedIcon="▸")
+        self.advanced = folded("Advanced")
         self.advanced_form = QFormLayout()
         self.footer = Footer()
         self.footer.cancel.clicked.connect(self.cancel)
@@ -162,18 +195,12 @@ class Dock(QWidget):
         self.advanced.hide()
         column.addWidget(self.advanced)
         column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(content)
-        self._scroll = scroll
         line = QFrame()
         line.setFrameShape(QFrame.Shape.HLine)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
         layout.addWidget(self.header)
-        layout.addWidget(scroll, 1)
+        layout.addWidget(_Body(content), 1)
         layout.addWidget(line)
         layout.addWidget(self.footer)
 

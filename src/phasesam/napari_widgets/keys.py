@@ -39,12 +39,12 @@ class Key:
 KEYS = (
     Key("add", "N", "N", "add the object"),
     Key("clear", "K", "K", "clear the prompts"),
-    Key("next_scale", "G", "G", "next scale: auto, part, object, group"),
-    Key("reopen", "U", "U", "re-open the selected object, or the one under the mouse"),
+    Key("next_scale", "G", "G", "next scale"),
+    Key("reopen", "U", "U", "re-open the selected object"),
     Key("next_object", "J", "J", "select the next object"),
     Key("previous_object", "H", "H", "select the previous object"),
-    Key("toggle_preview", "W", "W", "preview under the mouse on or off"),
-    Key("undo", "Control-Z", "Ctrl+Z", "undo: clicks first, then added and painted objects"),
+    Key("toggle_preview", "W", "W", "preview on or off"),
+    Key("undo", "Control-Z", "Ctrl+Z", "undo clicks, then objects"),
     Key("redo", "Control-Shift-Z", "Ctrl+Shift+Z", "redo"),
 )
 
@@ -100,6 +100,4 @@ def keys_help(actions: Mapping[str, Any]) -> QLabel:
         for key in KEYS
         if key.action in actions
     )
-    label = QLabel(f"<table>{rows}</table>")
-    label.setWordWrap(True)
-    return label
+    return QLabel(f"<table>{rows}</table>")

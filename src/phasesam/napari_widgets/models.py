@@ -76,15 +76,16 @@ class ModelsDock(Dock):
         self.table = QTreeWidget()
         self.table.setHeaderLabels(_COLUMNS)
         self.table.setRootIsDecorated(False)
-        self.table.setAlternatingRowColors(True)
         self.table.setUniformRowHeights(True)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.setMinimumHeight(220)
+        self.table.setMinimumHeight(240)
         self.table.setTextElideMode(Qt.TextElideMode.ElideRight)
         header = self.table.header()
         if header is not None:
-            header.setStretchLastSection(True)
+            header.setStretchLastSection(False)
             header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+            header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+            header.setMinimumSectionSize(60)
         self.table.itemSelectionChanged.connect(self._refresh_buttons)
         self.table.itemDoubleClicked.connect(lambda *_: self.use())
         self.body.addWidget(self.table)
@@ -362,12 +363,17 @@ class ModelsDock(Dock):
 
 def _weights_text(spec: ModelSpec) -> str:
     place = where(spec)
-    if place == "bundled":
-        return place
-    size = f" · {format_bytes(spec.size_bytes)}" if spec.size_bytes else ""
-    return f"{place}{size}"
+    size = format_bytes(spec.size_bytes) if spec.size_bytes else ""
+    if place == "to download":
+        return f"↓ {size}"
+    return place if place == "bundled" or not size else f"{place}, {size}"
 
 
 def _tooltip(spec: ModelSpec) -> str:
-    lines = [spec.title, spec.description, f"Licence: {spec.licence}", spec.source]
+    lines = [
+        f"{spec.title} ({where(spec)})",
+        spec.description,
+        f"Licence: {spec.licence}",
+        spec.source,
+    ]
     return "\n".join(line for line in lines if line)

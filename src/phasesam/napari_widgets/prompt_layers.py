@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 POSITIVE_COLOUR = "#90ee90"  # light green
 NEGATIVE_COLOUR = "#d55e00"  # vermilion
-_PRESENT_COLOUR = "#f0e442"  # yellow
-_HOVER_COLOUR = "#56b4e9"  # sky blue
+_PRESENT_COLOUR = "#56b4e9"  # sky blue, so that the green plus stands out
+_HOVER_COLOUR = "#f0e442"  # yellow
+_SIGN_COLOURS = {"positive": POSITIVE_COLOUR, "negative": NEGATIVE_COLOUR}
 _SYMBOLS = {"positive": "cross", "negative": "hbar"}
 _SCREEN_SIZE = (15, 17)
 _SMALLEST_BOX = 2.0
@@ -136,9 +137,11 @@ class PromptLayers:
             features={"sign": np.array([], dtype=object)},
             feature_defaults={"sign": "positive"},
             face_color="sign",
-            face_color_cycle={"positive": POSITIVE_COLOUR, "negative": NEGATIVE_COLOUR},
-            border_color="black",
-            border_width=0.08,
+            face_color_cycle=_SIGN_COLOURS,
+            # A size that is limited on the screen makes napari (0.9) draw the border over
+            # the whole symbol, so it has the same colour.
+            border_color="sign",
+            border_color_cycle=_SIGN_COLOURS,
             symbol="cross",
             canvas_size_limits=_SCREEN_SIZE,
             **like(image),
@@ -190,6 +193,14 @@ class PromptLayers:
         self._shown = []
         return layer
 
+    def _raise_prompts(self) -> None:
+        """Keep points and boxes above the masks, where they can be seen."""
+        layers = self._viewer.layers
+        prompts = [layer for layer in (self.boxes, self.points) if layer is not None]
+        if list(layers)[len(layers) - len(prompts) :] != prompts:
+            for layer in prompts:
+                layers.move(layers.index(layer), len(layers))
+
     # ------------------------------------------------------------------ tools
 
     def set_sign(self, positive: bool) -> None:
@@ -203,6 +214,8 @@ class PromptLayers:
             layer.selected_data = set()
             layer.feature_defaults = {"sign": sign}
             layer.current_symbol = _SYMBOLS[sign]
+            layer.current_face_color = _SIGN_COLOURS[sign]
+            layer.current_border_color = _SIGN_COLOURS[sign]
 
     @property
     def is_positive(self) -> bool:
@@ -244,10 +257,15 @@ class PromptLayers:
                     ]
                     shapes.add_rectangles(corners)
 
-    def drop_invalid(self, plane: ShownPlane) -> None:
-        """Remove what does not count on ``plane``: clicks beside the image, boxes without size."""
+    def settle(self, plane: ShownPlane) -> None:
+        """Tidy up after the user: deselect a new point, so that its colour shows.
+
+        What does not count on ``plane`` is removed: clicks beside the image, boxes without size.
+        """
         points, shapes = self.points, self.boxes
         with self._silence():
+            if points is not None and points.mode == "add":
+                points.selected_data = set()
             if points is not None and len(points.data):
                 outside = ~_within(np.asarray(points.data)[:, -2:], plane.shape)
                 if outside.any():
@@ -285,6 +303,7 @@ class PromptLayers:
             np.copyto(layer.data[crop.slices], value, where=crop.array())
         layer.visible = True
         layer.refresh(extent=False, thumbnail=False)
+        self._raise_prompts()
 
     def set_visible(self, visible: bool) -> None:
         """Show or hide all layers, when another image is worked on."""

@@ -266,8 +266,7 @@ def _limit_box() -> QDoubleSpinBox:
     box.setRange(-_LARGEST, _LARGEST)
     box.setDecimals(2)
     box.setKeyboardTracking(False)
-    box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-    box.setMinimumWidth(60)
+    box.setMinimumWidth(80)
     return box
 
 

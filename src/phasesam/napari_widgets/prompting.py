@@ -237,8 +237,8 @@ class PromptController:
             return
         layers = self.layers(image)
         prompts = layers.read(plane)
+        layers.settle(plane)
         if prompts.same_as(present.prompts):
-            layers.drop_invalid(plane)
             return
         if present.is_empty and self.first_prompt_hook(image, plane, prompts):
             return

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabel, QPushButton
-from superqt import QCollapsible, QLabeledSlider
+from superqt import QLabeledSlider
 
 from phasesam.core.errors import UnsupportedViewError
 from phasesam.napari_widgets.committing import ObjectMaker
-from phasesam.napari_widgets.dock import Dock, duration_text
+from phasesam.napari_widgets.dock import Dock, duration_text, folded
 from phasesam.napari_widgets.hover import HoverPreview
 from phasesam.napari_widgets.keys import bind_keys, keys_help
 from phasesam.napari_widgets.mask_picking import label_at
@@ -58,7 +58,10 @@ class PromptDock(Dock):
         self._connect()
         self._on_image_changed(self.state.image_layer)
         self._refresh()
-        if self.state.image_layer is not None:
+        if self.state.image_layer is None:
+            self.show_result("Open an image: drag it into the viewer.")
+        else:
+            self.show_result("Click on an object, or draw a box around it.")
             self.tools.use("+")
 
     # ------------------------------------------------------------------ widgets
@@ -72,8 +75,8 @@ class PromptDock(Dock):
         )
         self.preview_check = QCheckBox("Preview under the mouse (W)")
         self.preview_check.setChecked(True)
-        self.preview_check.setToolTip("Shows in blue what a click here would select")
-        self.add_button = _button("Add object (N)", "Keeps the yellow mask as an object")
+        self.preview_check.setToolTip("Shows in yellow what a click here would select")
+        self.add_button = _button("Add object (N)", "Keeps the blue mask as an object")
         self.clear_button = _button("Clear (K)", "Removes the prompts of the present object")
         self.undo_button = _button("Undo (Ctrl+Z)", "")
         self.redo_button = _button("Redo", "")
@@ -126,7 +129,7 @@ class PromptDock(Dock):
             "toggle_preview": self.preview_check.toggle,
         }
         bind_keys(self, actions)
-        keys = QCollapsible("Keys", expandedIcon="▾", collapsedIcon="▸")
+        keys = folded("Keys")
         keys.addWidget(keys_help(actions))
         self.body.addWidget(keys)
         self.add_button.clicked.connect(self._add)
@@ -300,7 +303,9 @@ class PromptDock(Dock):
         elif len(chosen) > 1:
             parts.insert(0, f"{len(chosen)} objects")
         elif chosen and np.isfinite(present.answer.masks.scores[chosen[0]]):
-            parts.insert(0, f"score {present.answer.masks.scores[chosen[0]]:.2f}")
+            # The model's estimate of an IoU may come out a little above 1.
+            score = min(1.0, float(present.answer.masks.scores[chosen[0]]))
+            parts.insert(0, f"score {score:.2f}")
         self.score.setText(" · ".join(parts))
         self.add_button.setEnabled(True)
 
@@ -331,6 +336,6 @@ def _button(text: str, tip: str) -> QPushButton:
 
 def _describe(record: ObjectRecord) -> str:
     """One sentence on a committed object."""
-    score = f", score {record.score:.2f}" if np.isfinite(record.score) else ""
+    score = f", score {min(1.0, record.score):.2f}" if np.isfinite(record.score) else ""
     name = f", {record.class_name}" if record.class_name else ""
     return f"Object {record.id}: {record.area} px{score}{name}. U re-opens it."

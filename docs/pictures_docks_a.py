@@ -1,0 +1,136 @@
+"""Draw the pictures of the Prompt and Models docks: ``xvfb-run python docs/pictures_docks_a.py``.
+
+Opens napari on the bundled SEM sample, prompts with the bundled model, and saves
+docs/pictures/prompt.png and docs/pictures/models.png. A folder of samples may be given
+as the only argument.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# Keep the reader's own napari settings out of the pictures.
+os.environ.setdefault("NAPARI_CONFIG", str(Path(tempfile.mkdtemp()) / "settings.yaml"))
+
+import napari
+import numpy as np
+from napari._app_model import get_app_model
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
+
+from phasesam.napari_widgets.sample_data import as_layers
+from phasesam.simulation.samples import load_sample
+
+PICTURES = Path(__file__).parent / "pictures"
+SIZE = (1360, 900)
+PATIENCE = 180.0
+
+
+def pump(seconds: float) -> None:
+    """Let Qt work."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def wait_for(condition) -> None:
+    """Let Qt work until a condition holds."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError("the picture did not come about")
+        pump(0.05)
+
+
+def open_viewer(folder: Path | None):
+    """Open a viewer on the SEM sample."""
+    viewer = napari.Viewer()
+    viewer.window.resize(*SIZE)
+    sample = load_sample("particles_sem", folder)
+    for data, options, kind in as_layers(sample, "SEM particles"):
+        getattr(viewer, f"add_{kind}")(data, **options)
+    return viewer, sample
+
+
+def dock_of(viewer, title: str):
+    """Open a dock as the Plugins menu does, wide enough to be read."""
+    get_app_model().commands.execute_command(f"napari-phasesam.{title.lower()}")
+    pump(0.5)
+    dock = viewer.window.dock_widgets[f"{title} (PhaseSAM)"]
+    holder = dock.parentWidget()
+    viewer.window._qt_window.resizeDocks([holder], [400], Qt.Orientation.Horizontal)
+    pump(0.5)
+    return dock
+
+
+def save(viewer, name: str) -> None:
+    """Save the whole window."""
+    pump(0.5)
+    PICTURES.mkdir(exist_ok=True)
+    viewer.screenshot(str(PICTURES / name), canvas_only=False, flash=False)
+
+
+def centres(sample) -> list[np.ndarray]:
+    """Centres of the largest whole particles, (y, x) in pixels, nearest to the middle first."""
+    found = []
+    counts = np.bincount(sample.labels.ravel())
+    counts[0] = 0
+    for label in np.argsort(-counts)[:40]:
+        y, x = np.nonzero(sample.labels == label)
+        inside = min(y.min(), x.min()) > 4 and y.max() < sample.labels.shape[0] - 5
+        if inside and x.max() < sample.labels.shape[1] - 5:
+            found.append(np.array([np.median(y), np.median(x)]))
+    middle = np.array(sample.labels.shape) / 2
+    return sorted(found, key=lambda point: float(np.abs(point - middle).sum()))
+
+
+def click(dock, point: np.ndarray, positive: bool = True) -> None:
+    """Add a prompt and wait for the mask."""
+    dock.tools.use("+" if positive else "-")
+    image = dock.state.image_layer
+    before = dock.controller.present().prompts.count
+    dock.controller.layers(image).points.add(dock.state.plane(image).at(point))
+    wait_for(lambda: dock.controller.present().prompts.count > before)
+    wait_for(lambda: dock.controller.present().answer is not None)
+
+
+def picture_prompt(viewer, sample) -> None:
+    """Objects already added, one more in the making, with both kinds of points."""
+    dock = dock_of(viewer, "Prompt")
+    targets = centres(sample)
+    dock.class_combo.setCurrentText("particle")
+    for point in targets[1:9]:
+        click(dock, point)
+        dock.maker.add()
+    click(dock, targets[0])
+    click(dock, targets[0] + (0, 150), positive=False)
+    dock.tools.use("+")
+    pump(0.5)
+    save(viewer, "prompt.png")
+
+
+def picture_models(viewer) -> None:
+    """The table of models with one in memory."""
+    dock = dock_of(viewer, "Models")
+    dock._select("mobile_sam")
+    save(viewer, "models.png")
+
+
+def main() -> None:
+    """Draw both pictures."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    viewer, sample = open_viewer(folder)
+    picture_prompt(viewer, sample)
+    viewer.window.remove_dock_widget("all")
+    pump(0.3)
+    picture_models(viewer)
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()
