@@ -100,9 +100,8 @@ def test_coco_holds_every_mask(batch):
     assert len(masks) >= len(rows(folder / "out" / "a_objects.csv"))
     assert all(coco.annToMask(mask).sum() == mask["area"] for mask in masks)
     stack = json.loads((folder / "out" / "stack_coco.json").read_text())
-    assert [image["file_name"] for image in stack["images"]] == [
-        f"stack.tif[{i}]" for i in range(3)
-    ]
+    names = [image["file_name"] for image in stack["images"]]
+    assert names == ["stack.tif[0]", "stack.tif[1]"]
 
 
 def test_labels_of_a_stack_are_unique(batch):
