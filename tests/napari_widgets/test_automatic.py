@@ -30,13 +30,16 @@ def candidates(shape=SHAPE, floor=0.5):
         above.append(crops[-1].area * (1 - (0.002 + 0.002 * index) * np.linspace(-8, 8, 257)))
     return Candidates(
         shape=shape,
-        crops=tuple(crops),
+        masks=tuple(crops),
+        boxes=np.array([crop.box for crop in crops]),
+        areas=np.array([crop.area for crop in crops]),
         scores=np.linspace(0.52, 0.98, N_SCORES).astype(np.float32),
         points=np.zeros((N_SCORES, 2), np.float32),
         above=np.array(above, np.float32),
         searched=np.zeros(N_SCORES, np.int64),
         searched_boxes=np.array([[0, 0, *shape]]),
         floor=floor,
+        stability_floor=0.5,
     )
 
 
@@ -250,6 +253,15 @@ def test_what_the_overlap_slider_compares(dock):
         assert {name: getattr(config, name) for name in expected} == expected
 
 
+def test_masks_at_the_edge_can_be_left_out(dock):
+    assert dock.thresholds.config().touching_edge
+    dock.search._edge.setChecked(False)
+    assert not dock.thresholds.config().touching_edge
+    assert dock.search.presets.currentText() == "Custom"
+    dock.search._edge.setChecked(True)
+    assert dock.thresholds.config().touching_edge
+
+
 def test_advanced_settings_reach_the_engine(dock, run, network):
     dock.search._crops.setValue(1)
     dock.search._batch.setValue(16)
@@ -298,6 +310,7 @@ def test_outlines(dock, run):
 
 
 def test_drawn_region(dock, run, network):
+    assert dock.search.region.current == "whole"
     dock.search.region.buttons["drawn"].click()
     shapes = dock.viewer.layers["SEM region"]
     assert shapes.mode == "add_polygon"
@@ -470,7 +483,9 @@ def test_filtering_a_large_image_stays_below_50_ms(qtbot, viewer_model, monkeypa
     area = np.array([crop.area for crop in crops], np.float32)
     large = Candidates(
         shape=shape,
-        crops=tuple(crops),
+        masks=tuple(crops),
+        boxes=np.array([crop.box for crop in crops]),
+        areas=np.array([crop.area for crop in crops]),
         scores=rng.uniform(0.5, 1, 1000).astype(np.float32),
         points=np.zeros((1000, 2), np.float32),
         above=area[:, None] * np.linspace(1.05, 0.95, 257, dtype=np.float32),

@@ -28,7 +28,9 @@ def found_of(masks, scores, valid=None, floor=0.0):
     return FoundCandidates(
         Candidates(
             shape=shape,
-            crops=crops,
+            masks=crops,
+            boxes=np.array([c.box for c in crops]),
+            areas=np.array([c.area for c in crops]),
             scores=np.asarray(scores, np.float32),
             points=np.zeros((n, 2), np.float32),
             above=np.repeat([[float(c.area)] for c in crops], 257, axis=1).astype(np.float32),

@@ -93,6 +93,14 @@ def test_a_wrong_filter_leaves_the_rows(view):
     np.testing.assert_array_equal(view.table.ids, ids)
 
 
+def test_a_filter_for_columns_that_are_gone_keeps_all_rows(view):
+    view.table.set_filter("area > 1000")
+    view.show_table((), {"id": np.arange(4)})
+    assert view.table.rowCount() == 4
+    view.show_table(COLUMNS, table(50))
+    assert (view.table.shown("area") > 1000).all()
+
+
 def test_click_control_click_and_shift_click(view, qtbot):
     with qtbot.waitSignal(view.ids_selected) as first:
         click_row(qtbot, view, 2)

@@ -224,10 +224,19 @@ def test_filter_box(dock, qtbot):
     assert "area > 500" in dock.count.toolTip()
     dock.filter_box.setText("score >= 0.8")
     assert ids(dock) == [1, 2]
+    assert dock.histogram.counts.sum() == 2, "sizes are those of the rows shown"
+    assert dock.summary.text().startswith("2 of 4 objects · D50 ")
     dock.state.select_object(4)
     assert "hidden by the filter" in said(dock)
     dock.filter_box.clear()
     assert dock.count.text() == "4"
+
+
+def test_image_closed_while_a_filter_is_set(dock, qtbot):
+    dock.filter_box.setText("area > 20 and not edge")
+    dock.viewer.layers.clear()
+    qtbot.wait(20)
+    assert ids(dock) == []
 
 
 def test_painting_in_the_layer_changes_the_table(dock, qtbot):

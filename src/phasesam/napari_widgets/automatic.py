@@ -20,6 +20,7 @@ from phasesam.napari_widgets.candidate_filter import (
     apply_filter,
     counts_text,
     dropped_text,
+    filter_above_floors,
     largest_overlaps,
     result_text,
     uncovered,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Shapes
 
-    from phasesam.engines.automatic_config import AutomaticConfig
+    from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
     from phasesam.napari_widgets.segmenters import LazySegmenter
     from phasesam.session import SegmentationSession
 
@@ -110,6 +111,7 @@ class AutomaticMasksDock(Dock):
         self.thresholds.released.connect(self._on_released)
         self.subscriptions.connect(self.state.events.image_changed, self._on_image_changed)
         self.subscriptions.connect(self.viewer.layers.events.removed, self._on_removed)
+        self._apply_preset()
         self._on_image_changed(self.state.image_layer)
 
     def _fill(self) -> None:
@@ -164,7 +166,7 @@ class AutomaticMasksDock(Dock):
             self.show_error(str(error))
             return
         task = self.start(
-            _search(segmenter, config, plane.index, region),
+            _search(segmenter, config, region, self.thresholds.config()),
             title="Finding masks",
             on_done=lambda found: self._on_found(layer, found),
             on_failed=lambda _failure: self._show_buttons(),
@@ -258,7 +260,7 @@ class AutomaticMasksDock(Dock):
         self._timer.start()
 
     def _on_filter_option(self) -> None:
-        self.thresholds.set_overlap_kind(self.search.overlap_kind())
+        self.thresholds.set_options(*self.search.filter_options())
         self._on_changed()
 
     def _on_preset(self) -> None:
@@ -274,7 +276,7 @@ class AutomaticMasksDock(Dock):
         else:
             height, width = spatial_shape(layer)[-2:]
             self.thresholds.set_config(preset.filter_for((height, width)))
-        self.search.set_overlap_kind(self.thresholds.overlap_kind)
+        self.search.show_filter_options(*self.thresholds.options)
         self._preset_thresholds = self.thresholds.config()
 
     def _on_uncovered(self, _shown: bool) -> None:
@@ -356,8 +358,8 @@ class AutomaticMasksDock(Dock):
 def _search(
     segmenter: LazySegmenter,
     config: AutomaticConfig,
-    plane: tuple[int, ...],
     region: NDArray[np.bool_] | None,
+    thresholds: FilterConfig,
 ) -> Callable[..., FoundCandidates]:
     """Make the job for the worker; it knows arrays and the segmenter, but no layer."""
 
@@ -370,9 +372,9 @@ def _search(
         if bar is not None:
             valid = np.ones(candidates.shape, np.bool_) if region is None else region.copy()
             valid[bar:] = False
-        if len(candidates):
-            _ = candidates.intersections  # computed now, so that no slider has to wait for it
+        # What a first filtering has to compute is kept, so that no slider waits for it.
+        filter_above_floors(candidates, thresholds)
         overlaps = largest_overlaps(candidates.boxes, candidates.scores)
-        return FoundCandidates(candidates, plane, valid, seconds, bar, overlaps)
+        return FoundCandidates(candidates, segmenter.plane.index, valid, seconds, bar, overlaps)
 
     return job

@@ -139,6 +139,16 @@ def apply_filter(found: FoundCandidates, config: FilterConfig, painted: NDArray[
     return Kept(masks, float(np.count_nonzero(covered)) / max(1, found.valid_pixels))
 
 
+def filter_above_floors(candidates: Candidates, config: FilterConfig) -> MaskSet:
+    """Filter; a threshold below what the search kept means all that it kept."""
+    return candidates.filter(
+        config.changed(
+            pred_iou=max(config.pred_iou, float(candidates.floor)),
+            stability=max(config.stability, float(candidates.stability_floor)),
+        )
+    )
+
+
 def paint(masks: MaskSet, out: NDArray[np.uint8]) -> None:
     """Paint masks in place, smaller ones on larger ones.
 

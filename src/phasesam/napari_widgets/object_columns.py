@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,17 +14,22 @@ if TYPE_CHECKING:
     from phasesam.core.measurements import ObjectTable
 
 
-def shown_columns(physical: bool, n_leading: int = 0) -> tuple[TableColumn, ...]:
+def shown_columns(
+    data: Mapping[str, NDArray[Any]], physical: bool, n_leading: int = 0
+) -> tuple[TableColumn, ...]:
     """List the columns from left to right.
 
     Parameters
     ----------
+    data : mapping of str to (n,) array
+        From `table_data`; decides how many digits are shown.
     physical : bool
         Whether lengths are shown in micrometres.
     n_leading : int, optional
         Number of axes before (y, x): each gets a column with the plane.
     """
-    digits = 3 if physical else 0
+    area_digits = _digits(data["area"]) if physical else 0
+    diameter_digits = max(_digits(data["diameter"]), 0 if physical else 1)
     planes = ("Plane",) if n_leading == 1 else tuple(f"Axis {i}" for i in range(n_leading))
     return (
         TableColumn("id", "ID", "Number of the object = its value in the Labels layer", 0),
@@ -32,12 +38,14 @@ def shown_columns(physical: bool, n_leading: int = 0) -> tuple[TableColumn, ...]
             for axis, title in enumerate(planes)
         ),
         TableColumn("class", "Class", "Double click to change it", editable=True),
-        TableColumn("area", "Area µm²" if physical else "Area px", "Size of the object", digits),
+        TableColumn(
+            "area", "Area µm²" if physical else "Area px", "Size of the object", area_digits
+        ),
         TableColumn(
             "diameter",
             "Ø µm" if physical else "Ø px",
             "Diameter of the circle of the same area",
-            digits or 1,
+            diameter_digits,
         ),
         TableColumn(
             "aspect", "Aspect", "Long over short axis of the fitting ellipse; 1 = round", 2
@@ -46,6 +54,12 @@ def shown_columns(physical: bool, n_leading: int = 0) -> tuple[TableColumn, ...]
         TableColumn("score", "Score", "IoU that the model predicts for the mask, 0–1", 2),
         TableColumn("edge", "Edge", "Whether the edge of the image cuts the object"),
     )
+
+
+def _digits(values: NDArray[Any]) -> int:
+    """Count the digits after the point with which a usual value has three in all."""
+    usual = float(np.median(values)) if len(values) else 1.0
+    return int(np.clip(2 - np.floor(np.log10(usual)), 0, 5)) if usual > 0 else 2
 
 
 def table_data(table: ObjectTable, physical: bool) -> dict[str, NDArray[Any]]:

@@ -41,17 +41,20 @@ class SizeSummary:
     text: str
 
 
-def summarise_sizes(table: ObjectTable) -> SizeSummary:
-    """Describe the size distribution of measured objects."""
+def summarise_sizes(table: ObjectTable, total: int) -> SizeSummary:
+    """Describe the size distribution of the objects shown, of ``total`` objects there are."""
     physical = "equivalent_diameter_um" in table
     diameters = table["equivalent_diameter_um" if physical else "equivalent_diameter_px"]
     unit = "µm" if physical else "px"
     sizes = size_distribution(table)
     marks = (sizes.d10, sizes.d50, sizes.d90)
-    if len(table) == 0:
+    if total == 0:
         return SizeSummary(diameters, unit, marks, "No objects yet.")
+    of_all = "" if len(table) == total else f" of {grouped(total)}"
+    words = f"{grouped(len(table))}{of_all} objects"
+    if len(table):
+        words += f" · D50 {short_number(sizes.d50)} {unit}"
     cut = int(np.count_nonzero(table["touches_edge"]))
-    words = f"{grouped(len(table))} objects · D50 {short_number(sizes.d50)} {unit}"
     if cut:
         words += f" · {grouped(cut)} at the edge"
     return SizeSummary(diameters, unit, marks, words)

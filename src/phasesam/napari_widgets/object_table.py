@@ -19,6 +19,7 @@ from qtpy.QtCore import (
 )
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
+from phasesam.core.errors import InvalidSettingError
 from phasesam.napari_widgets.table_filter import filter_rows
 
 _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
@@ -134,7 +135,11 @@ class ObjectTableModel(QAbstractTableModel):
 
     def _arrange(self) -> None:
         """Work out which rows are shown in which order."""
-        rows = np.flatnonzero(filter_rows(self._filter, self._data))
+        try:
+            rows = np.flatnonzero(filter_rows(self._filter, self._data))
+        except InvalidSettingError:
+            # The filter was written for other columns, such as those of another image.
+            rows = np.arange(self.total)
         key, ascending = self._sort
         values = self._data.get(key, self._data["id"])[rows]
         if values.dtype.kind in "OUT":
@@ -253,7 +258,7 @@ class ObjectTableView(QTableView):
             sample = "particle" if column.decimals < 0 else "0000" + "0" * column.decimals
             usual = min(metrics.horizontalAdvance(sample), 62)
             heading = metrics.horizontalAdvance(column.title) + 2
-            self.setColumnWidth(section, max(usual if column.editable else 0, heading, 30) + 12)
+            self.setColumnWidth(section, max(usual if column.editable else 0, heading, 28) + 15)
 
     def sizeHint(self) -> QSize:
         """Ask for room for all columns."""
@@ -263,7 +268,8 @@ class ObjectTableView(QTableView):
         """Return the selected objects that are shown, in the order of the rows."""
         rows: set[int] = set()
         # Range by range: an index for each of thousands of rows takes long to make.
-        for block in self.selectionModel().selection():
+        blocks: Any = self.selectionModel().selection()
+        for block in blocks:
             rows.update(range(block.top(), block.bottom() + 1))
         ids = self.table.ids
         return [int(ids[row]) for row in sorted(rows) if row < len(ids)]

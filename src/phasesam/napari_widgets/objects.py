@@ -53,6 +53,7 @@ class ObjectsDock(Dock):
         self._session: SegmentationSession | None = None
         self._table: ObjectTable | None = None
         self._counting = Lane(self)
+        self._fraction_text = ""
         self.highlight = ObjectHighlight(self.viewer)
         self.editor = ObjectEditor(self)
         self.exporter = Exporter(self)
@@ -172,27 +173,34 @@ class ObjectsDock(Dock):
             self._table = session.table(self._plane())
             physical = session.pixel_size.is_physical
             data = table_data(self._table, physical)
-            self.table.show_table(shown_columns(physical, len(session.shape) - 2), data)
-            self._show_summary(session, self._table)
+            self.table.show_table(shown_columns(data, physical, len(session.shape) - 2), data)
+            self._count_fraction(session, self._table)
+            self._show_sizes()
             self._show_highlight()
         self._show_counts()
         self._show_history()
 
-    def _show_summary(self, session: SegmentationSession, table: ObjectTable) -> None:
-        sizes = summarise_sizes(table)
+    def _show_sizes(self) -> None:
+        """Describe the objects that the filter leaves."""
+        if self._table is None:
+            return
+        sizes = summarise_sizes(self._shown_table(), len(self._table))
         self.histogram.set_diameters(sizes.diameters, sizes.unit, sizes.marks)
+        self.summary.setText(" · ".join(filter(None, (sizes.text, self._fraction_text))))
+
+    def _count_fraction(self, session: SegmentationSession, table: ObjectTable) -> None:
+        """Work out the phase fraction of all objects, in the background if it takes long."""
         question = FractionQuestion.of(session, self._plane())
+        self._counting.invalidate()
+        self._fraction_text = ""
 
         def show(fraction: PhaseFraction | None) -> None:
-            self.summary.setText(" · ".join(filter(None, (sizes.text, question.text(fraction)))))
+            self._fraction_text = question.text(fraction)
+            self._show_sizes()
 
-        self._counting.invalidate()
-        if len(table) == 0:
-            show(None)
-        elif question.pixels <= _COUNTED_AT_ONCE:
-            show(question.answer())
-        else:
-            show(None)
+        if len(table) and question.pixels <= _COUNTED_AT_ONCE:
+            self._fraction_text = question.text(question.answer())
+        elif len(table):
             self._counting.submit(
                 lambda _progress, _stop: question.answer(),
                 show,
@@ -228,6 +236,7 @@ class ObjectsDock(Dock):
             self.count.setText("?")
             return
         self.filter_box.setStyleSheet("")
+        self._show_sizes()
         self._show_counts()
 
     # ------------------------------------------------------------------ selection, both ways
@@ -314,5 +323,4 @@ class ObjectsDock(Dock):
         table = self._table
         if table is None:
             raise InvalidSettingError("there is no table to export")
-        places = {int(i): row for row, i in enumerate(table["id"])}
-        return table.select([places[int(i)] for i in self.table.table.ids])
+        return table.select(np.searchsorted(table["id"], self.table.table.ids))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -47,12 +47,13 @@ class SearchPanel(QWidget):
             self.presets.setItemData(
                 self.presets.count() - 1,
                 preset.description,
-                3,  # Qt.ItemDataRole.ToolTipRole
+                Qt.ItemDataRole.ToolTipRole,
             )
         self._preset = next(iter(PRESETS.values()))
         self.points = QSpinBox()
         self.points.setRange(2, 128)
         self.region = ToggleRow(_REGION, columns=2)
+        self.region.set_current("whole")
         self.find_button = QPushButton("Find masks")
         self.find_button.setToolTip(
             "Ask the model for a mask at every point of the grid. Runs in the background;\n"
@@ -94,6 +95,8 @@ class SearchPanel(QWidget):
         self._floor.setRange(0.0, 1.0)
         self._floor.setSingleStep(0.05)
         self._skip = QCheckBox("Skip points inside masks found already")
+        self._edge = QCheckBox("Keep masks at the edge of the image")
+        self._edge.toggled.connect(lambda _: self.filter_option_changed.emit())
         self._replace = QCheckBox("Keep replaces earlier automatic objects")
 
     def advanced_rows(self) -> tuple[tuple[str, QWidget, str], ...]:
@@ -131,6 +134,12 @@ class SearchPanel(QWidget):
             ),
             (
                 "",
+                self._edge,
+                "Objects that the edge cuts have no true size: leave them out for size\n"
+                "distributions, keep them for phase fractions.",
+            ),
+            (
+                "",
                 self._replace,
                 "All automatic objects of the plane go when new ones are kept (Undo brings them\n"
                 "back). Otherwise only masks that lie mostly beside the objects are added.",
@@ -141,13 +150,19 @@ class SearchPanel(QWidget):
         """Return the preset chosen last."""
         return self._preset
 
-    def overlap_kind(self) -> str:
-        """Return what is compared for overlaps, see `ThresholdPanel.set_overlap_kind`."""
-        return str(self._nms.currentData())
+    def filter_options(self) -> tuple[str, bool]:
+        """Return what is compared for overlaps, and whether masks at the edge stay.
 
-    def set_overlap_kind(self, kind: str) -> None:
-        """Show what is compared for overlaps."""
-        self._nms.setCurrentIndex(max(0, self._nms.findData(kind)))
+        The first is for `ThresholdPanel.set_overlap_kind`.
+        """
+        return str(self._nms.currentData()), self._edge.isChecked()
+
+    def show_filter_options(self, overlap_kind: str, touching_edge: bool) -> None:
+        """Show settings of the filter that have no slider, without emitting a signal."""
+        self._nms.setCurrentIndex(max(0, self._nms.findData(overlap_kind)))
+        blocker = QSignalBlocker(self._edge)
+        self._edge.setChecked(touching_edge)
+        blocker.unblock()
 
     def replaces(self) -> bool:
         """Whether *Keep as Labels* replaces all automatic objects of the plane."""

@@ -152,20 +152,23 @@ class ThresholdPanel(QWidget):
         self.refresh_stability()
 
     @property
-    def overlap_kind(self) -> str:
-        """What the overlap slider compares, see `set_overlap_kind`."""
-        return self._overlap_kind
+    def options(self) -> tuple[str, bool]:
+        """Settings that have no slider, see `set_options`."""
+        return self._overlap_kind, self._base.touching_edge
 
-    def set_overlap_kind(self, kind: str) -> None:
-        """Choose what the overlap slider compares.
+    def set_options(self, overlap_kind: str, touching_edge: bool) -> None:
+        """Choose what the overlap slider compares, and whether masks at the edge stay.
 
         Parameters
         ----------
-        kind : {"box", "mask", "smaller"}
+        overlap_kind : {"box", "mask", "smaller"}
             The IoU of the boxes, the IoU of the masks, or the shared part of the smaller
             mask.
+        touching_edge : bool
+            Whether masks that touch the edge of the image stay.
         """
-        self._overlap_kind = kind
+        self._overlap_kind = overlap_kind
+        self._base = self._base.changed(touching_edge=touching_edge)
         self._show_overlaps()
 
     def _show_overlaps(self) -> None:
