@@ -79,7 +79,7 @@ SAMPLES: dict[str, SampleRecipe] = {
             "Metal powder (SEM)",
             "Gas-atomised powder on carbon tape, secondary electrons.",
             "particles",
-            lambda: simulate_particles(seed=4),
+            lambda: simulate_particles(seed=5),
         ),
         SampleRecipe(
             "three_phase_steel",

@@ -55,9 +55,9 @@ class XctConfig:
     voxel_size: float = 8.0
     outline: str = "cylinder"
     fill: float = 0.86
-    pore_fraction: float = 0.015
-    pore_diameter: float = 50.0
-    pore_spread: float = 0.4
+    pore_fraction: float = 0.02
+    pore_diameter: float = 44.0
+    pore_spread: float = 0.45
     flat_pores: float = 0.15
     inclusion_fraction: float = 0.0008
     inclusion_diameter: float = 28.0
