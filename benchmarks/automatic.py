@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -33,13 +34,19 @@ LEAST_SPEED, MOST_MEMORY, LEAST_FOUND, MOST_EXTRA, SLOWEST_MS = 5.0, 0.4, 0.98, 
 LARGEST_SHARE = 0.3
 
 
-def run(tool: str, image: Path, threads: int, *options: str) -> dict[str, Any]:
+def run(
+    tool: str, image: Path, threads: int, *options: str, python: str | None = None
+) -> dict[str, Any]:
     """Run one worker and read what it wrote."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "benchmarks.workers", tool, str(image), str(out)]
+        command = [python or sys.executable, "-m", "benchmarks.workers", tool, str(image), str(out)]
         subprocess.run(
-            [*command, "--threads", str(threads), *options], check=True, cwd=ROOT, timeout=3600
+            [*command, "--threads", str(threads), *options],
+            check=True,
+            cwd=ROOT,
+            timeout=3600,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         )
         return json.loads(out.read_text())
 
@@ -78,12 +85,16 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=1, help="how many images, at most five")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quality", action="store_true", help="also run the particle preset")
+    parser.add_argument("--micro-sam", metavar="PYTHON", help="interpreter that has micro-sam")
     arguments = parser.parse_args()
     console = Console()
     speed = Table(title="Automatic masks, 32 x 32 points, MobileSAM: PhaseSAM / segment-anything")
     for column in ("image", "seconds", "speed-up", "peak MB", "memory", "masks", "found", "extra",
                    "threshold change"):  # fmt: skip
         speed.add_column(column)
+    micro = Table(title="The same beside micro-sam: PhaseSAM / micro-sam")
+    for column in ("image", "seconds", "peak MB", "threshold change, ms"):
+        micro.add_column(column)
     quality: dict[str, list[Any]] = {"segment-anything": [], "default": [], "particles": []}
     good = True
     with tempfile.TemporaryDirectory() as folder:
@@ -94,12 +105,22 @@ def main() -> int:
             row, fine = speed_row(image.name, mine, theirs)
             speed.add_row(*row)
             good &= fine
+            if arguments.micro_sam:
+                peer = run("micro-sam", image, arguments.threads, python=arguments.micro_sam)
+                micro.add_row(
+                    image.name,
+                    f"{mine['seconds']:.1f} / {peer['seconds']:.1f}",
+                    f"{mine['peak_mb']:.0f} / {peer['peak_mb']:.0f}",
+                    f"{mine['refilter_ms']:.0f} / {peer['refilter_ms']:.0f}",
+                )
             quality["segment-anything"].append((theirs, truth))
             quality["default"].append((mine, truth))
             if arguments.quality:
                 preset = run("phasesam", image, arguments.threads, "--preset", "particles")
                 quality["particles"].append((preset, truth))
     console.print(speed)
+    if arguments.micro_sam:
+        console.print(micro)
     table = Table(title="Against ground truth (masks over 30 % of the image left out)")
     for column in ("masks of", "SA50", "AP50", "mSA", "|count error|", "|D50 error|", "seconds"):
         table.add_column(column)

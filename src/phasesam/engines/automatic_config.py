@@ -37,6 +37,7 @@ class AutomaticConfig:
         Only prompts inside are tried, and masks must lie mostly inside.
     iou_floor : float
         Candidates of a lower predicted IoU are not kept; a later filter cannot go below.
+        A floor saves memory and little time.
     stability_floor : float
         The same for the stability score at an offset of one.
     skip_covered : bool
@@ -60,8 +61,8 @@ class AutomaticConfig:
     crop_n_points_downscale_factor: int = 1
     point_grid: NDArray[np.float64] | None = None
     region: NDArray[np.bool_] | None = None
-    iou_floor: float = 0.7
-    stability_floor: float = 0.5
+    iou_floor: float = 0.0
+    stability_floor: float = 0.0
     skip_covered: bool = False
     cover_iou: float = 0.9
     cover_stability: float = 0.93
