@@ -239,6 +239,12 @@ def viewer_model():
 
 
 @pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    """Keep autosaves and weights of tests off the developer's own cache."""
+    monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
 def _no_worker_left():
     """Let no thread outlive its test."""
     yield

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from phasesam.core.images import Normalisation
+from phasesam.napari_widgets.adopting import AdoptRow
 from phasesam.napari_widgets.prompt_layers import HOVER, PRESENT
 from phasesam.napari_widgets.prompts import PromptDock
 from phasesam.session import SegmentationSession
@@ -470,3 +471,18 @@ for _ in range(20):
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_saved_labels_are_taken_over_by_a_button(dock, viewer_model):
+    row = dock.findChild(AdoptRow)
+    assert not row.button.isEnabled()
+    viewer_model.add_labels(np.zeros((5, 5), np.int32), name="of another image")
+    mask = np.zeros((96, 128), np.int32)
+    mask[20:40, 30:50] = 7
+    saved = viewer_model.add_labels(mask, name="saved")
+    assert [row.combo.itemText(i) for i in range(row.combo.count())] == ["saved"]
+    row.button.click()
+    assert [record.area for record in session_of(dock).objects] == [400]
+    assert not saved.visible
+    dock.maker.undo()
+    assert session_of(dock).objects == ()

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from phasesam.napari_widgets.autosaving import RecoveryNotice
 from phasesam.napari_widgets.header import Header, Status
 from phasesam.napari_widgets.subscriptions import Subscriptions
 from phasesam.napari_widgets.viewer_state import state_of
@@ -174,6 +175,8 @@ class Dock(QWidget):
         self._task: Task | None = None
         self._task_layer: Layer | None = None
         self.header = Header(self.state)
+        self.notice = RecoveryNotice(self.state)
+        self.notice.failed.connect(self.show_error)
         self.body = QVBoxLayout()
         self.advanced = folded("Advanced")
         self.advanced_form = QFormLayout()
@@ -181,6 +184,7 @@ class Dock(QWidget):
         self.footer.cancel.clicked.connect(self.cancel)
         self._lay_out()
         self.subscriptions.connect(self.viewer.layers.events.removed, self._on_layer_removed)
+        self.subscriptions.connect(self.state.events.image_changed, self.notice.refresh)
 
     def _lay_out(self) -> None:
         content = QWidget()
@@ -200,6 +204,7 @@ class Dock(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
         layout.addWidget(self.header)
+        layout.addWidget(self.notice)
         layout.addWidget(_Body(content), 1)
         layout.addWidget(line)
         layout.addWidget(self.footer)

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabe
 from superqt import QLabeledSlider
 
 from phasesam.core.errors import UnsupportedViewError
+from phasesam.napari_widgets.adopting import AdoptRow
 from phasesam.napari_widgets.committing import ObjectMaker
 from phasesam.napari_widgets.dock import Dock, duration_text, folded
 from phasesam.napari_widgets.hover import HoverPreview
@@ -54,6 +55,9 @@ class PromptDock(Dock):
         self.tools = PromptTools(self, self.controller)
         self._make_widgets()
         self.settings = PromptSettings(self)
+        self.add_advanced(
+            "Go on with", AdoptRow(self), "Takes the objects of another Labels layer into this one"
+        )
         self.hover = HoverPreview(self, self.controller, self._previews_are_on)
         self._connect()
         self._on_image_changed(self.state.image_layer)
@@ -287,7 +291,14 @@ class PromptDock(Dock):
             self._show_summary()
             image = self.state.image_layer
             if image is not None:
-                self.settings.show_data_bar(self.state.segmenter(image).data_bar)
+                self._on_data_bar(image, self.state.segmenter(image).data_bar)
+
+    def _on_data_bar(self, image: Image, first_row: int | None) -> None:
+        self.settings.show_data_bar(first_row)
+        if first_row is not None:
+            # Objects that reach the bar are cut off like those at the sides of the image.
+            width = self.state.plane(image).shape[1]
+            self.state.session(image).field_of_view = (0, 0, first_row, width)
 
     def _refresh(self) -> None:
         present = self.controller.present()

@@ -31,6 +31,7 @@ class ViewerEvents(SignalGroup):
     model_changed = Signal(str)
     settings_changed = Signal(object)
     object_selected = Signal(int)
+    session_opened = Signal(object)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class ViewerState:
     ----------
     events : ViewerEvents
         ``image_changed(layer or None)``, ``model_changed(name)``,
-        ``settings_changed(layer)``, ``object_selected(id)`` (0 for none).
+        ``settings_changed(layer)``, ``object_selected(id)`` (0 for none),
+        ``session_opened(layer)``.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -161,12 +163,22 @@ class ViewerState:
                 spatial_shape(layer), pixel_size=pixel_size(layer), name=layer.name
             )
             self._sessions[layer] = session
+            self.events.session_opened.emit(layer)
         return session
+
+    def has_session(self, layer: Image) -> bool:
+        """Whether an image has a session already."""
+        return layer in self._sessions
+
+    def sessions(self) -> list[SegmentationSession]:
+        """List the sessions of all images of the viewer."""
+        return list(self._sessions.values())
 
     def set_session(self, layer: Image, session: SegmentationSession) -> None:
         """Put a loaded or recovered session in place of the present one of ``layer``."""
         committed = self._committed.pop(layer, None)
         self._sessions[layer] = session
+        self.events.session_opened.emit(layer)
         if committed is not None:
             committed.detach()
             if committed.layer in self.viewer.layers:

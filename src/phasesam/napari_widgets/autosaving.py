@@ -1,0 +1,212 @@
+"""Saves sessions by themselves, and offers those that were interrupted."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, ref
+
+from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QPushButton, QWidget
+
+from phasesam.core.errors import PhaseSAMError
+from phasesam.core.images import content_hash
+from phasesam.napari_widgets.planes import (
+    ShownPlane,
+    full_resolution,
+    read_plane,
+    spatial_shape,
+)
+from phasesam.napari_widgets.workers import run_in_background
+from phasesam.session import SavedSession, SegmentationSession, autosave_path_for, find_recoverable
+from phasesam.session.storage import autosave_folder
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from phasesam.core.types import ProgressCallback, StopCallback
+    from phasesam.napari_widgets.viewer_state import ViewerState
+
+_DELAY_MS = 5000
+
+
+class Autosaver(QObject):
+    """Writes every session of a viewer a few seconds after a change.
+
+    Images are known by their content, so an interrupted session is found again whatever
+    the image is called by then.
+
+    Parameters
+    ----------
+    state : ViewerState
+        Whose sessions.
+    """
+
+    offered = Signal(object, object)
+    """An interrupted session was found: the image layer and a `SavedSession`."""
+
+    settled = Signal(object)
+    """The offer for this image layer was accepted or turned down."""
+
+    def __init__(self, state: ViewerState) -> None:
+        super().__init__(QApplication.instance())
+        self._state = ref(state)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_DELAY_MS)
+        self._timer.timeout.connect(self.save_now)
+        state.events.session_opened.connect(self._on_session_opened)
+        for image in state.images():
+            if state.has_session(image):
+                self._on_session_opened(image)
+
+    def _on_session_opened(self, image: Image) -> None:
+        state = self._state()
+        if state is None:
+            return
+        session = state.session(image)
+        session.events.history_changed.connect(self._on_history_changed)
+        session_ref, image_ref = ref(session), ref(image)
+        shape = spatial_shape(image)
+        middle = ShownPlane(tuple(n // 2 for n in shape[:-2]), (shape[-2], shape[-1]))
+        data = full_resolution(image)
+
+        def job(
+            progress: ProgressCallback, should_stop: StopCallback
+        ) -> tuple[str, list[SavedSession]]:
+            key = content_hash(read_plane(data, middle))
+            found = find_recoverable(autosave_folder())
+            return key, [
+                saved
+                for saved in found
+                if saved.image_key == key and saved.shape == shape and saved.n_objects
+            ]
+
+        def done(result: tuple[str, list[SavedSession]]) -> None:
+            session, image = session_ref(), image_ref()
+            if session is None or image is None:
+                return
+            session.image_key, found = result
+            if session.autosave_path is None:
+                session.autosave_path = autosave_path_for(autosave_folder(), session.name)
+            if session.objects:
+                self._on_history_changed()
+            elif found:
+                self.offered.emit(image, found[0])
+
+        # An image that cannot be hashed is an image without autosave; prompting it says why.
+        run_in_background(job, on_done=done, parent=self)
+
+    def _on_history_changed(self) -> None:
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def save_now(self) -> None:
+        """Write what has changed; an autosave without objects is removed."""
+        state = self._state()
+        if state is None:
+            return
+        for session in state.sessions():
+            try:
+                if session.objects:
+                    session.autosave()
+                else:
+                    session.discard_autosave()
+            except PhaseSAMError:
+                # No place or no permission: nothing the user could do while segmenting. The
+                # next change tries again.
+                continue
+
+    def recover(self, image: Image, saved: SavedSession) -> None:
+        """Go on with an interrupted session of an image.
+
+        Raises
+        ------
+        SessionError
+            If its file is broken.
+        """
+        state = self._state()
+        if state is not None:
+            state.set_session(image, SegmentationSession.recover(saved.path))
+        self.settled.emit(image)
+
+    def discard(self, image: Image, saved: SavedSession) -> None:
+        """Delete an interrupted session."""
+        Path(saved.path).unlink(missing_ok=True)
+        self.settled.emit(image)
+
+
+_savers: WeakKeyDictionary[ViewerState, Autosaver] = WeakKeyDictionary()
+
+
+def autosaver_of(state: ViewerState) -> Autosaver:
+    """Get the one autosaver of a viewer."""
+    if state not in _savers:
+        _savers[state] = Autosaver(state)
+    return _savers[state]
+
+
+class RecoveryNotice(QFrame):
+    """A line that offers an interrupted session of the present image; hidden otherwise.
+
+    Parameters
+    ----------
+    state : ViewerState
+        Whose image.
+    """
+
+    failed = Signal(str)
+
+    def __init__(self, state: ViewerState, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._saver = autosaver_of(state)
+        self._offers: WeakKeyDictionary[Image, SavedSession] = WeakKeyDictionary()
+        self._state = state
+        self.text = QLabel()
+        self.text.setWordWrap(True)
+        self.recover_button = QPushButton("Recover")
+        self.discard_button = QPushButton("Discard")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.text, 1)
+        layout.addWidget(self.recover_button)
+        layout.addWidget(self.discard_button)
+        self.recover_button.clicked.connect(self._on_recover)
+        self.discard_button.clicked.connect(self._on_discard)
+        self._saver.offered.connect(self._on_offered)
+        self._saver.settled.connect(self._on_settled)
+        self.hide()
+
+    def refresh(self, image: Image | None) -> None:
+        """Show the offer for an image, if there is one."""
+        saved = None if image is None else self._offers.get(image)
+        if saved is not None:
+            when = time.strftime("%d %b, %H:%M", time.localtime(saved.saved_at))
+            objects = "1 object" if saved.n_objects == 1 else f"{saved.n_objects} objects"
+            self.text.setText(f"{objects} from an earlier session ({when})")
+            self.text.setToolTip(str(saved.path))
+        self.setVisible(saved is not None)
+
+    def _on_offered(self, image: Image, saved: SavedSession) -> None:
+        self._offers[image] = saved
+        self.refresh(self._state.image_layer)
+
+    def _on_settled(self, image: Image) -> None:
+        self._offers.pop(image, None)
+        self.refresh(self._state.image_layer)
+
+    def _on_recover(self) -> None:
+        image = self._state.image_layer
+        if image is None or image not in self._offers:
+            return
+        try:
+            self._saver.recover(image, self._offers[image])
+        except PhaseSAMError as error:
+            self._on_settled(image)
+            self.failed.emit(str(error))
+
+    def _on_discard(self) -> None:
+        image = self._state.image_layer
+        if image is not None and image in self._offers:
+            self._saver.discard(image, self._offers[image])

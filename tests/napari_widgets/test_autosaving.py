@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from phasesam.napari_widgets.autosaving import autosaver_of
+from phasesam.napari_widgets.dock import Dock
+from phasesam.napari_widgets.viewer_state import state_of
+from phasesam.session import storage
+
+IMAGE = np.random.default_rng(0).random((40, 50))
+
+
+@pytest.fixture
+def interrupted(qtbot, until, monkeypatch):
+    """An autosave of three objects on `IMAGE`, whose process is gone."""
+    viewer = ViewerModel()
+    image = viewer.add_image(IMAGE, name="first")
+    dock = Dock(viewer)
+    qtbot.addWidget(dock)
+    session = dock.state.session(image)
+    until(lambda: session.autosave_path is not None)
+    for row in (2, 12, 22):
+        mask = np.zeros((40, 50), bool)
+        mask[row : row + 5, 10:20] = True
+        session.commit(mask, score=0.9)
+    saver = autosaver_of(dock.state)
+    assert saver._timer.isActive()
+    saver.save_now()
+    assert session.autosave_path.is_file()
+    monkeypatch.setattr(storage, "_is_running", lambda owner: False)
+    return session.autosave_path
+
+
+@pytest.fixture
+def reopened(qtbot, interrupted):
+    viewer = ViewerModel()
+    viewer.add_image(IMAGE.copy(), name="same picture, other name")
+    dock = Dock(viewer)
+    qtbot.addWidget(dock)
+    dock.state.session(dock.state.image_layer)
+    return dock
+
+
+def test_interrupted_session_is_offered_and_recovered(reopened, until, interrupted):
+    until(lambda: not reopened.notice.isHidden())
+    assert reopened.notice.text.text().startswith("3 objects from an earlier session")
+    reopened.notice.recover_button.click()
+    image = reopened.state.image_layer
+    assert len(reopened.state.session(image).objects) == 3
+    assert reopened.state.labels_layer(image).data.max() == 3
+    assert reopened.notice.isHidden()
+    assert reopened.state.session(image).autosave_path == interrupted
+
+
+def test_interrupted_session_can_be_discarded(reopened, until, interrupted):
+    until(lambda: not reopened.notice.isHidden())
+    reopened.notice.discard_button.click()
+    assert reopened.notice.isHidden()
+    assert not interrupted.exists()
+
+
+def test_broken_autosave_is_not_offered(reopened, until, interrupted, qtbot):
+    until(lambda: not reopened.notice.isHidden())
+    interrupted.write_bytes(b"half a file")
+    reopened.notice.recover_button.click()
+    assert "not a complete session" in reopened.footer.result.text()
+    assert interrupted.exists()
+
+
+def test_other_images_get_no_offer(qtbot, until, interrupted, viewer_model):
+    image = viewer_model.add_image(IMAGE + 1)
+    dock = Dock(viewer_model)
+    qtbot.addWidget(dock)
+    session = dock.state.session(image)
+    until(lambda: session.autosave_path is not None)
+    assert dock.notice.isHidden()
+
+
+def test_sessions_of_a_running_process_are_left_alone(qtbot, until, interrupted, monkeypatch):
+    monkeypatch.setattr(storage, "_is_running", lambda owner: True)
+    viewer = ViewerModel()
+    viewer.add_image(IMAGE.copy())
+    dock = Dock(viewer)
+    qtbot.addWidget(dock)
+    session = state_of(viewer).session(dock.state.image_layer)
+    until(lambda: session.autosave_path is not None)
+    assert dock.notice.isHidden()
+
+
+def test_empty_session_leaves_no_file(reopened, until, interrupted):
+    image = reopened.state.image_layer
+    until(lambda: not reopened.notice.isHidden())
+    reopened.notice.recover_button.click()
+    session = reopened.state.session(image)
+    session.delete([record.id for record in session.objects])
+    autosaver_of(reopened.state).save_now()
+    assert not interrupted.exists()
