@@ -204,6 +204,32 @@ def test_output_in_the_place_of_a_file(batch, tmp_path):
     assert invoke(folder / "a.tif", "-o", tmp_path / "taken", *TINY).exit_code == 4
 
 
+def test_interrupt_keeps_what_is_done_and_ends_with_130(batch, tmp_path, monkeypatch):
+    import signal
+
+    from phasesam.cli import batch as batch_module
+
+    folder, _ = batch
+    genuine = batch_module.segment_file
+
+    def interrupted(job, recipe, watch, *, keep_masks=False):
+        if job.source.name == "stack.tif":
+            signal.raise_signal(signal.SIGINT)
+        return genuine(job, recipe, watch, keep_masks=keep_masks)
+
+    monkeypatch.setattr(batch_module, "segment_file", interrupted)
+    inputs = [folder / name for name in ("a.tif", "stack.tif", "broken.tif")]
+    result = invoke(*inputs, "-o", tmp_path, *TINY, "--json")
+    assert result.exit_code == 130
+    statuses = [entry["status"] for entry in json.loads(result.stdout)["results"]]
+    assert statuses == ["ok", "cancelled", "cancelled"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a_labels.tif",
+        "a_objects.csv",
+        "a_overlay.png",
+    ]
+
+
 def test_help_shows_examples():
     text = invoke("--help").stdout
     assert "--preset particles" in text

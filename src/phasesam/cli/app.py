@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -38,6 +39,8 @@ def phasesam(
     ] = False,
 ) -> None:
     """Segment micrographs and X-ray CT stacks with the Segment Anything Model."""
+    # What it logs about a broken file, we report ourselves.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 app.command("segment", help=segment.HELP, epilog=_EPILOG)(segment.segment)
