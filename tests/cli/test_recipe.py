@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -72,11 +72,14 @@ def test_options_override_the_preset():
     assert settings.max_area == pytest.approx(500)
 
 
-def test_search_keeps_what_a_low_threshold_asks_for():
-    made = recipe(filters=FilterOptions(pred_iou=0.3, stability=0.2))
-    assert made.search.iou_floor == 0.3
-    assert made.search.stability_floor == 0.2
-    assert recipe().search.iou_floor == AutomaticConfig().iou_floor
+def test_search_keeps_what_a_low_threshold_asks_for(monkeypatch):
+    floors = PRESETS["default"].automatic.changed(iou_floor=0.7, stability_floor=0.8)
+    preset = replace(PRESETS["default"], automatic=floors)
+    monkeypatch.setattr("phasesam.cli.recipe.get_preset", lambda name: preset)
+    made = recipe(filters=FilterOptions(pred_iou=0.3, stability=0.2)).search
+    assert (made.iou_floor, made.stability_floor) == (0.3, 0.2)
+    kept = recipe(filters=FilterOptions(pred_iou=0.9)).search
+    assert (kept.iou_floor, kept.stability_floor) == (0.7, 0.8)
 
 
 def test_prompts_and_thresholds_exclude_each_other(tmp_path):
