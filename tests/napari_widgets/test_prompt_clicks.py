@@ -241,3 +241,18 @@ def test_closing_the_dock_takes_its_layers_and_keys_away(dock, viewer, click, ke
     viewer.dims.ndisplay = 3
     viewer.dims.ndisplay = 2
     assert len(state_of(viewer).session(viewer.layers["discs"]).objects) == 1
+
+
+def test_the_bundled_model_answers_clicks(make_napari_viewer, disc_image, click, key, until):
+    viewer = make_napari_viewer()
+    noise = np.random.default_rng(0).normal(0, 0.03, disc_image.shape)
+    viewer.add_image(disc_image + noise, name="discs", scale=(0.5, 0.5), units=("um", "um"))
+    _, dock = viewer.window.add_plugin_dock_widget("napari-phasesam", "Prompt")
+    click(viewer, world(30, 40))
+    until(lambda: area(dock) > 0, timeout=120_000)
+    key(viewer, Qt.Key.Key_N)
+    truth = np.hypot(*(np.mgrid[:96, :128] - np.array([30, 40])[:, None, None])) <= 14
+    found = viewer.layers["discs objects"].data > 0
+    assert (found & truth).sum() / (found | truth).sum() > 0.85
+    assert dock.footer.result.text().startswith("1 object · 5")
+    assert session_of(dock).objects[0].score > 0.8
