@@ -38,7 +38,7 @@ class Candidates:
     boxes : (N, 4) int array
         Bounding boxes ``(y0, x0, y1, x1)``, half open; of large masks good to some pixels.
     areas : (N,) int array
-        Pixels of each mask; of large masks good to a tenth of a per cent.
+        Pixels of each mask; of large masks good to about one per cent.
     scores : (N,) float32 array
         Predicted IoU.
     points : (N, 2) float32 array

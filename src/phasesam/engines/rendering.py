@@ -192,7 +192,7 @@ class RenderedMask:
     box : (y0, x0, y1, x1)
         Bounding box, half open; good to some pixels for a `DeferredMask`.
     area : int
-        Pixels; good to a tenth of a per cent for a `DeferredMask`.
+        Pixels; good to about one per cent for a `DeferredMask`.
     above : (BINS + 1,) float32 array
         Pixels whose logit is above each bin edge, from -8 to +8.
     """
