@@ -89,6 +89,13 @@ def test_largest_overlaps_in_pieces_are_the_same(monkeypatch):
     np.testing.assert_array_equal(largest_overlaps(boxes, scores), whole)
 
 
+def test_only_the_best_are_compared(monkeypatch):
+    boxes = np.tile([[0, 0, 10, 10]], (5, 1))
+    monkeypatch.setattr("phasesam.napari_widgets.candidate_filter._COMPARED", 3)
+    overlaps = largest_overlaps(boxes, [0.1, 0.9, 0.8, 0.7, 0.2])
+    np.testing.assert_array_equal(overlaps, [np.nan, 0, 1, 1, np.nan])
+
+
 def test_no_boxes():
     assert largest_overlaps(np.zeros((0, 4)), np.zeros(0)).shape == (0,)
 

@@ -94,7 +94,7 @@ def test_summary_and_histogram(dock):
     area = session(dock).labels.astype(bool).mean()
     assert text.startswith("4 objects · D50 ")
     assert "1 at the edge" in text
-    assert f"{100 * area:.1f} % of the image (95 %: " in text
+    assert f"{100 * area:.1f}\u00a0% of the image (95\u00a0%: " in text
     assert dock.histogram.counts.sum() == 4
     assert len(dock.histogram.marks) == 3
 

@@ -26,6 +26,7 @@ _REASONS = {
     "nested": "nested",
 }
 _PAIRS_AT_ONCE = 1 << 21
+_COMPARED = 4000
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,12 @@ def largest_overlaps(boxes: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.fl
     Returns
     -------
     (n,) float32 array
-        0 for the best box.
+        0 for the best box; NaN for boxes that 4000 others are better than.
     """
-    n = len(boxes)
-    result = np.zeros(n, np.float32)
-    order = np.argsort(-np.nan_to_num(np.asarray(scores, np.float64)), kind="stable")
+    result = np.full(len(boxes), np.nan, np.float32)
+    order = np.argsort(-np.nan_to_num(np.asarray(scores, np.float64)), kind="stable")[:_COMPARED]
+    n = len(order)
+    result[order[:1]] = 0
     box = np.asarray(boxes, np.float32).reshape(-1, 4)[order]
     area = np.maximum(box[:, 2] - box[:, 0], 0) * np.maximum(box[:, 3] - box[:, 1], 0)
     step = max(1, _PAIRS_AT_ONCE // max(1, n))

@@ -117,7 +117,7 @@ class FractionQuestion:
                 f" ({100 * fraction.confidence:.0f} %: "
                 f"{100 * fraction.low:.1f}–{100 * fraction.high:.1f} %)"
             )
-        return words
+        return words.replace(" %", "\u00a0%")
 
 
 FRACTION_TOOLTIP = (

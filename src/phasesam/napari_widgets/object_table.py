@@ -256,9 +256,9 @@ class ObjectTableView(QTableView):
         metrics = self.fontMetrics()
         for section, column in enumerate(self.table.columns):
             sample = "particle" if column.decimals < 0 else "0000" + "0" * column.decimals
-            usual = min(metrics.horizontalAdvance(sample), 62)
+            usual = min(metrics.horizontalAdvance(sample), 48)
             heading = metrics.horizontalAdvance(column.title) + 2
-            self.setColumnWidth(section, max(usual if column.editable else 0, heading, 28) + 15)
+            self.setColumnWidth(section, max(usual if column.editable else 0, heading, 26) + 13)
 
     def sizeHint(self) -> QSize:
         """Ask for room for all columns."""

@@ -194,7 +194,8 @@ class ThresholdPanel(QWidget):
                 slider.set_samples(())
             return
         candidates = found.candidates
-        self.iou.set_view(min(float(candidates.floor), 0.95), 1.0)
+        # Below one half there is little to choose; the number box still goes down to the floor.
+        self.iou.set_view(min(max(float(candidates.floor), 0.5), self._base.pred_iou, 0.95), 1.0)
         self.iou.set_samples(candidates.scores)
         self.area.set_samples(candidates.areas)
         self._show_overlaps()
