@@ -36,7 +36,9 @@ class Preset:
         """Return the filter for an image of height and width `shape` in pixels."""
         if self.max_area_share is None:
             return self.filter
-        return self.filter.changed(max_area=self.max_area_share * shape[0] * shape[1])
+        largest = self.max_area_share * shape[0] * shape[1]
+        # In a picture of some pixels the share may be below the smallest object.
+        return self.filter.changed(max_area=max(largest, self.filter.min_area))
 
 
 _ALL = (
