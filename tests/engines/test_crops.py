@@ -14,7 +14,9 @@ from phasesam.engines.crops import crop_boxes, cut_by_crop
 @pytest.mark.parametrize("ratio", [0.0, 0.2, 512 / 1500])
 def test_crops_are_segment_anythings(shape, ratio):
     boxes, layers = generate_crop_boxes(shape, 2, ratio)
-    expected = [(layer, (y0, x0, y1, x1)) for layer, (x0, y0, x1, y1) in zip(layers, boxes)]
+    expected = [
+        (layer, (y0, x0, y1, x1)) for layer, (x0, y0, x1, y1) in zip(layers, boxes, strict=True)
+    ]
     assert crop_boxes(shape, 2, ratio) == expected
 
 
@@ -51,5 +53,5 @@ def test_cut_masks_are_those_that_segment_anything_drops(data):
     expected = is_box_near_crop_edge(
         inclusive, [crop[1], crop[0], crop[3], crop[2]], [0, 0, width, height]
     )
-    found = cut_by_crop(np.array(boxes) + [0, 0, 1, 1], crop, (height, width))
+    found = cut_by_crop(np.array(boxes) + np.array([0, 0, 1, 1]), crop, (height, width))
     assert found.tolist() == expected.tolist()
