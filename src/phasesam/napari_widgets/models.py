@@ -89,7 +89,10 @@ class ModelsDock(Dock):
         self.table.itemSelectionChanged.connect(self._refresh_buttons)
         self.table.itemDoubleClicked.connect(lambda *_: self.use())
         self.body.addWidget(self.table)
+        self._make_buttons()
+        self._make_device_rows()
 
+    def _make_buttons(self) -> None:
         self.use_button = self._button("Use", "Segment with this model in all docks", self.use)
         self.load_button = self._button(
             "Load", "Bring it into memory now, so that the first click is fast", self.load
@@ -120,6 +123,7 @@ class ModelsDock(Dock):
             buttons.addWidget(button, number // 3, number % 3)
         self.body.addLayout(buttons)
 
+    def _make_device_rows(self) -> None:
         self.device = narrow_combo("Where models compute from now on")
         for name, title, tip in _DEVICES:
             self.device.addItem(title, name)
