@@ -178,7 +178,9 @@ def test_prompts_and_scales_may_be_chosen(tiny, dtype):
     everything = decoder.masks(context, hidden, keys, (0, 1, 2, 3)).clone()
     chosen = torch.tensor([3, 1])
     some = decoder.masks(context, hidden[chosen], keys[chosen], (2, 1))
-    assert_close(some, everything[chosen][:, [2, 1]], 1e-6)
+    # Products of another shape round otherwise in half precision.
+    tolerance = 1e-6 if dtype == torch.float32 else 5e-3
+    assert_close(some, everything[chosen][:, [2, 1]], tolerance)
 
 
 @pytest.mark.parametrize("name", ["tiny", "mobile"])

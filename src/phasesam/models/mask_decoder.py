@@ -44,7 +44,7 @@ class MultiPromptDecoder:
         self.decoder: Any = model.mask_decoder
         self.dtype: torch.dtype = self.decoder.iou_token.weight.dtype
         self.product_dtype = product_dtype or self.dtype
-        self._product = torch.empty(
+        self._product_like = torch.empty(
             0, dtype=self.product_dtype, device=self.decoder.iou_token.weight.device
         )
         transformer: Any = self.decoder.transformer
@@ -289,7 +289,7 @@ class MultiPromptDecoder:
         torch.sub(keys, mean, out=exact)
         if self.product_dtype == keys.dtype:
             return CentredKeys(exact, mean, exact)
-        offsets = self.workspace.take("offsets", tuple(keys.shape), self._product)
+        offsets = self.workspace.take("offsets", tuple(keys.shape), self._product_like)
         return CentredKeys(offsets.copy_(exact), mean, exact)
 
     @staticmethod
@@ -309,20 +309,26 @@ class MultiPromptDecoder:
         batch, tokens, _ = keys.offsets.shape
         weight = first.weight.permute(0, 2, 3, 1).flatten(1)
         bias = torch.matmul(keys.mean, weight) + first.bias.repeat(4)
-        half = self.workspace.take("half", (batch, tokens, weight.shape[1]), keys.offsets)
-        torch.matmul(keys.offsets, weight.to(half.dtype), out=half)
-        half += bias
+        half = self._product(keys.offsets, weight, bias, "half")
         flat = half.view(-1, first.out_channels)
-        weight, bias = norm.weight.to(flat.dtype), norm.bias.to(flat.dtype)
-        target = F.layer_norm(flat, (flat.shape[1],), weight, bias, norm.eps)
-        self._activate(activation, target)
-        weight = second.weight.permute(0, 2, 3, 1).flatten(1).to(target.dtype)
-        bias = second.bias.repeat(4).to(target.dtype)
-        full = self.workspace.take("full", (len(target), weight.shape[1]), target)
-        torch.addmm(bias, target, weight, out=full)
+        flat = F.layer_norm(flat, (flat.shape[1],), norm.weight, norm.bias, norm.eps)
+        self._activate(activation, flat)
+        weight = second.weight.permute(0, 2, 3, 1).flatten(1)
+        full = self._product(flat, weight, second.bias.repeat(4), "full")
         pixels = full.view(batch, 16 * tokens, second.out_channels)
         self._activate(last, pixels)
         return pixels
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor, name: str) -> Tensor:
+        """``x @ weight + bias``, multiplied in the product precision, added in full precision."""
+        low = self._product_like
+        shape = (*x.shape[:-1], weight.shape[1])
+        multiplied = self.workspace.take("low" if low.dtype != self.dtype else name, shape, low)
+        torch.matmul(x.to(low.dtype), weight.to(low.dtype), out=multiplied)
+        if low.dtype != self.dtype:
+            # The stability score is a count near zero: a rounded bias would shift it.
+            multiplied = self.workspace.take(name, shape, weight).copy_(multiplied)
+        return multiplied.add_(bias)
 
     @staticmethod
     def _activate(activation: Any, x: Tensor) -> None:
