@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -459,6 +460,7 @@ def test_first_dock_opens_without_torch():
 import sys
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
+import dask.array as da
 import numpy as np
 from napari.components import ViewerModel
 from phasesam.napari_widgets.prompts import PromptDock
@@ -486,3 +488,61 @@ def test_saved_labels_are_taken_over_by_a_button(dock, viewer_model):
     assert not saved.visible
     dock.maker.undo()
     assert session_of(dock).objects == ()
+
+
+def rgb(image):
+    return np.repeat((image * 255).astype(np.uint8)[..., None], 3, axis=2) / 255.0
+
+
+KINDS = {
+    "RGB": lambda image: (rgb(image), {"rgb": True}),
+    "multiscale": lambda image: ([image, image[::2, ::2]], {"multiscale": True}),
+    "4-D dask": lambda image: (
+        da.stack([da.stack([da.from_array(image * t * z) for z in range(2)]) for t in range(2)]),
+        {"scale": (1, 2, 0.5, 0.5), "contrast_limits": (0, 1)},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_every_kind_of_image(
+    qtbot, until, viewer_model, region_segmenter, disc_image, kind, transposed
+):
+    data, options = KINDS[kind](disc_image)
+    image = viewer_model.add_image(data, name="image", **options)
+    ndim = viewer_model.dims.ndim
+    for axis in range(ndim - 2):
+        viewer_model.dims.set_current_step(axis, 1)
+    if transposed:
+        viewer_model.dims.order = (*range(ndim - 2), ndim - 1, ndim - 2)
+    dock = PromptDock(viewer_model)
+    qtbot.addWidget(dock)
+    say(dock, until, 30, 40)
+    assert preview_area(dock) == DISC
+    dock.maker.add()
+    labels = dock.state.labels_layer(image)
+    assert labels.data[(1,) * (ndim - 2)][30, 40] == 1
+    assert (labels.data > 0).sum() == DISC
+    np.testing.assert_allclose(labels.scale, image.scale)
+
+
+def test_lazy_stack_reads_the_shown_plane_only(qtbot, until, viewer_model, region_segmenter):
+    read = []
+
+    def plane(block_info=None):
+        read.append(block_info[None]["chunk-location"][0])
+        return np.ones((1, 96, 128), np.float32)
+
+    data = da.map_blocks(
+        plane, chunks=((1,) * 9, (96,), (128,)), dtype=np.float32, meta=np.zeros((0, 0, 0), "f4")
+    )
+    viewer_model.add_image(data, contrast_limits=(0, 1))
+    viewer_model.dims.set_current_step(0, 7)
+    dock = PromptDock(viewer_model)
+    qtbot.addWidget(dock)
+    session = session_of(dock)
+    until(lambda: session.autosave_path is not None)
+    read.clear()
+    say(dock, until, 30, 40)
+    assert read == [7]
