@@ -448,6 +448,55 @@ def test_two_images_have_masks_of_their_own(dock, run, qtbot):
     assert len(dock.viewer.layers) == 4
 
 
+def test_images_keep_their_own_thresholds(dock, run, qtbot):
+    run()
+    set_iou(dock, qtbot, 0.6)
+    second = dock.viewer.add_image(np.zeros(SHAPE), name="second")
+    dock.viewer.layers.selection.active = second
+    run()
+    set_iou(dock, qtbot, 0.9)
+    dock.state.image_layer = dock.viewer.layers["SEM"]
+    assert dock.thresholds.iou.value() == 0.6
+    assert dock.counts.text().startswith("kept 10 of 12")
+
+
+def test_closing_the_dock_does_not_lose_the_search(dock, run, qtbot, network):
+    run()
+    set_iou(dock, qtbot, 0.6)
+    viewer = dock.viewer
+    dock.hide()
+    again = AutomaticMasksDock(viewer)
+    qtbot.addWidget(again)
+    assert again.counts.text().startswith("kept 10 of 12")
+    assert again.thresholds.iou.value() == 0.6
+    assert again.search.presets.currentText() == "Custom"
+    again.keep.click()
+    assert len(session(again).objects) == 10
+    assert len(network.runs) == 1
+
+
+def test_runs_do_not_keep_a_viewer_alive(qtbot, network, until):
+    import gc
+    import weakref
+
+    from napari.components import ViewerModel
+
+    def work_and_close():
+        viewer = ViewerModel()
+        viewer.add_image(np.zeros(SHAPE), name="SEM")
+        dock = AutomaticMasksDock(viewer)
+        dock.find_masks()
+        until(lambda: not dock.running)
+        assert len(dock._found) == 1
+        dock.deleteLater()
+        return weakref.ref(viewer)
+
+    gone = work_and_close()
+    qtbot.wait(50)
+    gc.collect()
+    assert gone() is None
+
+
 def test_image_switched_during_a_run(dock, network, until):
     network.gate.clear()
     dock.search.find_button.click()

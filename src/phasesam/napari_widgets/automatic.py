@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -13,17 +12,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from phasesam.core.errors import PhaseSAMError
-from phasesam.core.mask_set import MaskSet
+from phasesam.napari_widgets.automatic_run import AutomaticRun, runs_of, search_job
 from phasesam.napari_widgets.candidate_filter import (
     FoundCandidates,
-    Kept,
-    apply_filter,
     counts_text,
     dropped_text,
-    filter_above_floors,
-    largest_overlaps,
     result_text,
-    uncovered,
 )
 from phasesam.napari_widgets.candidate_preview import CandidatePreview
 from phasesam.napari_widgets.dock import Dock
@@ -36,43 +30,6 @@ from phasesam.napari_widgets.threshold_panel import ThresholdPanel
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Shapes
-
-    from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
-    from phasesam.napari_widgets.segmenters import LazySegmenter
-    from phasesam.session import SegmentationSession
-
-
-class _Run:
-    """One image's candidates, their preview, and what was kept of them."""
-
-    def __init__(self, found: FoundCandidates, preview: CandidatePreview) -> None:
-        self.found = found
-        self.preview = preview
-        self.kept: Kept | None = None
-        self._session: SegmentationSession | None = None
-        self._steps = 0
-        self._own_step = -1
-
-    def commit(self, session: SegmentationSession, replace: bool) -> list[int]:
-        """Make objects of the kept masks; keeping twice in a row keeps the second choice."""
-        if self._session is not session:
-            self._session = session
-            session.events.history_changed.connect(self._count_step)
-        again = self._own_step == self._steps and session.undo() is not None
-        masks = MaskSet(self.found.candidates.shape) if self.kept is None else self.kept.masks
-        try:
-            ids = session.commit_many(
-                masks, plane=self.found.plane, replace=replace, source="automatic"
-            )
-        except PhaseSAMError:
-            if again:
-                session.redo()
-            raise
-        self._own_step = self._steps
-        return ids
-
-    def _count_step(self) -> None:
-        self._steps += 1
 
 
 class AutomaticMasksDock(Dock):
@@ -90,7 +47,7 @@ class AutomaticMasksDock(Dock):
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)
-        self._found: WeakKeyDictionary[Image, _Run] = WeakKeyDictionary()
+        self._found: WeakKeyDictionary[Image, AutomaticRun] = runs_of(self.state)
         self._regions: WeakKeyDictionary[Image, Shapes] = WeakKeyDictionary()
         self.last_filter_seconds = 0.0
         self.search = SearchPanel()
@@ -166,7 +123,7 @@ class AutomaticMasksDock(Dock):
             self.show_error(str(error))
             return
         task = self.start(
-            _search(segmenter, config, region, self.thresholds.config()),
+            search_job(segmenter, config, region, self.thresholds.config()),
             title="Finding masks",
             on_done=lambda found: self._on_found(layer, found),
             on_failed=lambda _failure: self._show_buttons(),
@@ -198,7 +155,7 @@ class AutomaticMasksDock(Dock):
             before.preview.remove()
         preview = CandidatePreview(self.viewer, layer, found.plane, found.candidates.shape)
         preview.outline(self.outlines.isChecked())
-        entry = self._found[layer] = _Run(found, preview)
+        entry = self._found[layer] = AutomaticRun(found, preview)
         session = self.state.session(layer)
         session.set_candidates(found.candidates)
         if found.bar is not None and session.field_of_view is None:
@@ -207,14 +164,12 @@ class AutomaticMasksDock(Dock):
             self.thresholds.show_found(found)
             self._filter()
         else:
-            entry.kept = apply_filter(found, self.thresholds.config(), preview.painted)
-            preview.show()
-            self.show_result(result_text(entry.kept, found.seconds))
+            self.show_result(result_text(entry.filter(self.thresholds.config()), found.seconds))
         self._show_buttons()
 
     # ------------------------------------------------------------------ filtering
 
-    def _current(self) -> _Run | None:
+    def _current(self) -> AutomaticRun | None:
         layer = self.state.image_layer
         return None if layer is None else self._found.get(layer)
 
@@ -224,17 +179,15 @@ class AutomaticMasksDock(Dock):
         if current is None:
             return
         start = time.perf_counter()
-        preview = current.preview
-        current.kept = apply_filter(current.found, self.thresholds.config(), preview.painted)
-        preview.show()
-        self._paint_uncovered(current)
+        kept = current.filter(self.thresholds.config())
+        current.paint_uncovered(self.uncovered.isChecked())
         self.thresholds.refresh_stability()
         self._show_counts(current)
         if not self.running:
-            self.show_result(result_text(current.kept, current.found.seconds))
+            self.show_result(result_text(kept, current.found.seconds))
         self.last_filter_seconds = time.perf_counter() - start
 
-    def _show_counts(self, current: _Run | None) -> None:
+    def _show_counts(self, current: AutomaticRun | None) -> None:
         if current is None or current.kept is None:
             self.counts.setText("Press Find masks to start.")
             return
@@ -245,16 +198,13 @@ class AutomaticMasksDock(Dock):
             "Coverage is the share of the searched area that lies under a mask."
         )
 
-    def _paint_uncovered(self, current: _Run) -> None:
-        shown = self.uncovered.isChecked()
-        if shown:
-            uncovered(current.found, current.preview.painted, current.preview.uncovered)
-        current.preview.show_uncovered(shown)
-
     def _on_changed(self) -> None:
-        self.search.mark_custom(self.thresholds.config() != self._preset_thresholds)
+        self._mark_custom()
         if self.live.isChecked():
             self._timer.start()
+
+    def _mark_custom(self) -> None:
+        self.search.mark_custom(self.thresholds.config() != self._preset_thresholds)
 
     def _on_released(self) -> None:
         self._timer.start()
@@ -279,10 +229,10 @@ class AutomaticMasksDock(Dock):
         self.search.show_filter_options(*self.thresholds.options)
         self._preset_thresholds = self.thresholds.config()
 
-    def _on_uncovered(self, _shown: bool) -> None:
+    def _on_uncovered(self, shown: bool) -> None:
         current = self._current()
         if current is not None:
-            self._paint_uncovered(current)
+            current.paint_uncovered(shown)
 
     def _on_outlines(self, outlined: bool) -> None:
         for entry in self._found.values():
@@ -335,6 +285,10 @@ class AutomaticMasksDock(Dock):
             if self.thresholds.config() == self._preset_thresholds:
                 self._apply_preset()
         current = self._current()
+        if current is not None and current.config is not None:
+            self.thresholds.set_config(current.config)
+            self.search.show_filter_options(*self.thresholds.options)
+            self._mark_custom()
         self.thresholds.show_found(None if current is None else current.found)
         self._show_counts(current)
         self._show_buttons()
@@ -353,28 +307,3 @@ class AutomaticMasksDock(Dock):
         self.keep.setEnabled(current is not None)
         for box in (self.live, self.uncovered, self.outlines):
             box.setEnabled(current is not None)
-
-
-def _search(
-    segmenter: LazySegmenter,
-    config: AutomaticConfig,
-    region: NDArray[np.bool_] | None,
-    thresholds: FilterConfig,
-) -> Callable[..., FoundCandidates]:
-    """Make the job for the worker; it knows arrays and the segmenter, but no layer."""
-
-    def job(progress: Any, should_stop: Any) -> FoundCandidates:
-        start = time.perf_counter()
-        candidates = segmenter.automatic(config, progress=progress, should_stop=should_stop)
-        seconds = time.perf_counter() - start
-        valid = region
-        bar = segmenter.data_bar
-        if bar is not None:
-            valid = np.ones(candidates.shape, np.bool_) if region is None else region.copy()
-            valid[bar:] = False
-        # What a first filtering has to compute is kept, so that no slider waits for it.
-        filter_above_floors(candidates, thresholds)
-        overlaps = largest_overlaps(candidates.boxes, candidates.scores)
-        return FoundCandidates(candidates, segmenter.plane.index, valid, seconds, bar, overlaps)
-
-    return job

@@ -39,7 +39,7 @@ class CandidatePreview:
     def __init__(
         self, viewer: ViewerModel, image: Image, plane: tuple[int, ...], shape: tuple[int, int]
     ) -> None:
-        self._viewer = viewer
+        self._viewer = ref(viewer)
         self._image = ref(image)
         self._plane = plane
         self.painted = np.zeros(shape, np.uint8)
@@ -51,11 +51,15 @@ class CandidatePreview:
     @property
     def visible(self) -> bool:
         """Whether the masks are in the viewer and shown."""
-        return self.layer is not None and self.layer in self._viewer.layers and self.layer.visible
+        return self._shows(self.layer) and self.layer is not None and self.layer.visible
+
+    def _shows(self, layer: Labels | None) -> bool:
+        viewer = self._viewer()
+        return viewer is not None and layer is not None and layer in viewer.layers
 
     def show(self) -> None:
         """Show what was painted; a layer that the user removed comes back."""
-        if self.layer is None or self.layer not in self._viewer.layers:
+        if self.layer is None or not self._shows(self.layer):
             self.layer = self._add(self.painted, "preview", opacity=0.55)
             self.outline(self._outlined)
         elif self.layer.visible:
@@ -68,7 +72,7 @@ class CandidatePreview:
         if not shown:
             self._remove(self.uncovered_layer)
             self.uncovered_layer = None
-        elif self.uncovered_layer is None or self.uncovered_layer not in self._viewer.layers:
+        elif self.uncovered_layer is None or not self._shows(self.uncovered_layer):
             self.uncovered_layer = self._add(
                 self.uncovered,
                 "uncovered",
@@ -91,21 +95,22 @@ class CandidatePreview:
         self.layer = self.uncovered_layer = None
 
     def _remove(self, layer: Labels | None) -> None:
-        if layer is not None and layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
+        viewer = self._viewer()
+        if viewer is not None and layer is not None and layer in viewer.layers:
+            viewer.layers.remove(layer)
 
     def _add(self, plane: NDArray[np.uint8], name: str, **options: Any) -> Labels | None:
-        image = self._image()
-        if image is None:
+        image, viewer = self._image(), self._viewer()
+        if image is None or viewer is None:
             return None
-        active = self._viewer.layers.selection.active
-        layer = self._viewer.add_labels(
+        active = viewer.layers.selection.active
+        layer = viewer.add_labels(
             plane[(np.newaxis,) * len(self._plane)],
             name=f"{image.name} {name}",
             **options,
             **plane_geometry(image, self._plane),
         )
         layer.editable = False
-        if active is not None and active in self._viewer.layers:
-            self._viewer.layers.selection.active = active
+        if active is not None and active in viewer.layers:
+            viewer.layers.selection.active = active
         return layer
