@@ -94,3 +94,12 @@ def test_napari_opens_files_with_this_reader(make_napari_viewer, stack_file):
     (layer,) = viewer.open(str(stack_file), plugin="napari-phasesam")
     assert layer.data.shape == (3, 20, 30)
     assert tuple(layer.scale) == (0.5, 0.25, 0.25)
+
+
+@pytest.mark.gui
+def test_napari_opens_a_dropped_folder(make_napari_viewer, tmp_path):
+    for number in range(3):
+        Picture.fromarray(np.full((8, 9), number, np.uint8)).save(tmp_path / f"{number}.png")
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(str(tmp_path), plugin="napari-phasesam")
+    assert layer.data.shape == (3, 8, 9)
