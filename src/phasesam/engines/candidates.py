@@ -197,6 +197,7 @@ class Candidates:
             left = step(kept)
             dropped[reason] = len(kept) - len(left)
             kept = left
+        kept = kept[np.argsort(-rank[kept], kind="stable")]
         return self._chosen(kept, stability, dropped)
 
     def _chosen(
