@@ -75,10 +75,11 @@ check_disk() {
 }
 
 pip_install() {
-    local attempt
+    local attempt options=(--disable-pip-version-check --retries 5 --timeout 60)
+    # Somebody who watches wants to see that something happens; a log does not.
+    [ -t 1 ] || options+=(--quiet)
     for attempt in 1 2 3; do
-        "$venv/bin/python" -m pip install --disable-pip-version-check --quiet \
-            --retries 5 --timeout 60 "$@" && return 0
+        "$venv/bin/python" -m pip install "${options[@]}" "$@" && return 0
         echo "pip failed (attempt $attempt of 3)" >&2
         sleep $((attempt * 3))
     done
