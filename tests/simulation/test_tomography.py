@@ -9,7 +9,7 @@ from phasesam.simulation.tomography import (
     measure_attenuation,
     project,
     reconstruct,
-    titanium_with_tungsten,
+    titanium_with_steel,
 )
 
 ANGLES = np.linspace(0.0, 180.0, 60, endpoint=False)
@@ -73,7 +73,7 @@ def test_a_polychromatic_beam_hardens():
     path = np.broadcast_to(lengths[:, None, None], (3, 8, 1)).copy()
     nothing = np.zeros_like(path)
     measured = measure_attenuation(
-        np.random.default_rng(0), path, nothing, titanium_with_tungsten(), IDEAL
+        np.random.default_rng(0), path, nothing, titanium_with_steel(), IDEAL
     )
     per_length = measured.mean(axis=(1, 2)) / lengths
     assert (np.diff(per_length) < 0).all()

@@ -91,7 +91,7 @@ SAMPLES: dict[str, SampleRecipe] = {
         SampleRecipe(
             "xct_pores",
             "Pores and inclusions (X-ray CT stack)",
-            "Printed titanium rod with pores and tungsten inclusions, 64 slices.",
+            "Printed titanium rod with pores and steel inclusions, 64 slices.",
             "pores",
             lambda: simulate_xct(XctConfig(shape=(64, 192, 192)), seed=0),
         ),

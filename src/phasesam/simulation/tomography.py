@@ -36,15 +36,15 @@ class Spectrum:
     inclusion: NDArray[np.float64]
 
 
-def titanium_with_tungsten() -> Spectrum:
-    """Titanium part with tungsten inclusions in the beam of a filtered 100 kV tube.
+def titanium_with_steel() -> Spectrum:
+    """Titanium part with steel inclusions in the beam of a filtered 100 kV tube.
 
-    Mass attenuation at 30, 40, 50, 60 and 80 keV from the NIST tables (Hubbell and Seltzer,
-    NISTIR 5632), times 4.51 and 19.3 g/cm³.
+    Mass attenuation of titanium and iron at 30, 40, 50, 60 and 80 keV from the NIST tables
+    (Hubbell and Seltzer, NISTIR 5632), times 4.51 and 7.87 g/cm³.
     """
     titanium = np.array([4.972, 2.214, 1.213, 0.7661, 0.4052]) * 4.51 / 10.0
-    tungsten = np.array([22.73, 10.67, 5.949, 3.713, 7.810]) * 19.3 / 10.0
-    return Spectrum(np.array([0.12, 0.25, 0.27, 0.21, 0.15]), titanium, tungsten)
+    iron = np.array([8.176, 3.629, 1.958, 1.205, 0.5952]) * 7.87 / 10.0
+    return Spectrum(np.array([0.12, 0.25, 0.27, 0.21, 0.15]), titanium, iron)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from phasesam.simulation.tomography import (
     measure_attenuation,
     project,
     reconstruct,
-    titanium_with_tungsten,
+    titanium_with_steel,
 )
 from phasesam.simulation.xct_phantom import DefectSizes, Phantom, fill_with_defects, make_part
 
@@ -59,8 +59,8 @@ class XctConfig:
     pore_diameter: float = 44.0
     pore_spread: float = 0.45
     flat_pores: float = 0.15
-    inclusion_fraction: float = 0.0008
-    inclusion_diameter: float = 28.0
+    inclusion_fraction: float = 0.0015
+    inclusion_diameter: float = 42.0
     inclusion_spread: float = 0.4
     n_angles: int = 300
     detector: Detector = field(default_factory=Detector)
@@ -102,7 +102,7 @@ def simulate_xct(
     progress: ProgressCallback | None = None,
     should_stop: StopCallback | None = None,
 ) -> Micrograph:
-    """Simulate the reconstructed slices of a titanium part with pores and tungsten inclusions.
+    """Simulate the reconstructed slices of a titanium part with pores and steel inclusions.
 
     The part is projected, a polychromatic beam is counted with noise, scatter and gain
     errors, and the slices are reconstructed by filtered back-projection: cupping from beam
@@ -151,7 +151,7 @@ def simulate_xct(
     matrix_path, inclusion_path = np.split(
         project(both, angles, first_half, should_stop), 2, axis=2
     )
-    spectrum = titanium_with_tungsten()
+    spectrum = titanium_with_steel()
     sinogram = measure_attenuation(rng, matrix_path, inclusion_path, spectrum, config.detector)
     slices = reconstruct(sinogram, angles, second_half, should_stop)
     classes = phantom.classes
@@ -188,7 +188,7 @@ def _to_grey(slices: NDArray[np.float32], classes: NDArray[np.uint8]) -> NDArray
     """Scale so that air is dark grey, the matrix light grey and inclusions are white."""
     inside = classes == 1
     level = float(slices[inside].mean()) if inside.any() else 1.0
-    grey = 38.0 + slices * np.float32(112.0 / level)
+    grey = 38.0 + slices * np.float32(104.0 / level)
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
 
