@@ -14,6 +14,7 @@ from phasesam.napari_widgets.prompts import PromptDock
 @pytest.fixture
 def dock(qtbot, viewer_model, monkeypatch, tmp_path):
     monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path))
+    get_manager().unload_all()
     get_manager().set_device("cpu")
     dock = ModelsDock(viewer_model)
     qtbot.addWidget(dock)
