@@ -298,6 +298,15 @@ class FilterOptions:
             text="Of two objects that overlap by more than this IoU the worse one goes.",
         ),
     ] = None
+    crop_nms: Annotated[
+        float | None,
+        _filter(
+            "--crop-nms",
+            min=0.0,
+            max=1.0,
+            text="The same between crops of the image, see --crop-layers.",
+        ),
+    ] = None
     nms_kind: Annotated[
         NmsKind | None, _filter("--nms-kind", text="Whether boxes or masks are compared.")
     ] = None
@@ -324,5 +333,13 @@ class FilterOptions:
         _filter(
             "--touching-edge/--no-touching-edge",
             text="Whether objects that touch the edge of the image stay.",
+        ),
+    ] = None
+    min_region_area: Annotated[
+        int | None,
+        _filter(
+            "--min-region-area",
+            min=0,
+            text="Fill holes and drop islands smaller than this (pixels).",
         ),
     ] = None

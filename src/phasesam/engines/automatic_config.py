@@ -120,6 +120,8 @@ class FilterConfig:
         Larger masks go, in pixels.
     nms : float
         Of two masks whose boxes (or pixels, see `nms_kind`) have a larger IoU, the worse goes.
+    crop_nms : float
+        The same between crops of the image, where the smaller crop's mask stays.
     nms_kind : {"box", "mask"}
         SAM compares boxes; comparing pixels keeps neighbours whose boxes overlap.
     overlap : float
@@ -131,6 +133,8 @@ class FilterConfig:
         What stays of masks that lie in one another.
     touching_edge : bool
         Whether masks that touch the edge of the image stay.
+    min_region_area : int
+        Holes and islands of fewer pixels are removed from the chosen masks; 0 leaves them.
 
     Raises
     ------
@@ -144,14 +148,16 @@ class FilterConfig:
     min_area: float = 0
     max_area: float | None = None
     nms: float = 0.7
+    crop_nms: float = 0.7
     nms_kind: OverlapKind = "box"
     overlap: float = 1.0
     rank: Literal["score", "product"] = "score"
     nested: NestedRule = "both"
     touching_edge: bool = True
+    min_region_area: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("pred_iou", "stability", "nms", "overlap"):
+        for name in ("pred_iou", "stability", "nms", "crop_nms", "overlap"):
             _within(name, getattr(self, name), 0, 1)
         _within("stability_offset", self.stability_offset, 0, 8)
         _within("min_area", self.min_area, 0, math.inf)
@@ -161,6 +167,7 @@ class FilterConfig:
                 raise InvalidSettingError(
                     f"max_area must be at least min_area, got {self.max_area} < {self.min_area}"
                 )
+        _whole("min_region_area", self.min_region_area, 0, 2**31)
         _choice("nms_kind", self.nms_kind, ("box", "mask"))
         _choice("rank", self.rank, ("score", "product"))
         _choice("nested", self.nested, ("both", "outer", "inner"))

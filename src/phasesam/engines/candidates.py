@@ -16,6 +16,7 @@ from phasesam.core.errors import InvalidSettingError
 from phasesam.core.mask_set import MaskCrop, MaskSet
 from phasesam.core.nms import box_nms, mask_nms, nesting, overlap_matrix
 from phasesam.engines.automatic_config import FilterConfig
+from phasesam.engines.region_cleaning import clean_masks
 from phasesam.engines.rendering import BINS, BINS_PER_LOGIT, HISTOGRAM_REACH, DeferredMask
 
 _RENDERED_AT_ONCE = 64
@@ -198,14 +199,16 @@ class Candidates:
             dropped[reason] = len(kept) - len(left)
             kept = left
         kept = kept[np.argsort(-rank[kept], kind="stable")]
-        return self._chosen(kept, stability, dropped)
-
-    def _chosen(
-        self, kept: NDArray[np.int64], stability: NDArray[np.float32], dropped: dict[str, int]
-    ) -> MaskSet:
+        crops = [self.crop(int(i)) for i in kept]
+        if config.min_region_area > 0:
+            crops, left = clean_masks(
+                crops, config.min_region_area, max(config.nms, config.crop_nms)
+            )
+            dropped["nms"] += len(kept) - len(left)
+            kept, crops = kept[left], [crops[i] for i in left]
         return MaskSet(
             shape=self.shape,
-            crops=tuple(self.crop(int(i)) for i in kept),
+            crops=tuple(crops),
             scores=self.scores[kept],
             stability=stability[kept],
             points=self.points[kept],
@@ -236,7 +239,8 @@ class Candidates:
             sides = self.searched_boxes[:, 2:] - self.searched_boxes[:, :2]
             # SAM trusts the smaller crop, which shows the object larger.
             closeness = (1.0 / sides.prod(axis=1))[self.searched[merged]]
-            merged = merged[self._nms(merged, closeness.astype(np.float32), config)]
+            between = config.changed(nms=config.crop_nms)
+            merged = merged[self._nms(merged, closeness.astype(np.float32), between)]
         return merged
 
     def _nms(
