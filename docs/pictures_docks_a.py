@@ -19,6 +19,7 @@ os.environ.setdefault("NAPARI_CONFIG", str(Path(tempfile.mkdtemp()) / "settings.
 import napari
 import numpy as np
 from napari._app_model import get_app_model
+from PIL import Image as Picture
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
@@ -72,7 +73,9 @@ def save(viewer, name: str) -> None:
     """Save the whole window."""
     pump(0.5)
     PICTURES.mkdir(exist_ok=True)
-    viewer.screenshot(str(PICTURES / name), canvas_only=False, flash=False)
+    pixels = viewer.screenshot(canvas_only=False, flash=False)
+    # Pictures stay in the repository for ever: 256 colours do.
+    Picture.fromarray(pixels[..., :3]).quantize(256).save(PICTURES / name, optimize=True)
 
 
 def centres(sample) -> list[np.ndarray]:
