@@ -25,7 +25,7 @@ from phasesam.napari_widgets.sample_data import as_layers
 from phasesam.simulation.samples import load_sample
 
 PICTURES = Path(__file__).parent / "pictures"
-SIZE = (1360, 900)
+SIZE = (1400, 900)
 PATIENCE = 1200.0
 
 
@@ -63,7 +63,7 @@ def dock_of(viewer, command: str, title: str):
     pump(0.5)
     dock = viewer.window.dock_widgets[f"{title} (PhaseSAM)"]
     holder = dock.parentWidget()
-    viewer.window._qt_window.resizeDocks([holder], [430], Qt.Orientation.Horizontal)
+    viewer.window._qt_window.resizeDocks([holder], [465], Qt.Orientation.Horizontal)
     pump(0.5)
     return dock
 
@@ -80,6 +80,7 @@ def picture_automatic(viewer) -> None:
     dock = dock_of(viewer, "automatic", "Automatic masks")
     dock.search.presets.setCurrentIndex(dock.search.presets.findData("particles"))
     dock.search.presets.activated.emit(dock.search.presets.currentIndex())
+    dock.search.points.setValue(40)
     dock.find_masks()
     wait_for(lambda: not dock.running)
     viewer.reset_view()
