@@ -50,6 +50,34 @@ def test_equals_segment_anything():
         assert relative_error(fast(image()), published(image())) < 1e-5
 
 
+@pytest.mark.parametrize("buffer", [1, 1 << 20])
+def test_size_of_the_pieces_changes_nothing(buffer, monkeypatch):
+    fast = fast_attention(encoder())
+    with torch.inference_mode():
+        expected = fast(image())
+        monkeypatch.setattr("phasesam.models.attention._BUFFER_BYTES", buffer)
+        assert relative_error(fast(image()), expected) < 1e-5
+
+
+def test_half_precision_stays_close():
+    published = encoder(size=160)
+    fast = fast_attention(copy.deepcopy(published)).to(torch.bfloat16)
+    with torch.inference_mode():
+        found = fast(image(160).to(torch.bfloat16)).float()
+        assert relative_error(found, published(image(160))) < 0.03
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_autocast_stays_close(gradients):
+    published = encoder()
+    fast = fast_attention(copy.deepcopy(published))
+    with torch.inference_mode():
+        expected = published(image())
+    with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16):
+        found = fast(image()).float()
+    assert relative_error(found.detach(), expected) < 0.03
+
+
 def test_equals_segment_anything_on_a_small_grid():
     published = encoder(size=160)
     fast = fast_attention(copy.deepcopy(published))

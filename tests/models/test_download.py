@@ -219,7 +219,7 @@ def test_spoilt_file_is_noticed(server):
     spoilt[len(spoilt) // 2] ^= 1
     path.write_bytes(spoilt)
     os.utime(path, (1, 1))
-    with pytest.raises(CheckpointError, match=r"expected SHA-256.*Replace the file"):
+    with pytest.raises(CheckpointError, match=r"expected sha256.*Replace the file"):
         downloads.check(spec, path)
 
 
@@ -233,6 +233,28 @@ def test_offline_folder_comes_first(server, tmp_path, monkeypatch):
     assert downloads.find(spec) == offline / "m.pth"
     monkeypatch.delenv("PHASESAM_MODELS")
     assert downloads.find(spec) != offline / "m.pth"
+
+
+def test_first_file_of_the_offline_folder_is_pinned_elsewhere(server, cache, tmp_path, monkeypatch):
+    offline = tmp_path / "offline"
+    offline.mkdir()
+    (offline / "m.pth").write_bytes(GOOD)
+    monkeypatch.setenv("PHASESAM_MODELS", str(offline))
+    spec = spec_of(server, sha256=None)
+    downloads.check(spec, offline / "m.pth")
+    assert [entry.name for entry in offline.iterdir()] == ["m.pth"]
+    assert (cache / "m.pth.sha256").is_file()
+    (offline / "m.pth").write_bytes(OTHER)
+    with pytest.raises(CheckpointError, match=r"not the published file"):
+        downloads.check(spec, offline / "m.pth")
+
+
+def test_md5_of_a_file_on_disk_is_checked(server, tmp_path):
+    right = "md5:" + hashlib.md5(GOOD, usedforsecurity=False).hexdigest()
+    spec = spec_of(server, sha256=None, other_hash=right)
+    (tmp_path / "m.pth").write_bytes(OTHER)
+    with pytest.raises(CheckpointError, match=r"expected md5"):
+        downloads.check(spec, tmp_path / "m.pth")
 
 
 def test_no_room_on_the_disk(server, cache):

@@ -121,6 +121,18 @@ def test_strips_change_nothing(shape, monkeypatch):
     assert whole.shape[2:] == tuple(-(-edge // 16) for edge in shape)
 
 
+@torch.inference_mode()
+def test_autocast_stays_close():
+    model = TinyViT(SMALLEST)
+    randomise(model)
+    model.eval().fuse()
+    image = torch.randn(1, 3, 256, 256)
+    expected = model(image)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(image)[0].float()
+    assert relative_error(found, expected) < 0.05
+
+
 def test_folding_changes_neither_numbers_nor_names():
     model = TinyViT(SMALLEST)
     randomise(model)

@@ -1,0 +1,1 @@
+"""Models: what there is, fetching, building, and the one owner of device memory."""

@@ -120,7 +120,7 @@ class FastAttention(nn.Module):
         """Attend a few grid rows of one head at a time."""
         height, width = grid
         batch, heads, tokens, dim = query.shape
-        step = max(1, _BUFFER_BYTES // 2 // (4 * tokens * width)) * width
+        step = max(1, _BUFFER_BYTES // (4 * tokens * width)) * width
         # As (b, tokens, heads, dim), so that the projection finds its input contiguous.
         out = query.new_empty(batch, tokens, heads, dim).transpose(1, 2)
         softmax = query.new_empty(step, tokens)
@@ -166,7 +166,8 @@ class FastBlock(nn.Module):
         if torch.is_grad_enabled():
             x = x + attended
             return x + self.mlp(self.norm2(x))
-        attended += x
+        # Under autocast the sum is to be as precise as the input.
+        attended = attended.add_(x) if attended.dtype == x.dtype else attended + x
         flat = attended.view(-1, attended.shape[-1])
         # The hidden layer is four times as wide.
         for part in flat.split(max(1, _BUFFER_BYTES // (16 * flat.shape[1]))):

@@ -59,14 +59,10 @@ def find(spec: ModelSpec) -> Path | None:
     return None
 
 
-def is_intact(spec: ModelSpec, path: Path) -> bool:
-    """Whether a file on disk is the one the registry, or the first download, knows."""
-    expected = spec.sha256 or _pinned(spec)
-    return expected is None or _digest_of(path) == expected
-
-
 def check(spec: ModelSpec, path: Path) -> None:
     """Refuse a weights file that is not what it should be.
+
+    The first file of a model without a published SHA-256 is remembered.
 
     Raises
     ------
@@ -74,11 +70,16 @@ def check(spec: ModelSpec, path: Path) -> None:
         If it is not a weights file, or its checksum is another one.
     """
     check_kind(path)
-    if not is_intact(spec, path):
-        raise CheckpointError(
-            f"{path} is not the published file of {spec.title}: expected SHA-256 "
-            f"{spec.sha256 or _pinned(spec)}, got {_digest_of(path)}. Replace the file."
-        )
+    for algorithm, expected in _checksums(spec):
+        found = _digest_of(path, algorithm)
+        if found != expected:
+            raise CheckpointError(
+                f"{path} is not the published file of {spec.title}: expected {algorithm} "
+                f"{expected}, got {found}. Replace the file."
+            )
+    # A read-only cache must not keep anybody from working.
+    with contextlib.suppress(OSError):
+        _pin(spec, path)
 
 
 def download(
@@ -198,17 +199,28 @@ def _check_download(spec: ModelSpec, url: str, path: Path) -> None:
             f"{url} did not give the weights of {spec.title} but something else, perhaps an "
             f"error page ({error}); nothing was kept"
         ) from error
-    for expected in filter(None, (spec.sha256 or _pinned(spec), spec.other_hash)):
-        algorithm, _, value = expected.rpartition(":")
-        if algorithm.startswith("xxh") and importlib.util.find_spec("xxhash") is None:
-            continue
-        found = pooch.file_hash(str(path), algorithm or "sha256")
-        if found != value:
-            hint = "" if spec.sha256 or algorithm else f" (first seen: {_pin_file(spec)})"
+    for algorithm, expected in _checksums(spec):
+        found = pooch.file_hash(str(path), algorithm)
+        if found != expected:
+            first = algorithm == "sha256" and spec.sha256 is None
+            hint = f" (first seen: {_pin_file(spec)})" if first else ""
             raise DownloadError(
-                f"{url} is not the expected file of {spec.title}: expected "
-                f"{algorithm or 'sha256'} {value}{hint}, got {found}; nothing was kept"
+                f"{url} is not the expected file of {spec.title}: expected {algorithm} "
+                f"{expected}{hint}, got {found}; nothing was kept"
             )
+
+
+def _checksums(spec: ModelSpec) -> list[tuple[str, str]]:
+    """Algorithm and value of every checksum that is known and can be computed here."""
+    known = []
+    sha256 = spec.sha256 or _pinned(spec)
+    if sha256 is not None:
+        known.append(("sha256", sha256))
+    elif spec.other_hash is not None:
+        algorithm, _, value = spec.other_hash.partition(":")
+        if not algorithm.startswith("xxh") or importlib.util.find_spec("xxhash") is not None:
+            known.append((algorithm, value))
+    return known
 
 
 def _address(spec: ModelSpec) -> str:
@@ -240,6 +252,8 @@ def _pin_file(spec: ModelSpec) -> Path:
 
 
 def _pinned(spec: ModelSpec) -> str | None:
+    if not spec.filename or spec.path is not None:
+        return None
     try:
         return _pin_file(spec).read_text(encoding="ascii").strip() or None
     except (OSError, UnicodeDecodeError):
@@ -247,16 +261,17 @@ def _pinned(spec: ModelSpec) -> str | None:
 
 
 def _pin(spec: ModelSpec, path: Path) -> None:
-    if spec.sha256 is None and _pinned(spec) is None:
-        _pin_file(spec).write_text(_digest_of(path) + "\n", encoding="ascii")
+    if spec.sha256 is None and spec.path is None and _pinned(spec) is None:
+        _pin_file(spec).parent.mkdir(parents=True, exist_ok=True)
+        _pin_file(spec).write_text(_digest_of(path, "sha256") + "\n", encoding="ascii")
 
 
-def _digest_of(path: Path) -> str:
+def _digest_of(path: Path, algorithm: str) -> str:
     status = path.stat()
-    return _digest(str(path), status.st_size, status.st_mtime_ns)
+    return _digest(str(path), algorithm, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
-def _digest(path: str, size: int, modified: int) -> str:
-    """SHA-256, computed once for every state of a file."""
-    return pooch.file_hash(path, "sha256")
+def _digest(path: str, algorithm: str, size: int, modified: int) -> str:
+    """Checksum, computed once for every state of a file."""
+    return pooch.file_hash(path, algorithm)

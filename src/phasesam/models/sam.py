@@ -201,16 +201,18 @@ def build_model(
     if isinstance(spec, str):
         spec = get_spec(spec)
     path = locate(spec, download, progress, should_stop)
-    # Without memory behind them the parts are made at once and no random numbers are drawn.
-    with torch.device("meta"):
-        model = _assemble(spec)
-    if path is None:
-        _generate_weights(model)
-    else:
-        _load_weights(model, load_state_dict(path), str(path))
-    model.requires_grad_(False).eval()
-    if isinstance(model.image_encoder, TinyViT):
-        model.image_encoder.fuse()
+    # Parameters made in inference mode could never be trained, whoever asks for the model first.
+    with torch.inference_mode(False):
+        # Without memory behind them the parts are made at once and draw no random numbers.
+        with torch.device("meta"):
+            model = _assemble(spec)
+        if path is None:
+            _generate_weights(model)
+        else:
+            _load_weights(model, load_state_dict(path), str(path))
+        model.requires_grad_(False).eval()
+        if isinstance(model.image_encoder, TinyViT):
+            model.image_encoder.fuse()
     return model
 
 
