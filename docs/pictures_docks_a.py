@@ -13,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-# Keep the reader's own napari settings out of the pictures.
-os.environ.setdefault("NAPARI_CONFIG", str(Path(tempfile.mkdtemp()) / "settings.yaml"))
+# Keep the reader's own napari settings and interrupted sessions out of the pictures.
+os.environ["NAPARI_CONFIG"] = str(Path(tempfile.mkdtemp()) / "settings.yaml")
+os.environ["PHASESAM_CACHE"] = tempfile.mkdtemp()
 
 import napari
 import numpy as np
@@ -27,7 +28,7 @@ from phasesam.napari_widgets.sample_data import as_layers
 from phasesam.simulation.samples import load_sample
 
 PICTURES = Path(__file__).parent / "pictures"
-SIZE = (1360, 900)
+SIZE = (1180, 760)
 PATIENCE = 180.0
 
 
@@ -74,8 +75,7 @@ def save(viewer, name: str) -> None:
     pump(0.5)
     PICTURES.mkdir(exist_ok=True)
     pixels = viewer.screenshot(canvas_only=False, flash=False)
-    # Pictures stay in the repository for ever: 256 colours do.
-    Picture.fromarray(pixels[..., :3]).quantize(256).save(PICTURES / name, optimize=True)
+    Picture.fromarray(pixels[..., :3]).save(PICTURES / name, optimize=True)
 
 
 def centres(sample) -> list[np.ndarray]:

@@ -52,6 +52,22 @@ def test_interrupted_session_is_offered_and_recovered(reopened, until, interrupt
     assert reopened.state.session(image).autosave_path == interrupted
 
 
+def test_recovering_keeps_what_was_made_meanwhile(reopened, until, interrupted):
+    until(lambda: not reopened.notice.isHidden())
+    image = reopened.state.image_layer
+    mask = np.zeros((40, 50), bool)
+    mask[0:4, 12:16] = True  # on a part of the first earlier object
+    present = reopened.state.session(image)
+    present.commit(mask, class_name="new")
+    autosaver_of(reopened.state).save_now()
+    reopened.notice.recover_button.click()
+    session = reopened.state.session(image)
+    assert session is not present
+    assert [record.class_name for record in session.objects] == ["", "", "", "new"]
+    assert session.objects[-1].area == mask.sum()
+    assert not present.autosave_path.exists()
+
+
 def test_interrupted_session_can_be_discarded(reopened, until, interrupted):
     until(lambda: not reopened.notice.isHidden())
     reopened.notice.discard_button.click()

@@ -121,6 +121,8 @@ class Autosaver(QObject):
     def recover(self, image: Image, saved: SavedSession) -> None:
         """Go on with an interrupted session of an image.
 
+        What was made in the meantime is kept, on top.
+
         Raises
         ------
         SessionError
@@ -128,7 +130,17 @@ class Autosaver(QObject):
         """
         state = self._state()
         if state is not None:
-            state.set_session(image, SegmentationSession.recover(saved.path))
+            present, recovered = state.session(image), SegmentationSession.recover(saved.path)
+            for record in present.objects:
+                recovered.commit(
+                    present.object_mask(record.id),
+                    plane=record.plane,
+                    score=record.score,
+                    class_name=record.class_name,
+                    source=record.source,
+                )
+            present.discard_autosave()
+            state.set_session(image, recovered)
         self.settled.emit(image)
 
     def discard(self, image: Image, saved: SavedSession) -> None:
