@@ -65,12 +65,17 @@ create_environment() {
     "$python" -m venv --clear "$venv"
 }
 
-check_disk() {
-    local free_gb
+# torch for CUDA is large: say so where it is not needed or does not fit.
+advise_on_torch() {
+    "$venv/bin/python" -c 'import torch' >/dev/null 2>&1 && return 0
+    [ -z "${TORCH_INDEX:-}" ] && [ "$(uname -s)" = Linux ] || return 0
+    local free_gb cpu_index=https://download.pytorch.org/whl/cpu
     free_gb=$(df -Pk "$venv" | awk 'NR == 2 {print int($4 / 1048576)}')
-    if [ "$free_gb" -lt 9 ] && ! "$venv/bin/python" -c 'import torch' >/dev/null 2>&1; then
-        echo "Only $free_gb GB are free; torch with its CUDA libraries takes about 7 GB." >&2
-        echo "Without a GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu takes 1 GB." >&2
+    if [ "$free_gb" -lt 9 ]; then
+        echo "Only $free_gb GB are free, and torch with CUDA takes about 7 GB." >&2
+        echo "The build without CUDA takes 1 GB: TORCH_INDEX=$cpu_index" >&2
+    elif ! compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
+        echo "No NVIDIA GPU seen; TORCH_INDEX=$cpu_index would save 6 GB."
     fi
 }
 
@@ -89,7 +94,7 @@ pip_install() {
 
 prepare_system
 create_environment
-check_disk
+advise_on_torch
 echo "Installing PhaseSAM ($target); the first time takes some minutes"
 if [ -n "${TORCH_INDEX:-}" ]; then
     # Both from one index: a torch of one build beside a torchvision of another breaks.
