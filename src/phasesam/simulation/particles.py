@@ -77,9 +77,9 @@ class ParticleConfig:
     coverage: float = 0.78
     stacking: float = 0.03
     mix: ShapeMix = field(default_factory=ShapeMix)
-    cell_size: float = 3.8
+    cell_size: float = 3.4
     charging: float = 0.09
-    mean_grey: float = 95.0
+    mean_grey: float = 84.0
     detector: SemDetector = field(default_factory=SemDetector)
     scan: SemScan = field(default_factory=SemScan)
 
@@ -208,7 +208,7 @@ def _signal(
     signal_ *= 1.0 + 0.085 * rough
     tops = np.array([p.position[2] + p.radius for p in particles] + [0.0])
     # The higher a particle reaches, the more of its electrons find the detector.
-    level = 0.42 + 0.80 * (1.0 - np.exp(-tops / (1.5 * config.median_diameter)))
+    level = 0.36 + 0.94 * (1.0 - np.exp(-tops / (1.5 * config.median_diameter)))
     level *= rng.lognormal(0.0, 0.09, len(tops))
     charged = np.where(rng.uniform(size=len(tops)) < config.charging, rng.uniform(0.3, 1.0), 0.0)
     level[-1], charged[-1] = 1.0, 0.0

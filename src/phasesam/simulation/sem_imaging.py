@@ -41,7 +41,7 @@ class SemDetector:
     """
 
     direction: float = 25.0
-    asymmetry: float = 0.14
+    asymmetry: float = 0.17
     tilt_contrast: float = 0.78
     edge_limit: float = 1.0
     shadowing: float = 0.9
@@ -101,9 +101,9 @@ def topographic_signal(
     facing = toward[0] * surface.normal[0] + toward[1] * surface.normal[1]
     signal_ = (1.0 + detector.tilt_contrast * tilt) * (1.0 + detector.asymmetry * facing)
     # The relief is lit from the detector's side: ridges get a bright and a dark flank.
-    slope = np.gradient(ndimage.gaussian_filter(texture.ridge + 1.2 * texture.dome, 0.7))
+    slope = np.gradient(ndimage.gaussian_filter(texture.ridge + 1.3 * texture.dome, 0.6))
     relief = -(toward[0] * slope[0] + toward[1] * slope[1])
-    signal_ *= 1.0 + 0.5 * texture.ridge + 0.8 * relief + 0.08 * texture.facet
+    signal_ *= 1.0 + 0.6 * texture.ridge + 1.5 * relief + 0.08 * texture.facet
     # A steep flank lies below its own summit, yet nothing shields it.
     hollow = hollow_depth(surface.height, pixel) * surface.normal[2]
     signal_ *= np.exp(-detector.shadowing * hollow)
