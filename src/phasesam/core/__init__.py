@@ -1,0 +1,1 @@
+"""Masks, coordinates, intensities, measurements and metrics: numpy and scipy only."""

@@ -14,7 +14,7 @@ HQ tail: Ke et al., Segment Anything in High Quality, arXiv 2306.01567.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -42,11 +42,10 @@ class MultiPromptDecoder:
         # The parts are those of segment_anything, which carry no types.
         self.model: Any = model
         self.decoder: Any = model.mask_decoder
-        self.dtype: torch.dtype = self.decoder.iou_token.weight.dtype
+        weight: torch.Tensor = cast("Any", model.mask_decoder).iou_token.weight
+        self.dtype = weight.dtype
         self.product_dtype = product_dtype or self.dtype
-        self._product_like = torch.empty(
-            0, dtype=self.product_dtype, device=self.decoder.iou_token.weight.device
-        )
+        self._product_like = torch.empty(0, dtype=self.product_dtype, device=weight.device)
         transformer: Any = self.decoder.transformer
         self.layers = list(transformer.layers)
         self.final = transformer.final_attn_token_to_image
