@@ -256,6 +256,14 @@ def test_large_masks_are_compared_on_a_coarse_grid():
     assert kept(found.filter(nms_kind="mask", overlap=0.4)) == [0, 3]
 
 
+def test_copies_between_the_points_of_the_coarse_grid_are_noticed():
+    shape = (900, 900)
+    large = [rectangle(100 * i, 0, 100 * i + 90, 880, shape) for i in range(8)]
+    small = [rectangle(841, 21, 843, 24, shape), rectangle(870, 870, 871, 871, shape)]
+    found = candidates([*large, *small, *small], shape=shape)
+    assert kept(found.filter(nms_kind="mask")) == list(range(10))
+
+
 def test_large_masks_do_not_change_how_small_ones_are_compared():
     small = [rectangle(y, x, y + 9, x + 9) for y in (2, 7, 40) for x in (2, 6, 50)]
     alone = candidates(small).filter(nms_kind="mask", nms=0.3)

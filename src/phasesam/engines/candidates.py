@@ -286,4 +286,8 @@ def _sampled(mask: MaskCrop | DeferredMask, step: int) -> MaskCrop:
     if step == 1:
         return mask
     pixels = mask.array()[-mask.y0 % step :: step, -mask.x0 % step :: step]
+    if mask.area and not pixels.any():
+        # So that two copies of the smallest mask are still copies.
+        pixel = np.ones((1, 1), np.bool_)
+        return MaskCrop.from_array(pixel, mask.y0 // step, mask.x0 // step)
     return MaskCrop.from_array(pixels, -(-mask.y0 // step), -(-mask.x0 // step))
