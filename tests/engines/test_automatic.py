@@ -5,6 +5,7 @@ from copy import copy
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from segment_anything import SamAutomaticMaskGenerator
 
 from phasesam.core.errors import CancelledError, DeviceMemoryError, InvalidSettingError
@@ -44,12 +45,12 @@ def trained(micrograph, manager):
 @pytest.fixture(scope="module")
 def found(trained):
     """Candidates of 5 x 5 points, everything kept."""
-    return trained.automatic(points_per_side=5)
+    return trained.automatic(points_per_side=5, speckle_area=0)
 
 
 @pytest.fixture(scope="module")
 def coarse(tiny):
-    return tiny.automatic(points_per_side=3)
+    return tiny.automatic(points_per_side=3, speckle_area=0)
 
 
 def leases(manager):
@@ -125,7 +126,9 @@ def test_masks_in_crops_are_segment_anythings(published, trained, monkeypatch):
 
     monkeypatch.setattr(SamModel, "encode", encode)
     rgb = np.ascontiguousarray(trained.rgb[::-1])
-    search = Segmenter(rgb, "mobile_sam", manager=trained.manager).automatic(**settings)
+    search = Segmenter(rgb, "mobile_sam", manager=trained.manager).automatic(
+        **settings, speckle_area=0
+    )
     sam = copy(published("mobile_sam"))
     # The encoder is not in question here, and takes long.
     sam._modules = {**sam._modules, "image_encoder": Remembered(encoded)}
@@ -176,7 +179,7 @@ def test_hq_candidates_are_what_a_click_gives(micrograph, manager, monkeypatch, 
     monkeypatch.setitem(registry._REGISTERED, HQ.name, HQ)
     monkeypatch.setattr(automatic, "product_dtype", lambda device: dtype)
     segmenter = Segmenter(micrograph.image, HQ.name, manager=manager)
-    search = segmenter.automatic(points_per_side=2)
+    search = segmenter.automatic(points_per_side=2, speckle_area=0)
     assert len(search) == search.n_prompts == 4
     for i in range(4):
         answer = segmenter.predict(points=[search.points[i]])
@@ -189,7 +192,7 @@ def test_hq_candidates_are_what_a_click_gives(micrograph, manager, monkeypatch, 
 
 def test_half_precision_finds_the_same_masks(trained, found, monkeypatch):
     monkeypatch.setattr(automatic, "product_dtype", lambda device: torch.bfloat16)
-    rough = trained.automatic(points_per_side=5).filter(**LOOSE)
+    rough = trained.automatic(points_per_side=5, speckle_area=0).filter(**LOOSE)
     exact = found.filter(**LOOSE)
     assert np.mean(overlaps(exact, rough) >= 0.9) >= 0.95
     assert np.mean(overlaps(rough, exact) >= 0.9) >= 0.95
@@ -198,7 +201,7 @@ def test_half_precision_finds_the_same_masks(trained, found, monkeypatch):
 def test_large_images_keep_large_masks_for_later(manager):
     image = np.random.default_rng(0).integers(0, 255, (600, 800), np.uint8)
     segmenter = Segmenter(image, "tiny", manager=manager)
-    search = segmenter.automatic(points_per_side=2)
+    search = segmenter.automatic(points_per_side=2, speckle_area=0)
     large = [i for i, mask in enumerate(search.masks) if isinstance(mask, DeferredMask)]
     assert len(large) > 3
     for i in large[:2]:
@@ -214,7 +217,9 @@ def test_large_images_keep_large_masks_for_later(manager):
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
 def test_batches_do_not_change_the_result(tiny, coarse, batch):
-    same_candidates(tiny.automatic(points_per_side=3, points_per_batch=batch), coarse)
+    same_candidates(
+        tiny.automatic(points_per_side=3, points_per_batch=batch, speckle_area=0), coarse
+    )
 
 
 def test_grid_covers_the_image(coarse):
@@ -249,7 +254,7 @@ def test_floors_leave_out_and_are_remembered(tiny, coarse):
 def test_region_limits_prompts_and_masks(trained, found):
     region = np.zeros((192, 256), bool)
     region[:100, :130] = True
-    search = trained.automatic(points_per_side=5, region=region)
+    search = trained.automatic(points_per_side=5, region=region, speckle_area=0)
     assert search.n_prompts == 9
     assert (search.points < (100, 130)).all()
     for i in range(len(search)):
@@ -353,7 +358,9 @@ def test_only_good_small_masks_cover(tiny, monkeypatch, changes, skipped):
         hidden, keys, scores = tokens(self, context, sparse)
         return hidden, keys, torch.full_like(scores, 0.95)
 
-    monkeypatch.setattr(automatic, "render_mask", lambda target, logits: render(target, quarter))
+    monkeypatch.setattr(
+        automatic, "render_mask", lambda target, logits, area: render(target, quarter)
+    )
     monkeypatch.setattr(MultiPromptDecoder, "tokens", score)
     search = tiny.automatic(points_per_side=8, points_per_batch=1, skip_covered=True, **changes)
     assert (search.n_skipped, search.n_prompts) == (skipped, 64 - skipped)
@@ -442,7 +449,7 @@ def test_short_of_memory_for_a_while(tiny, coarse, monkeypatch, method, times):
     )
     seen = []
     search = tiny.automatic(
-        points_per_side=3, points_per_batch=8, progress=lambda *a: seen.append(a)
+        points_per_side=3, points_per_batch=8, speckle_area=0, progress=lambda *a: seen.append(a)
     )
     same_candidates(search, coarse)
     assert seen[-1] == (9, 9)
@@ -458,12 +465,12 @@ def test_short_of_memory_while_rendering(tiny, monkeypatch, skip_covered):
     assert (expected.n_skipped > 0) is skip_covered
     original, calls = automatic.render_mask, 0
 
-    def render(target, logits):
+    def render(target, logits, area):
         nonlocal calls
         calls += 1
         if calls in (5, 30):
             raise MemoryError
-        return original(target, logits)
+        return original(target, logits, area)
 
     monkeypatch.setattr(automatic, "render_mask", render)
     same_candidates(tiny.automatic(**settings), expected)
@@ -531,3 +538,16 @@ def test_search_checks_its_region(tiny):
         pytest.raises(InvalidSettingError, match=r"shape of the image \(192, 256\), got \(5, 5\)"),
     ):
         automatic.search(tiny.rgb, tiny.encode(), model, tiny.manager, config)
+
+
+def test_speckles_leave_the_masks_but_not_the_scores(trained, found):
+    clean = trained.automatic(points_per_side=5, speckle_area=30)
+    np.testing.assert_array_equal(clean.scores, found.scores)
+    np.testing.assert_array_equal(clean.above, found.above)
+    changed = 0
+    for index in range(len(found)):
+        regions, count = ndimage.label(clean.crop(index).array(), np.ones((3, 3)))
+        sizes = np.bincount(regions.ravel())[1:]
+        assert count == 1 or sizes.min() >= 30
+        changed += clean.crop(index).area != found.crop(index).area
+    assert changed

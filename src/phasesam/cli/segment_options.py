@@ -246,6 +246,14 @@ class SearchOptions:
             text="Points per side are divided by this in each further layer.",
         ),
     ] = None
+    speckle_area: Annotated[
+        int | None,
+        _search(
+            "--speckle-area",
+            min=0,
+            text="Remove holes and islands smaller than this from every mask (pixels).",
+        ),
+    ] = None
     skip_covered: Annotated[
         bool | None,
         _search(

@@ -247,7 +247,7 @@ class _Search:
 
     def _render(self, logits: NDArray[np.float32], crop: _Crop) -> RenderedMask | None:
         """Render one mask; None if it is empty or below the floor of the stability."""
-        mask = render_mask(crop.raster, logits)
+        mask = render_mask(crop.raster, logits, self.config.speckle_area)
         if mask is None or _stability(mask) < self.config.stability_floor:
             return None
         return mask

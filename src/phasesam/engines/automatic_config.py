@@ -40,6 +40,9 @@ class AutomaticConfig:
         A floor saves memory and little time.
     stability_floor : float
         The same for the stability score at an offset of one.
+    speckle_area : int
+        Holes and islands of fewer pixels are removed from every mask, before its box is
+        compared with others'; 0 keeps them, as SAM does.
     skip_covered : bool
         Leave out prompts that lie in a mask already found with high scores. Faster, and
         nearly the same masks.
@@ -63,6 +66,7 @@ class AutomaticConfig:
     region: NDArray[np.bool_] | None = None
     iou_floor: float = 0.0
     stability_floor: float = 0.0
+    speckle_area: int = 10
     skip_covered: bool = False
     cover_iou: float = 0.9
     cover_stability: float = 0.93
@@ -75,6 +79,7 @@ class AutomaticConfig:
         _whole("crop_n_layers", self.crop_n_layers, 0, 5)
         _whole("crop_n_points_downscale_factor", self.crop_n_points_downscale_factor, 1, 64)
         _within("crop_overlap_ratio", self.crop_overlap_ratio, 0, 0.95)
+        _whole("speckle_area", self.speckle_area, 0, 2**31)
         for name in ("iou_floor", "stability_floor", "cover_iou", "cover_stability", "cover_area"):
             _within(name, getattr(self, name), 0, 1)
         if self.point_grid is not None:

@@ -1,4 +1,4 @@
-"""Small holes and islands removed from chosen masks, as SAM's post-processing does."""
+"""Small holes and islands removed from masks, as SAM's post-processing does."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from phasesam.core.curation import fill_holes
 from phasesam.core.mask_set import MaskCrop
-from phasesam.core.masks import remove_small_regions
 from phasesam.core.nms import box_nms
+
+_CORNERS = np.ones((3, 3), dtype=np.bool_)
 
 
 def clean_masks(
@@ -32,7 +33,7 @@ def clean_masks(
     list of MaskCrop, (k,) int array
         All masks cleaned, and the indices of those that stay, ascending.
     """
-    cleaned = [_clean(crop, min_area) for crop in crops]
+    cleaned = [clean_mask(crop, min_area) for crop in crops]
     # A mask that needed no cleaning is the better one.
     unchanged = [new.area == old.area for new, old in zip(cleaned, crops, strict=True)]
     boxes = np.array([crop.box for crop in cleaned], dtype=np.float32).reshape(-1, 4)
@@ -40,9 +41,32 @@ def clean_masks(
     return cleaned, np.sort(box_nms(boxes, np.array(unchanged, dtype=np.float32), nms))
 
 
-def _clean(crop: MaskCrop, min_area: int) -> MaskCrop:
-    filled = fill_holes(crop, max_area=min_area - 1)
-    kept, changed = remove_small_regions(filled.array(), min_area, "islands")
-    if not changed:
-        return filled
-    return MaskCrop.from_array(kept, filled.y0, filled.x0)
+def clean_mask(crop: MaskCrop, min_area: int) -> MaskCrop:
+    """Fill holes and drop islands of fewer than `min_area` pixels.
+
+    A mask of nothing but small islands keeps its largest one. Islands are connected over
+    corners, holes over edges.
+    """
+    mask = crop.array()
+    # The rim joins all that lies around the mask, which is no hole.
+    around, count = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    holes = _small(around, count, min_area)
+    holes[around[0, 0]] = False
+    if holes.any():
+        mask = mask | holes[around[1:-1, 1:-1]]
+    regions, count = ndimage.label(mask, _CORNERS)
+    islands = _small(regions, count, min_area)
+    if count and islands[1:].all():
+        islands[1 + np.bincount(regions.ravel())[1:].argmax()] = False
+    if islands.any():
+        mask = mask & ~islands[regions]
+    elif not holes.any():
+        return crop
+    return MaskCrop.from_array(mask, crop.y0, crop.x0)
+
+
+def _small(regions: NDArray[np.int32], count: int, min_area: int) -> NDArray[np.bool_]:
+    """Tell for each region, and the background 0, whether it is too small."""
+    small = np.bincount(regions.ravel(), minlength=count + 1) < min_area
+    small[0] = False
+    return small

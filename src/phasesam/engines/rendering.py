@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from phasesam.core.coordinates import resize_longest_side
 from phasesam.core.mask_set import MaskCrop
+from phasesam.engines.region_cleaning import clean_mask
 
 BINS_PER_LOGIT = 16
 """Resolution of the histograms; stability scores are exact at multiples of 1 / 16."""
@@ -144,11 +145,14 @@ class DeferredMask:
         The part of the logits that is no padding.
     origin : (int, int)
         Position ``(y, x)`` of the raster in the image.
+    speckle_area : int
+        Holes and islands of fewer pixels are removed.
     """
 
     raster: Raster
     logits: NDArray[np.float16]
     origin: tuple[int, int] = (0, 0)
+    speckle_area: int = 0
 
     def render(self) -> MaskCrop:
         """Render all pixels."""
@@ -157,9 +161,10 @@ class DeferredMask:
         if window is None:
             return MaskCrop.from_array(np.zeros((1, 1), np.bool_))
         mask = self.raster.render(plane, window) > 0
-        return MaskCrop.from_array(
+        crop = MaskCrop.from_array(
             mask, window[0].start + self.origin[0], window[1].start + self.origin[1]
         )
+        return clean_mask(crop, self.speckle_area) if self.speckle_area else crop
 
     def sampled(self, step: int) -> MaskCrop:
         """Render the pixels on every `step`-th row and column of the image, as their own mask."""
@@ -208,7 +213,9 @@ class RenderedMask:
         return replace(self, mask=self.mask.moved(dy, dx), box=(y0 + dy, x0 + dx, y1 + dy, x1 + dx))
 
 
-def render_mask(target: Raster, logits: NDArray[np.float32]) -> RenderedMask | None:
+def render_mask(
+    target: Raster, logits: NDArray[np.float32], speckle_area: int = 0
+) -> RenderedMask | None:
     """Render one candidate.
 
     Parameters
@@ -217,6 +224,8 @@ def render_mask(target: Raster, logits: NDArray[np.float32]) -> RenderedMask | N
         From `raster`.
     logits : (side, side) float32 array
         From the decoder.
+    speckle_area : int
+        Holes and islands of fewer pixels are removed from the mask.
 
     Returns
     -------
@@ -237,9 +246,12 @@ def render_mask(target: Raster, logits: NDArray[np.float32]) -> RenderedMask | N
     if crop.area == 0:
         return None
     if step == 1:
+        crop = clean_mask(crop, speckle_area) if speckle_area else crop
         return RenderedMask(crop, crop.box, crop.area, above)
     rows, columns = target.used
-    deferred = DeferredMask(target, logits[:rows, :columns].astype(np.float16))
+    deferred = DeferredMask(
+        target, logits[:rows, :columns].astype(np.float16), speckle_area=speckle_area
+    )
     if size <= _ALWAYS_RENDERED:
         exact = deferred.render()
         return RenderedMask(exact, exact.box, exact.area, above)
