@@ -15,7 +15,7 @@ from phasesam.engines.automatic_config import AutomaticConfig
 from phasesam.engines.presets import PRESETS
 from phasesam.engines.rendering import DeferredMask
 from phasesam.engines.segmenter import Segmenter
-from phasesam.models import registry
+from phasesam.models import memory, registry
 from phasesam.models.mask_decoder import MultiPromptDecoder
 from phasesam.models.model_spec import ModelSpec
 from phasesam.models.sam import SamModel
@@ -113,6 +113,7 @@ def test_masks_are_segment_anythings(published, trained, found):
     assert min(ours.dropped[reason] for reason in ("pred_iou", "stability", "nms")) > 5
 
 
+@pytest.mark.slow
 def test_masks_in_crops_are_segment_anythings(published, trained, monkeypatch):
     """Two by two crops beside the image; masks cut by a crop are left out."""
     settings = {"points_per_side": 2, "crop_n_layers": 1}
@@ -146,6 +147,35 @@ def test_masks_in_crops_are_segment_anythings(published, trained, monkeypatch):
     assert len(ours) == len(theirs)
     assert overlaps(ours, theirs).min() >= 0.99
     assert overlaps(theirs, ours).min() >= 0.99
+
+
+def test_masks_in_crops_are_put_in_their_place(tiny, monkeypatch):
+    """Every prompt gives the same blob here, well inside its crop."""
+    blob = np.full((256, 256), -3.0, np.float32)
+    blob[72:120, 96:160] = 3
+    render = automatic.render_mask
+    monkeypatch.setattr(automatic, "render_mask", lambda target, *_: render(target, blob))
+    search = tiny.automatic(points_per_side=1, crop_n_layers=1)
+    assert len(search.searched_boxes) == 5
+    assert tuple(search.searched_boxes[0]) == (0, 0, 192, 256)
+    for index, (y0, x0, y1, x1) in enumerate(search.searched_boxes):
+        own = np.flatnonzero(search.searched == index)
+        np.testing.assert_allclose(search.points[own], [((y0 + y1) / 2, (x0 + x1) / 2)] * 3)
+        scale = max(y1 - y0, x1 - x0) / 256
+        expected = np.array([72, 96, 120, 160]) * scale + (y0, x0, y0, x0)
+        np.testing.assert_allclose(search.boxes[own[0]], expected, atol=1.5)
+        assert search.crop(int(own[0])).box == tuple(search.boxes[own[0]])
+
+
+def test_masks_cut_by_a_crop_are_left_out(tiny, monkeypatch):
+    """Where the image goes on; at its own edge they stay."""
+    blob = np.full((256, 256), -3.0, np.float32)
+    blob[:60, :60] = 3
+    render = automatic.render_mask
+    monkeypatch.setattr(automatic, "render_mask", lambda target, *_: render(target, blob))
+    search = tiny.automatic(points_per_side=1, crop_n_layers=1)
+    corners = [tuple(search.searched_boxes[i][:2]) for i in np.unique(search.searched)]
+    assert corners == [(0, 0), (0, 0)]
 
 
 class Remembered(torch.nn.Module):
@@ -421,6 +451,12 @@ def test_a_failing_progress_leaves_nothing_on_lease(tiny):
     tiny.manager.execution_lock.release()
 
 
+@pytest.fixture
+def _no_search_for_garbage(monkeypatch):
+    """Giving memory back has tests of its own, and takes long beside a large program."""
+    monkeypatch.setattr(memory, "return_memory", lambda *_, **options: None)
+
+
 class Shortage:
     """Stands in for a method that runs out of memory the first times it is called."""
 
@@ -438,6 +474,7 @@ class Shortage:
         return method
 
 
+@pytest.mark.usefixtures("_no_search_for_garbage")
 @pytest.mark.parametrize("method", ["tokens", "masks", "context"])
 @pytest.mark.parametrize("times", [1, 3])
 def test_short_of_memory_for_a_while(tiny, coarse, monkeypatch, method, times):
@@ -456,6 +493,7 @@ def test_short_of_memory_for_a_while(tiny, coarse, monkeypatch, method, times):
     assert leases(tiny.manager) == 0
 
 
+@pytest.mark.usefixtures("_no_search_for_garbage")
 @pytest.mark.parametrize("skip_covered", [False, True])
 def test_short_of_memory_while_rendering(tiny, monkeypatch, skip_covered):
     """Half of a batch is rendered by then; nothing is found twice, and nothing is lost."""
@@ -477,6 +515,7 @@ def test_short_of_memory_while_rendering(tiny, monkeypatch, skip_covered):
     assert calls > 20 or skip_covered
 
 
+@pytest.mark.usefixtures("_no_search_for_garbage")
 def test_never_enough_memory(tiny, monkeypatch):
     tiny.encode()
     monkeypatch.setattr(MultiPromptDecoder, "tokens", Shortage(MultiPromptDecoder.tokens, 10**6))
@@ -486,7 +525,7 @@ def test_never_enough_memory(tiny, monkeypatch):
     assert leases(tiny.manager) == 0
 
 
-@pytest.mark.usefixtures("fresh_cache")
+@pytest.mark.usefixtures("fresh_cache", "_no_search_for_garbage")
 def test_short_of_memory_while_crops_are_encoded(tiny, monkeypatch):
     settings = {"points_per_side": 2, "crop_n_layers": 1, "crop_n_points_downscale_factor": 2}
     expected = tiny.automatic(**settings)

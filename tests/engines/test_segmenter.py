@@ -16,6 +16,7 @@ from phasesam.core.errors import (
 from phasesam.core.images import Normalisation
 from phasesam.core.types import PixelSize
 from phasesam.engines.segmenter import Segmenter
+from phasesam.models import memory
 from phasesam.models.mask_decoder import MultiPromptDecoder
 from phasesam.models.sam import SamModel
 
@@ -386,6 +387,8 @@ def fail_first(monkeypatch, owner, name, times):
     ],
 )
 def test_short_of_memory(tiny, monkeypatch, fresh_cache, owner, name, doing):
+    # Giving memory back has tests of its own, and takes long beside a large program.
+    monkeypatch.setattr(memory, "return_memory", lambda *_, **options: None)
     expected = tiny.predict(points=[(90, 100)])
     fresh_cache.clear()
     with monkeypatch.context() as patch:
