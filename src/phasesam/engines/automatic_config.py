@@ -41,8 +41,8 @@ class AutomaticConfig:
     stability_floor : float
         The same for the stability score at an offset of one.
     speckle_area : int
-        Holes and islands of fewer pixels are removed from every mask, before its box is
-        compared with others'; 0 keeps them, as SAM does.
+        Holes and islands of fewer pixels are removed from every mask but the largest ones,
+        before its box is compared with others'; 0 keeps them, as SAM does.
     skip_covered : bool
         Leave out prompts that lie in a mask already found with high scores. Faster, and
         nearly the same masks.

@@ -145,14 +145,11 @@ class DeferredMask:
         The part of the logits that is no padding.
     origin : (int, int)
         Position ``(y, x)`` of the raster in the image.
-    speckle_area : int
-        Holes and islands of fewer pixels are removed.
     """
 
     raster: Raster
     logits: NDArray[np.float16]
     origin: tuple[int, int] = (0, 0)
-    speckle_area: int = 0
 
     def render(self) -> MaskCrop:
         """Render all pixels."""
@@ -161,10 +158,9 @@ class DeferredMask:
         if window is None:
             return MaskCrop.from_array(np.zeros((1, 1), np.bool_))
         mask = self.raster.render(plane, window) > 0
-        crop = MaskCrop.from_array(
+        return MaskCrop.from_array(
             mask, window[0].start + self.origin[0], window[1].start + self.origin[1]
         )
-        return clean_mask(crop, self.speckle_area) if self.speckle_area else crop
 
     def sampled(self, step: int) -> MaskCrop:
         """Render the pixels on every `step`-th row and column of the image, as their own mask."""
@@ -225,7 +221,8 @@ def render_mask(
     logits : (side, side) float32 array
         From the decoder.
     speckle_area : int
-        Holes and islands of fewer pixels are removed from the mask.
+        Holes and islands of fewer pixels are removed, except from the largest masks, where
+        they tell nothing and the search for them would take long.
 
     Returns
     -------
@@ -249,11 +246,10 @@ def render_mask(
         crop = clean_mask(crop, speckle_area) if speckle_area else crop
         return RenderedMask(crop, crop.box, crop.area, above)
     rows, columns = target.used
-    deferred = DeferredMask(
-        target, logits[:rows, :columns].astype(np.float16), speckle_area=speckle_area
-    )
+    deferred = DeferredMask(target, logits[:rows, :columns].astype(np.float16))
     if size <= _ALWAYS_RENDERED:
         exact = deferred.render()
+        exact = clean_mask(exact, speckle_area) if speckle_area else exact
         return RenderedMask(exact, exact.box, exact.area, above)
     top, left = wide[0].start, wide[1].start
     box = (
