@@ -13,6 +13,7 @@ LARGEST_ARCHIVE = 60_000_000
 IN_WHEEL = (
     "phasesam/__init__.py",
     "phasesam/napari.yaml",
+    "phasesam/py.typed",
     "phasesam/weights/*.safetensors",
     "phasesam/weights/*.md",
     "phasesam/sample_data/*.tif",
