@@ -6,6 +6,7 @@ generation", with the filters taken out: they are instant in `Candidates.filter`
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
 from phasesam.engines.candidates import Candidates
 from phasesam.engines.crops import crop_boxes, cut_by_crop
 from phasesam.engines.embedding import encode
+from phasesam.engines.prompt_threads import PromptThreads
 from phasesam.engines.rendering import (
     BINS,
     BINS_PER_LOGIT,
@@ -123,7 +125,10 @@ class _Search:
         self.manager = manager
         self.config = config
         self.device = next(model.mask_decoder.parameters()).device
-        self.decoder = MultiPromptDecoder(model, product_dtype(self.device))
+        self.product = product_dtype(self.device)
+        self.decoder = MultiPromptDecoder(model, self.product)
+        self.local = threading.local()
+        self.threads = PromptThreads(self.device)
         self.found: list[RenderedMask] = []
         self.scores: list[float] = []
         self.prompts: list[tuple[float, float]] = []
@@ -140,6 +145,17 @@ class _Search:
     ) -> Candidates:
         start = time.perf_counter()
         crops = list(self._crops())
+        with self.threads:
+            self._search(crops, progress, should_stop)
+        self.decoder.workspace.clear()
+        return self._candidates(crops, time.perf_counter() - start)
+
+    def _search(
+        self,
+        crops: list[_Crop],
+        progress: ProgressCallback | None,
+        should_stop: StopCallback | None,
+    ) -> None:
         total = max(1, sum(len(crop.points) for crop in crops))
         done = 0
         for crop in crops:
@@ -166,8 +182,6 @@ class _Search:
                 if progress is not None:
                     progress(done + count, total)
             done += len(crop.points)
-        self.decoder.workspace.clear()
-        return self._candidates(crops, time.perf_counter() - start)
 
     def _crops(self) -> Iterator[_Crop]:
         layout = crop_boxes(self.shape, self.config.crop_n_layers, self.config.crop_overlap_ratio)
@@ -181,8 +195,7 @@ class _Search:
             yield _Crop(index, box, points, raster(size, side, self.model.image_size))
 
     def _batch_size(self) -> int:
-        # On a CPU the image tokens of a few prompts stay in the cache.
-        return 64 if self.device.type != "cpu" else 2
+        return 64 if self.device.type != "cpu" else 4 * self.threads.count
 
     def _context(self, crop: _Crop) -> ImageContext:
         if crop.index == 0:
@@ -199,7 +212,6 @@ class _Search:
             doing="preparing the decoder",
         )
 
-    @torch.inference_mode()
     def _decode(
         self,
         part: NDArray[np.int64],
@@ -210,10 +222,33 @@ class _Search:
         """Decode some prompts of a crop and keep the masks above the floors."""
         if len(part) == 0:
             return
+        # On a CPU the image tokens of one prompt stay in the cache.
+        size = 1 if self.device.type == "cpu" else len(part)
+        pieces = [part[i : i + size] for i in range(0, len(part), size)]
+        found = self.threads.map(lambda piece: self._masks(piece, crop, context), pieces)
+        # Only now: when memory runs out half way, the whole piece is computed again.
+        self.decoded += len(part)
+        for piece in found:
+            for one in piece:
+                self._keep(one, crop, covered)
+
+    def _own_decoder(self) -> MultiPromptDecoder:
+        """Return the decoder of the calling thread: buffers are not shared."""
+        if self.threads.count == 1:
+            return self.decoder
+        if not hasattr(self.local, "decoder"):
+            self.local.decoder = MultiPromptDecoder(self.model, self.product)
+        decoder: MultiPromptDecoder = self.local.decoder
+        return decoder
+
+    @torch.inference_mode()
+    def _masks(self, part: NDArray[np.int64], crop: _Crop, context: ImageContext) -> list[_Found]:
+        """Decode a few prompts: all masks above the floors."""
+        decoder = self._own_decoder()
         size = (crop.box[2] - crop.box[0], crop.box[3] - crop.box[1])
         points = crop.points[part]
         xy = torch.as_tensor(
-            points_to_model(points, size, self.model.image_size), dtype=self.decoder.dtype
+            points_to_model(points, size, self.model.image_size), dtype=decoder.dtype
         )
         sparse, _ = self.model.prompt_encoder(
             points=(
@@ -223,7 +258,7 @@ class _Search:
             boxes=None,
             masks=None,
         )
-        hidden, keys, predicted = self.decoder.tokens(context, sparse)
+        hidden, keys, predicted = decoder.tokens(context, sparse)
         scores = predicted[:, 1:].float().cpu().numpy()
         if self.model.is_hq:
             # SAM-HQ refines the best of the three scales only.
@@ -234,16 +269,13 @@ class _Search:
             if len(promising) < len(part):
                 chosen = torch.as_tensor(promising, device=self.device)
                 hidden, keys = hidden[chosen], keys[chosen]
-            logits = self.decoder.masks(context, hidden, keys, _SCALES).float().cpu().numpy()
+            logits = decoder.masks(context, hidden, keys, _SCALES).float().cpu().numpy()
             for row, prompt in enumerate(promising):
                 for scale in np.flatnonzero(scores[prompt] > self.config.iou_floor):
                     mask = self._render(logits[row, scale], crop)
                     if mask is not None:
                         found.append(_Found(mask, float(scores[prompt, scale]), points[prompt]))
-        # Only now: when memory runs out half way, the whole piece is computed again.
-        self.decoded += len(part)
-        for one in found:
-            self._keep(one, crop, covered)
+        return found
 
     def _render(self, logits: NDArray[np.float32], crop: _Crop) -> RenderedMask | None:
         """Render one mask; None if it is empty or below the floor of the stability."""
