@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks.reference import ROOT, powder_images, powder_labels
 from benchmarks.workers import agreement
 from phasesam.core.mask_set import MaskSet
-from phasesam.core.metrics import score_instances
+from phasesam.core.metrics import InstanceScores, score_instances
 
 LEAST_SPEED, MOST_MEMORY, LEAST_FOUND, MOST_EXTRA, SLOWEST_MS = 5.0, 0.4, 0.98, 0.02, 50.0
 LARGEST_SHARE = 0.3
@@ -61,16 +61,21 @@ def sample_image(folder: Path) -> tuple[Path, NDArray[np.int64]]:
     return path, np.asarray(sample.labels).astype(np.int64)
 
 
-def painted(result: dict[str, Any], shape: tuple[int, int]) -> NDArray[np.int32]:
-    """Label image of all masks but the largest ones, small over large."""
+def scored(result: dict[str, Any], truth: NDArray[np.int64]) -> InstanceScores:
+    """Score all masks but the largest ones, painted small over large."""
     masks = [coco.decode(mask).astype(bool) for mask in result["masks"]]
-    masks = [mask for mask in masks if mask.mean() <= LARGEST_SHARE]
-    return MaskSet.from_masks(masks).to_labels() if masks else np.zeros(shape, np.int32)
+    kept = [index for index, mask in enumerate(masks) if mask.mean() <= LARGEST_SHARE]
+    labels = np.zeros(truth.shape, np.int32)
+    if kept:
+        labels = MaskSet.from_masks([masks[index] for index in kept]).to_labels()
+    # Masks that others cover completely have no label left.
+    visible = np.unique(labels[labels > 0]) - 1
+    return score_instances(labels, truth, scores=np.array(result["scores"])[kept][visible])
 
 
 def quality_row(name: str, results: list[tuple[dict[str, Any], NDArray[np.int64]]]) -> list[str]:
     """Mean scores over images."""
-    scores = [score_instances(painted(r, truth.shape), truth) for r, truth in results]
+    scores = [scored(r, truth) for r, truth in results]
     seconds = float(np.mean([r["seconds"] for r, _ in results]))
 
     def mean(field: str) -> float:
