@@ -22,10 +22,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-# Threads that wait for one another sleep, on a busy machine they would otherwise keep the one they
-# wait for from running; the same for both encoders. Has to be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import torch
 from rich.console import Console
 from rich.table import Table

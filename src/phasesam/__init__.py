@@ -6,10 +6,16 @@ below are resolved on first use (PEP 562).
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Threads of torch that wait for one another by spinning take the cores from those they wait
+# for: the demo takes 27 s on two idle cores, 16 s when they sleep instead, and many times as
+# long beside other work. OpenMP reads this when torch is loaded, which only happens later.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from phasesam.core.mask_set import MaskSet

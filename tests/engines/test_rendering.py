@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -167,14 +169,33 @@ def test_deferred_masks_become_exact_when_asked(smooth_logits, origin):
 )
 def test_sampled_is_every_nth_pixel_of_the_image(smooth_logits, step, dy, dx, shape):
     target = raster(shape)
-    rows, columns = target.used
-    mask = DeferredMask(target, smooth_logits(6)[:rows, :columns].astype(np.float16), (dy, dx))
+    mask = replace(DeferredMask.from_logits(target, smooth_logits(6)), origin=(dy, dx))
     exact, sampled = mask.render(), mask.sampled(step)
     plane = np.zeros((shape[0] + dy, shape[1] + dx), bool)
     plane[exact.slices] = exact.array()
     expected = plane[::step, ::step]
     found = np.zeros_like(expected)
     found[sampled.slices] = sampled.array()
+    np.testing.assert_array_equal(found, expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    coarse=st.integers(1, 16),
+    shape=st.tuples(st.integers(1, 400), st.integers(1, 400)),
+)
+def test_deferred_mask_keeps_all_that_decides(seed, coarse, shape):
+    # From noise in single logits, the hardest, to patches.
+    noise = np.random.default_rng(seed).normal(size=(256 // coarse + 1,) * 2)
+    logits = np.kron(noise, np.ones((coarse, coarse)))[:256, :256]
+    logits = logits.astype(np.float16).astype(np.float32)
+    target = raster(shape)
+    expected = target.render(logits) > 0
+    crop = DeferredMask.from_logits(target, logits).render()
+    found = np.zeros(shape, np.bool_)
+    if expected.any():
+        found[crop.slices] = crop.array()
     np.testing.assert_array_equal(found, expected)
 
 
@@ -202,10 +223,9 @@ def test_padding_is_not_stored(smooth_logits):
     found = render_mask(raster((400, 1200)), smooth_logits(7))
     assert found is not None
     assert isinstance(found.mask, DeferredMask)
-    rows, columns = found.mask.logits.shape
-    # 400 of 1200 rows are image, and interpolation reaches one row further.
-    assert 85 <= rows <= 87
-    assert columns == 256
+    # 400 of 1200 rows are image, and interpolation reaches one row further; one bit each.
+    assert 85 * 32 <= len(found.mask.signs) == len(found.mask.near) <= 87 * 32
+    assert len(found.mask.values) < 87 * 256
 
 
 def test_rasters_are_made_once():
