@@ -27,8 +27,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.reference import published_tiny_vit
 from phasesam.models.attention import fast_attention
-from phasesam.models.sam import VIT_SIZES, import_segment_anything, import_segment_anything_hq
+from phasesam.models.sam import VIT_SIZES, import_segment_anything
 from phasesam.models.tiny_vit import TinyViT
 
 LEAST_SPEED, MOST_MEMORY, MOST_ERROR = 1.5, 0.4, 1e-3
@@ -38,17 +39,7 @@ def published(name: str) -> nn.Module:
     """The encoder as its authors publish it, with random weights."""
     torch.manual_seed(0)
     if name == "vit_tiny":
-        import_segment_anything_hq()
-        from segment_anything_hq.modeling.tiny_vit_sam import TinyViT as Published
-
-        model = Published(
-            img_size=1024,
-            embed_dims=[64, 128, 160, 320],
-            depths=[2, 2, 6, 2],
-            num_heads=[2, 4, 5, 10],
-            window_sizes=[7, 7, 14, 7],
-            drop_path_rate=0.0,
-        )
+        model = published_tiny_vit()
     else:
         sizes = VIT_SIZES[name]
         model = import_segment_anything().modeling.ImageEncoderViT(

@@ -30,14 +30,12 @@ class FirstOutput(torch.nn.Module):
         return self.encoder(x)[0]
 
 
-def mobile_sam() -> Any:
-    """MobileSAM of segment_anything's modules and segment_anything_hq's TinyViT."""
-    package = import_segment_anything()
+def published_tiny_vit() -> Any:
+    """MobileSAM's encoder as segment_anything_hq builds it, with random weights."""
     import_segment_anything_hq()
     from segment_anything_hq.modeling.tiny_vit_sam import TinyViT
 
-    modeling = package.modeling
-    encoder = TinyViT(
+    return TinyViT(
         img_size=1024,
         embed_dims=[64, 128, 160, 320],
         depths=[2, 2, 6, 2],
@@ -45,6 +43,13 @@ def mobile_sam() -> Any:
         window_sizes=[7, 7, 14, 7],
         drop_path_rate=0.0,
     )
+
+
+def mobile_sam() -> Any:
+    """MobileSAM of segment_anything's modules and segment_anything_hq's TinyViT."""
+    package = import_segment_anything()
+    modeling = package.modeling
+    encoder = published_tiny_vit()
     decoder = modeling.MaskDecoder(
         num_multimask_outputs=3,
         transformer=modeling.TwoWayTransformer(

@@ -174,9 +174,7 @@ class DeferredMask:
         plane = logits[:rows, :columns]
         positive = plane > 0
         near = _near_contour(positive)
-        return cls(
-            target, np.packbits(positive), np.packbits(near), plane[near].astype(np.float16)
-        )
+        return cls(target, np.packbits(positive), np.packbits(near), plane[near].astype(np.float16))
 
     def render(self) -> MaskCrop:
         """Render all pixels."""

@@ -1,8 +1,7 @@
-"""Draw the pictures of the Prompt and Models docks: ``xvfb-run python docs/pictures_docks_a.py``.
+"""Draw the pictures of the docks: ``xvfb-run python docs/pictures_docks.py [FOLDER OF SAMPLES]``.
 
-Opens napari on the bundled SEM sample, prompts with the bundled model, and saves
-docs/pictures/prompt.png and docs/pictures/models.png. A folder of samples may be given
-as the only argument.
+Opens napari on the SEM sample, works with the bundled model as a user would, and saves
+prompt.png, models.png, automatic_masks.png and objects.png to docs/pictures.
 """
 
 from __future__ import annotations
@@ -28,8 +27,9 @@ from phasesam.napari_widgets.sample_data import as_layers
 from phasesam.simulation.samples import load_sample
 
 PICTURES = Path(__file__).parent / "pictures"
-SIZE = (1180, 760)
-PATIENCE = 180.0
+SIZE = (1400, 900)
+DOCK_WIDTH = 465
+PATIENCE = 1200.0
 
 
 def pump(seconds: float) -> None:
@@ -49,29 +49,33 @@ def wait_for(condition) -> None:
         pump(0.05)
 
 
-def open_viewer(folder: Path | None):
-    """Open a viewer on the SEM sample."""
+def open_viewer(sample):
+    """Open a viewer on the image of a sample."""
     viewer = napari.Viewer()
     viewer.window.resize(*SIZE)
-    sample = load_sample("particles_sem", folder)
     for data, options, kind in as_layers(sample, "SEM particles"):
-        getattr(viewer, f"add_{kind}")(data, **options)
-    return viewer, sample
+        if kind == "image":
+            viewer.add_image(data, **options)
+    return viewer
 
 
-def dock_of(viewer, title: str):
-    """Open a dock as the Plugins menu does, wide enough to be read."""
-    get_app_model().commands.execute_command(f"napari-phasesam.{title.lower()}")
+def dock_of(viewer, command: str, title: str):
+    """Open a dock as the Plugins menu does, alone and wide enough to be read."""
+    viewer.window.remove_dock_widget("all")
+    pump(0.3)
+    get_app_model().commands.execute_command(f"napari-phasesam.{command}")
     pump(0.5)
     dock = viewer.window.dock_widgets[f"{title} (PhaseSAM)"]
     holder = dock.parentWidget()
-    viewer.window._qt_window.resizeDocks([holder], [400], Qt.Orientation.Horizontal)
+    viewer.window._qt_window.resizeDocks([holder], [DOCK_WIDTH], Qt.Orientation.Horizontal)
     pump(0.5)
     return dock
 
 
 def save(viewer, name: str) -> None:
     """Save the whole window."""
+    viewer.reset_view()
+    viewer.scene.camera.zoom *= 1.15
     pump(0.5)
     PICTURES.mkdir(exist_ok=True)
     pixels = viewer.screenshot(canvas_only=False, flash=False)
@@ -104,7 +108,7 @@ def click(dock, point: np.ndarray, positive: bool = True) -> None:
 
 def picture_prompt(viewer, sample) -> None:
     """Objects already added, one more in the making, with both kinds of points."""
-    dock = dock_of(viewer, "Prompt")
+    dock = dock_of(viewer, "prompt", "Prompt")
     targets = centres(sample)
     dock.class_combo.setCurrentText("particle")
     for point in targets[1:9]:
@@ -113,25 +117,48 @@ def picture_prompt(viewer, sample) -> None:
     click(dock, targets[0])
     click(dock, targets[0] + (0, 150), positive=False)
     dock.tools.use("+")
-    pump(0.5)
     save(viewer, "prompt.png")
 
 
 def picture_models(viewer) -> None:
     """The table of models with one in memory."""
-    dock = dock_of(viewer, "Models")
+    dock = dock_of(viewer, "models", "Models")
     dock._select("mobile_sam")
     save(viewer, "models.png")
 
 
+def picture_automatic(viewer) -> None:
+    """Candidates of the particle preset, with the thresholds moved a little."""
+    dock = dock_of(viewer, "automatic", "Automatic masks")
+    dock.search.presets.setCurrentIndex(dock.search.presets.findData("particles"))
+    dock.search.presets.activated.emit(dock.search.presets.currentIndex())
+    dock.search.points.setValue(40)
+    dock.find_masks()
+    wait_for(lambda: not dock.running)
+    save(viewer, "automatic_masks.png")
+    dock.keep_as_labels()
+
+
+def picture_objects(viewer) -> None:
+    """The objects that were kept, three of them selected."""
+    dock = dock_of(viewer, "objects", "Objects")
+    dock.table.sortByColumn(3, Qt.SortOrder.DescendingOrder)
+    dock.filter_box.setText("area > 20 and not edge")
+    ids = dock.table.table.ids
+    dock.select([int(ids[row]) for row in (1, 2, 4)])
+    save(viewer, "objects.png")
+
+
 def main() -> None:
-    """Draw both pictures."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    viewer, sample = open_viewer(folder)
+    """Draw all pictures; the two pairs of docks each on a viewer of its own."""
+    sample = load_sample("particles_sem", Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    viewer = open_viewer(sample)
     picture_prompt(viewer, sample)
-    viewer.window.remove_dock_widget("all")
-    pump(0.3)
     picture_models(viewer)
+    viewer.close()
+    viewer = open_viewer(sample)
+    picture_automatic(viewer)
+    picture_objects(viewer)
     viewer.close()
 
 
