@@ -171,6 +171,21 @@ def test_segmenters_are_kept_per_plane_settings_and_model(dock):
     assert state.segmenter(image) is not other
 
 
+def test_docks_become_tabs_of_one_another(make_napari_viewer, until):
+    viewer = make_napari_viewer(show=True)
+    holders = [
+        viewer.window.add_dock_widget(Dock(viewer), name=name, area="right")
+        for name in ("first", "second", "third")
+    ]
+    window = viewer.window._qt_window
+    until(lambda: set(window.tabifiedDockWidgets(holders[0])) == set(holders[1:]))
+    until(lambda: not holders[2].visibleRegion().isEmpty())
+    assert holders[0].visibleRegion().isEmpty()
+    alone = viewer.window.add_dock_widget(QLabel("another plugin's"), area="right")
+    until(alone.isVisible)
+    assert window.tabifiedDockWidgets(alone) == []
+
+
 def test_state_goes_with_its_viewer():
     def open_and_leave():  # napari looks at the caller's variables, which keeps them
         viewer = ViewerModel()

@@ -297,8 +297,9 @@ def _near_contour(positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """
     rows, columns = positive.shape
     padded = np.pad(positive, 2, mode="edge").view(np.uint8)
-    count = sum(padded[i : i + rows] for i in range(5))
-    count = sum(count[:, i : i + columns] for i in range(5))
+    stacked = np.asarray(np.sum([padded[i : i + rows] for i in range(5)], axis=0, dtype=np.uint8))
+    windows = [stacked[:, i : i + columns] for i in range(5)]
+    count = np.sum(windows, axis=0, dtype=np.uint8)
     return np.asarray((count > 0) & (count < 25))
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
+    QDockWidget,
     QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
+    QMainWindow,
     QProgressBar,
     QPushButton,
     QScrollArea,
@@ -220,10 +222,33 @@ class Dock(QWidget):
         self.advanced.show()
 
     def event(self, event: QEvent) -> bool:
-        """Notice when napari takes the dock out of the window (the x in its title)."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            QTimer.singleShot(0, self._end_if_removed)
+        """Notice when napari puts the dock into a window or takes it out (the x in its title)."""
+        if event.type() == QEvent.Type.ParentChange:
+            arrived = self.parent() is not None
+            QTimer.singleShot(0, self._join_others if arrived else self._end_if_removed)
         return bool(super().event(event))
+
+    def _join_others(self) -> None:
+        """Become a tab beside our other docks: below one another none has room enough."""
+        holder = self.parent() if isalive(self) else None
+        if not isinstance(holder, QDockWidget) or holder.isFloating():
+            return
+        window = holder.parent()
+        if not isinstance(window, QMainWindow):
+            return
+        area = window.dockWidgetArea(holder)
+        for other in window.findChildren(QDockWidget):
+            if (
+                other is not holder
+                and isinstance(other.widget(), Dock)
+                and not other.isFloating()
+                and window.dockWidgetArea(other) == area
+                and holder not in window.tabifiedDockWidgets(other)
+            ):
+                window.tabifyDockWidget(other, holder)
+                # Qt shows a new tab only after it has laid out the window.
+                QTimer.singleShot(0, holder.raise_)
+                return
 
     def _end_if_removed(self) -> None:
         # napari only lets go of the widget. It would live on, unseen, until Python collects
