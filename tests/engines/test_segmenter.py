@@ -143,6 +143,16 @@ def test_a_mask_prompt_is_understood(trained, micrograph):
     assert iou(answer.masks[0], mask) > 0.7
 
 
+def test_a_mask_or_logits_alone_mean_the_object_in_their_box(trained, micrograph):
+    number = int(np.bincount(micrograph.labels.ravel())[1:].argmax()) + 1
+    mask = micrograph.labels == number
+    alone = trained.predict(mask=mask, multimask_output=False)
+    boxed = trained.predict(mask=mask, boxes=[box_of(mask)], multimask_output=False)
+    np.testing.assert_array_equal(alone.logits, boxed.logits)
+    refined = trained.predict(logits=alone.logits[0], multimask_output=False)
+    assert iou(refined.masks[0], mask) > 0.7
+
+
 def box_of(mask):
     rows, columns = np.nonzero(mask)
     return rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
@@ -183,7 +193,14 @@ def test_other_dtypes_are_stretched(micrograph, manager, dtype):
     assert np.isfinite(answer.logits).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3), (70, 3000)])
+def test_one_pixel(manager):
+    segmenter = Segmenter(np.array([[7]], np.uint8), "tiny", manager=manager)
+    assert segmenter.predict(points=[(0, 0)]).masks.shape == (3, 1, 1)
+    with pytest.raises(InvalidImageError, match="1 x 1 are equal"):
+        segmenter.automatic(points_per_side=2)
+
+
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (2, 3), (70, 3000)])
 def test_strange_shapes(manager, shape):
     image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
     segmenter = Segmenter(image, "tiny", manager=manager)
@@ -193,11 +210,20 @@ def test_strange_shapes(manager, shape):
     assert masks.to_labels().shape == shape
 
 
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1)])
+def test_copies_go_in_an_image_one_pixel_wide(manager, shape):
+    image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    candidates = Segmenter(image, "tiny", manager=manager).automatic(points_per_side=4)
+    masks = candidates.filter(pred_iou=0, stability=0, nms=0.7)
+    assert len({crop.box for crop in masks.crops}) == len(masks) < len(candidates)
+
+
 @pytest.mark.parametrize("image", [np.zeros(SHAPE, np.uint8), np.full(SHAPE, 3.5)])
 def test_constant_images_have_an_answer(manager, image):
     segmenter = Segmenter(image, "tiny", manager=manager)
     assert segmenter.predict(points=[(5, 5)]).masks.shape == (3, *SHAPE)
-    assert len(segmenter.automatic(points_per_side=1)) <= 3
+    with pytest.raises(InvalidImageError, match="192 x 256 are equal: there is nothing to find"):
+        segmenter.automatic(points_per_side=1)
 
 
 @pytest.mark.parametrize(
@@ -319,6 +345,7 @@ def test_prompts_around_the_data_bar(with_bar, manager):
         ({"boxes": [(0, 0, 5)]}, r"boxes must have shape \(n, 4\), got \(1, 3\)"),
         ({"boxes": [(200, 0, 220, 10)]}, "boxes that meet the image of 192 x 256 pixels"),
         ({"boxes": [(-9, -9, 0, 10)]}, "boxes that meet the image"),
+        ({"mask": np.zeros(SHAPE)}, "a mask prompt with at least one pixel, got none"),
         ({"mask": np.ones((10, 10))}, r"shape of the image \(192, 256\), got \(10, 10\)"),
         ({"mask": np.ones((1, 192, 256))}, r"a mask prompt has shape \(h, w\), got"),
         ({"points": [(5, 5)], "boxes": [(0, 0, 9, 9)] * 2}, "several boxes mean several objects"),

@@ -110,6 +110,9 @@ class MaskSet:
     dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     logits: NDArray[np.float32] | None = None
 
+    def __repr__(self) -> str:
+        return f"MaskSet({len(self.crops)} masks of {self.shape[0]} x {self.shape[1]} pixels)"
+
     def __post_init__(self) -> None:
         n = len(self.crops)
         for name in ("scores", "stability", "points"):

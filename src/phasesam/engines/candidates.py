@@ -83,6 +83,9 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.masks)
 
+    def __repr__(self) -> str:
+        return f"Candidates({len(self)} masks of {self.shape[0]} x {self.shape[1]} pixels)"
+
     def crop(self, index: int) -> MaskCrop:
         """Pixels of one mask; a large one is rendered on first use."""
         mask = self.masks[index]
@@ -247,8 +250,10 @@ class Candidates:
         self, kept: NDArray[np.int64], rank: NDArray[np.float32], config: FilterConfig
     ) -> NDArray[np.int64]:
         if config.nms_kind == "box":
-            # SAM's boxes end at the last pixel instead of after it.
-            boxes = self.boxes[kept] - np.array([0, 0, 1, 1])
+            # SAM's boxes end at the last pixel instead of after it. In an image one pixel wide
+            # all of them would be empty.
+            last = int(min(self.shape) > 1)
+            boxes = self.boxes[kept] - np.array([0, 0, last, last])
             return box_nms(boxes.astype(np.float32), rank, config.nms)
         shared, areas = self.intersections(kept)
         return mask_nms(shared, areas, rank, config.nms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +49,8 @@ def predict(
     embedding : Embedding
         Of the image.
     prompts : Prompts
-        One object; or several boxes without points, then one object per box.
+        One object; or several boxes without points, then one object per box. A mask or
+        logits without points or a box get the box around them.
     logits : (256, 256) float32 array, optional
         Logits of an earlier answer for the same object, to be refined.
     multimask_output : bool
@@ -67,6 +69,7 @@ def predict(
         As `check_prompts`, or if `logits` have the wrong shape.
     """
     check_prompts(prompts, logits)
+    prompts = _with_box(prompts, logits, embedding.image_shape, model)
     count = max(1, len(prompts.boxes))
 
     def run() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -86,8 +89,8 @@ def check_prompts(prompts: Prompts, logits: NDArray[np.float32] | None) -> None:
     Raises
     ------
     InvalidPromptError
-        If there is no prompt, several boxes come with points or a mask, or a mask comes with
-        the logits of an earlier answer.
+        If there is no prompt, several boxes come with points or a mask, a mask is empty, or
+        it comes with the logits of an earlier answer.
     """
     if prompts.is_empty and logits is None:
         raise InvalidPromptError("expected at least one point, box or mask, got none")
@@ -99,6 +102,33 @@ def check_prompts(prompts: Prompts, logits: NDArray[np.float32] | None) -> None:
         )
     if prompts.mask is not None and logits is not None:
         raise InvalidPromptError("expected a mask or logits to start from, got both")
+    if prompts.mask is not None and not prompts.mask.any():
+        raise InvalidPromptError("expected a mask prompt with at least one pixel, got none")
+
+
+def _with_box(
+    prompts: Prompts,
+    logits: NDArray[np.float32] | None,
+    shape: tuple[int, int],
+    model: SamModel,
+) -> Prompts:
+    """Put a box around a mask or logits that come alone.
+
+    SAM has never seen a mask without a point or a box in training, and answers with nothing.
+    """
+    if len(prompts.points) or len(prompts.boxes):
+        return prompts
+    if prompts.mask is not None:
+        box = MaskCrop.from_array(prompts.mask).box
+    else:
+        plane = np.asarray(logits, dtype=np.float32)
+        side = 4 * model.embed_size
+        target = raster(shape, side, model.image_size)
+        window = target.window(plane, 0.0) if plane.shape == (side, side) else None
+        if window is None or window[0].stop == 0 or window[1].stop == 0:
+            return prompts
+        box = (window[0].start, window[1].start, window[0].stop, window[1].stop)
+    return replace(prompts, boxes=np.array([box], dtype=np.float64))
 
 
 @torch.inference_mode()

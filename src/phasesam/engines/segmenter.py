@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from phasesam.core.data_bar import detect_data_bar
-from phasesam.core.errors import InvalidPromptError, InvalidSettingError
-from phasesam.core.images import Normalisation, check_image, to_rgb8
+from phasesam.core.errors import InvalidImageError, InvalidPromptError, InvalidSettingError
+from phasesam.core.images import Normalisation, check_image, is_constant, to_rgb8
 from phasesam.core.mask_set import MaskSet
 from phasesam.core.types import PixelSize, ProgressCallback, Prompts, StopCallback
 from phasesam.engines.automatic_config import AutomaticConfig
@@ -230,7 +230,9 @@ class Segmenter:
         Raises
         ------
         InvalidSettingError
-            If a setting is unknown or out of range.
+            If a setting is unknown or out of range, or nothing is in the region.
+        InvalidImageError
+            If all pixels are equal, so that there is nothing to find.
         CancelledError
             If the user asked to stop.
         """
@@ -243,7 +245,14 @@ class Segmenter:
                 raise InvalidSettingError(
                     f"region must have the shape of the image {self.shape}, got {region.shape}"
                 )
+            if not region.any():
+                raise InvalidSettingError("expected a region with at least one pixel, got none")
             config = config.changed(region=region[: self.data_bar])
+        if is_constant(self.image[: self.data_bar]):
+            raise InvalidImageError(
+                f"all pixels of the image of {self.shape[0]} x {self.shape[1]} are equal: there "
+                "is nothing to find"
+            )
         embedding = self.encode(should_stop=should_stop)
         with self.manager.lease(self.model, self.adapter, should_stop=should_stop) as model:
             found = search(
