@@ -72,6 +72,42 @@ def test_what_lies_on_top_depends_on_the_order():
         masks.to_labels("size")
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.bool_, st.tuples(st.integers(1, 5), st.just(6), st.just(7))),
+    st.sampled_from([1, 3, 6.5]),
+    st.sampled_from(["area", "score", "given"]),
+)
+def test_masks_that_hardly_show_are_left_out(stack, min_area, order):
+    masks = MaskSet.from_masks(stack, scores=np.linspace(0, 1, len(stack)))
+    labels = masks.to_labels(order, min_area=min_area)
+    # Repainted without the topmost mask that is too small, until there is none.
+    sequence = np.argsort(-masks.areas, kind="stable") if order == "area" else range(len(masks))
+    kept = list(sequence)
+    while True:
+        expected = np.zeros(masks.shape, np.int32)
+        for index in kept:
+            expected[stack[index]] = index + 1
+        small = [i for i in kept if np.count_nonzero(expected == i + 1) < min_area]
+        if not small:
+            break
+        kept.remove(small[-1])
+    assert np.array_equal(labels, expected)
+    assert np.array_equal(masks.to_labels(order, min_area=0), masks.to_labels(order))
+
+
+def test_pixels_of_a_mask_that_hardly_shows_go_to_the_one_beneath():
+    stack = np.zeros((3, 10, 20), bool)
+    stack[0, :, :15] = True
+    stack[1, 2:6, 10:18] = True
+    stack[2, 2:6, 11:18] = True
+    masks = MaskSet.from_masks(stack)
+    assert np.bincount(masks.to_labels().ravel())[1:].tolist() == [150 - 20, 4, 28]
+    labels = masks.to_labels(min_area=10)
+    assert np.bincount(labels.ravel())[1:].tolist() == [150 - 16, 0, 28]
+    assert (labels[2:6, 10] == 1).all()
+
+
 def test_boxes_areas_and_coverage():
     masks = two_squares()
     assert masks.boxes.tolist() == [[2, 3, 12, 13], [8, 10, 12, 20]]

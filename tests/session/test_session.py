@@ -142,6 +142,23 @@ def test_hidden_masks_make_no_object():
         session.commit_many(MaskSet.from_masks(np.ones((1, 2, 2))))
 
 
+def test_masks_that_hardly_show_make_no_object():
+    masks = [rectangle(0, 0, 10, 20), rectangle(2, 2, 6, 8), rectangle(2, 3, 6, 8)]
+    mask_set = MaskSet.from_masks(masks, scores=[0.6, 0.7, 0.8])
+    session = SegmentationSession((HEIGHT, WIDTH))
+    ids = session.commit_many(mask_set, min_area=9)
+    assert [round(session.record(i).score, 2) for i in ids] == [0.6, 0.8]
+    assert [r.area for r in session.objects] == np.bincount(session.labels.ravel())[1:].tolist()
+    assert session.labels[3, 2] == ids[0]
+    check_consistent(session)
+    # What other objects leave of a mask counts as well.
+    other = SegmentationSession((HEIGHT, WIDTH))
+    other.commit(rectangle(0, 0, 4, 4))
+    half_free = MaskSet.from_masks([rectangle(0, 0, 3, 8)])
+    assert other.commit_many(half_free, min_area=20) == []
+    assert len(other.commit_many(half_free, min_area=10)) == 1
+
+
 def test_delete(session):
     session.delete([1, 3, 1])
     assert [r.id for r in session.objects] == [2]

@@ -245,7 +245,7 @@ class MaskSet:
             logits=None if self.logits is None else self.logits[chosen],
         )
 
-    def to_labels(self, order: str = "area") -> NDArray[np.int32]:
+    def to_labels(self, order: str = "area", *, min_area: float = 0) -> NDArray[np.int32]:
         """Paint all masks into one label image.
 
         Mask ``i`` gets label ``i + 1``.
@@ -256,6 +256,9 @@ class MaskSet:
             What decides where masks overlap: with ``"area"`` smaller masks lie on
             larger ones, with ``"score"`` better ones on worse, with ``"given"``
             later ones on earlier.
+        min_area : float
+            A mask of which fewer pixels than this remain visible is left out, and its
+            pixels go to what lies beneath.
 
         Returns
         -------
@@ -271,6 +274,15 @@ class MaskSet:
         else:
             raise InvalidMaskError(f"order must be 'area', 'score' or 'given', got {order!r}")
         labels = np.zeros(self.shape, dtype=np.int32)
+        if min_area > 0:
+            # From the top down: what of a mask is visible depends only on what lies above it.
+            for index in sequence[::-1]:
+                crop = self.crops[index]
+                below = labels[crop.slices]
+                visible = crop.array() & (below == 0)
+                if np.count_nonzero(visible) >= min_area:
+                    below[visible] = index + 1
+            return labels
         for index in sequence:
             crop = self.crops[index]
             np.copyto(labels[crop.slices], np.int32(index + 1), where=crop.array())

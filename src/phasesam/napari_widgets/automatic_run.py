@@ -77,7 +77,11 @@ class AutomaticRun:
         masks = MaskSet(self.found.candidates.shape) if self.kept is None else self.kept.masks
         try:
             ids = session.commit_many(
-                masks, plane=self.found.plane, replace=replace, source="automatic"
+                masks,
+                plane=self.found.plane,
+                replace=replace,
+                source="automatic",
+                min_area=0 if self.config is None else self.config.min_area,
             )
         except PhaseSAMError:
             if again:

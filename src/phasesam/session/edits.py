@@ -69,8 +69,10 @@ def add(edit: Transaction, mask: MaskCrop, origin: Origin, score: float) -> int:
     return object_id
 
 
-def add_many(edit: Transaction, masks: MaskSet, origin: Origin, replace_old: bool) -> list[int]:
-    """Add all masks, smaller ones on larger ones."""
+def add_many(
+    edit: Transaction, masks: MaskSet, origin: Origin, replace_old: bool, min_area: float = 0
+) -> list[int]:
+    """Add all masks of which at least `min_area` pixels show, smaller ones on larger ones."""
     objects = edit.objects
     if len(masks) and masks.shape != objects.plane_shape:
         raise InvalidMaskError(
@@ -82,11 +84,11 @@ def add_many(edit: Transaction, masks: MaskSet, origin: Origin, replace_old: boo
         after[np.isin(after, old)] = 0
     new_ids = np.zeros(len(masks) + 1, dtype=np.int32)
     if len(masks):
-        painted = masks.to_labels(order="area")
+        painted = masks.to_labels(order="area", min_area=min_area)
         visible = np.bincount(painted.ravel(), minlength=len(masks) + 1)
         if origin.overlap == "keep_existing":
             free = np.bincount(painted[after == 0], minlength=len(masks) + 1)
-            visible[free < _VISIBLE_SHARE * visible] = 0
+            visible[free < np.maximum(_VISIBLE_SHARE * visible, min_area)] = 0
             painted[after != 0] = 0
         for index in np.flatnonzero(visible[1:]).tolist():
             new_ids[index + 1] = edit.new_id()

@@ -152,6 +152,7 @@ class SegmentationSession(UndoableObjects):
         source: str = "automatic",
         class_name: str = "",
         overlap: Overlap = "keep_existing",
+        min_area: float = 0,
     ) -> list[int]:
         """Add many objects in one step, smaller ones on larger ones.
 
@@ -168,6 +169,9 @@ class SegmentationSession(UndoableObjects):
         overlap : {"new_on_top", "keep_existing"}
             As in `commit`. With ``"keep_existing"`` a mask of which other objects hold
             more than half is left out altogether, because only its rim would remain.
+        min_area : float
+            Masks of which fewer pixels than this remain visible are left out; see
+            `MaskSet.to_labels`.
 
         Returns
         -------
@@ -182,7 +186,7 @@ class SegmentationSession(UndoableObjects):
         """
         origin = Origin(self._objects.checked_plane(plane), source, class_name, overlap)
         with self._step(f"Add {len(mask_set)} objects") as edit:
-            return edits.add_many(edit, mask_set, origin, replace)
+            return edits.add_many(edit, mask_set, origin, replace, min_area)
 
     def apply_labels(self, labels_plane: ArrayLike, *, plane: Plane = ()) -> dict[int, int]:
         """Take over what the user painted, as one step.
