@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -10,7 +11,15 @@ import torch
 from safetensors.torch import save_file
 
 from phasesam.core.errors import CheckpointError
-from phasesam.models.checkpoints import HQ_PARTS, check_kind, compare, load_state_dict, recognise
+from phasesam.models.checkpoints import (
+    HQ_PARTS,
+    check_archive,
+    check_kind,
+    check_values,
+    compare,
+    load_state_dict,
+    recognise,
+)
 
 STATE = {
     "image_encoder.neck.0.weight": torch.arange(64.0).reshape(8, 8, 1, 1),
@@ -77,10 +86,39 @@ def test_refuses_code_and_does_not_run_it(tmp_path, archive):
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_refuses_a_plain_pickle_with_code_for_that_reason(tmp_path, protocol):
+    trace = tmp_path / "was_here"
+    # Also what hides the name: the same text twice is a reference the second time.
+    content = ["mkdir", os.mkdir.__module__, Attack(str(trace))]
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(content, protocol))
+    with pytest.raises(CheckpointError, match=r"asks for (posix|nt)\.mkdir\. .*run any program"):
+        load_state_dict(tmp_path / "evil.pt")
+    assert not trace.exists()
+
+
 def test_refuses_a_whole_pickled_module(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
-    with pytest.raises(CheckpointError, match=r"state dict alone"):
+    with pytest.raises(
+        CheckpointError, match=r"for torch\.nn.*linear\.Linear\. .*state dict alone"
+    ):
         load_state_dict(tmp_path / "module.pt")
+
+
+def test_names_what_a_training_program_left_in_a_checkpoint(tmp_path):
+    torch.save({"model_state": STATE, "args": argparse.Namespace(lr=1)}, tmp_path / "args.pt")
+    with pytest.raises(CheckpointError, match=r"it asks for argparse\.Namespace\. "):
+        load_state_dict(tmp_path / "args.pt")
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_pickle_protocols(tmp_path, archive):
+    path = tmp_path / "weights.pt"
+    torch.save(STATE, path, pickle_protocol=3, _use_new_zipfile_serialization=archive)
+    assert_read(path)
+    torch.save(STATE, path, pickle_protocol=4, _use_new_zipfile_serialization=archive)
+    with pytest.raises(CheckpointError, match=r"protocol 4.*expected protocol 2.*torch\.save"):
+        load_state_dict(path)
 
 
 @pytest.mark.parametrize("kind", ["zip", "pickle", "safetensors"])
@@ -203,3 +241,78 @@ def test_missing_hq_parts_are_an_error_of_their_own():
     expected = {**STATE, **{part + "weight": torch.ones(1) for part in HQ_PARTS}}
     with pytest.raises(CheckpointError, match=r"no SAM-HQ checkpoint.*hf_token.*1 more.*random"):
         compare(STATE, expected, "SAM-HQ", "x.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_comparison_refuses_other_than_floating_point_numbers(dtype):
+    for accepted in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        compare({name: t.to(accepted) for name, t in STATE.items()}, STATE, "SAM", "x.pt")
+    name = "prompt_encoder.no_mask_embed.weight"
+    other = {**STATE, name: STATE[name].to(dtype)}
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(CheckpointError, match=rf"expected floating-point.*{name} has {kind}\b"):
+        compare(other, STATE, "SAM", "x.pt")
+
+
+def test_comparison_refuses_tensors_without_plain_values():
+    name = "mask_decoder.iou_token.weight"
+    for tensor, kind in (
+        (torch.zeros(1, 8).to_sparse(), "sparse_coo"),
+        (torch.zeros(1, 8, device="meta"), "no values"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"{name} has float32 \({kind}\)"):
+            compare({**STATE, name: tensor}, STATE, "SAM", "x.pt")
+
+
+def test_counters_may_be_integers():
+    counted = {**STATE, "image_encoder.bn.num_batches_tracked": torch.tensor(3)}
+    compare(counted, counted, "SAM", "x.pt")
+    check_values(counted, "x.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_refuses_weights_that_are_not_finite(value, dtype):
+    check_values(STATE, "x.pt")
+    name = "image_encoder.neck.0.weight"
+    spoilt = STATE[name].clone().to(dtype)
+    spoilt[5, 3] = value
+    with pytest.raises(CheckpointError, match=rf"finite numbers, but {name} contains NaN or inf"):
+        check_values({**STATE, name: spoilt}, "x.pt")
+
+
+def test_notices_changed_bytes_in_an_archive(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"mask_decoder.x": torch.ones(30_000)}, path)
+    check_archive(path)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 1000] = bytes(1000)
+    path.write_bytes(content)
+    # torch reads zeros where there were ones and does not mind.
+    assert not load_state_dict(path)["mask_decoder.x"].all()
+    with pytest.raises(CheckpointError, match=r"damaged: the checksum of weights/data/0 .*match"):
+        check_archive(path)
+
+
+def test_files_without_checksums_are_not_refused(tmp_path):
+    torch.save(STATE, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    save_file(STATE, tmp_path / "new.safetensors")
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, tmp_path / "none.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    for name in ("old.pt", "new.safetensors", "none.pt"):
+        check_archive(tmp_path / name)
+        assert_read(tmp_path / name)
+
+
+def test_damaged_directory_of_an_archive(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(STATE, path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"PK\x01\x02", b"PK\x09\x09", 1))
+    with pytest.raises(CheckpointError, match=r"is damaged"):
+        check_archive(path)

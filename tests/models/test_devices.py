@@ -177,3 +177,17 @@ def test_importing_does_not_import_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_check_budget() -> None:
+    assert devices.check_budget(None) is None
+    assert devices.check_budget(4 * 2**30) == 4 * 2**30
+    found = devices.check_budget(4e9)  # type: ignore[arg-type]
+    assert (found, type(found)) == (4_000_000_000, int)
+
+
+@pytest.mark.parametrize("budget", ["4GB", "4", 0, -1, 0.5, True, float("nan"), float("inf"), [1]])
+def test_check_budget_refuses(budget: object) -> None:
+    with pytest.raises(InvalidSettingError, match=r"number of bytes .*, got ") as caught:
+        devices.check_budget(budget)  # type: ignore[arg-type]
+    assert repr(budget) in str(caught.value)

@@ -6,15 +6,18 @@ import io
 import os
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import xxhash
 
 from phasesam.core.errors import CancelledError, CheckpointError, DownloadError
 from phasesam.models import download as downloads
+from phasesam.models.catalog import BUILT_IN
 from phasesam.models.model_spec import ModelSpec
 
 
@@ -144,9 +147,58 @@ def test_refuses_a_wrong_checksum_of_another_kind(server, cache):
     downloads.download(replace(spec, url=server.address + "/good.pth"))
 
 
-def test_works_without_xxhash(server, monkeypatch):
-    monkeypatch.setattr(downloads.importlib.util, "find_spec", lambda name: None)
-    assert downloads.download(spec_of(server, sha256=None, other_hash="xxh128:00")).is_file()
+def test_xxh128_is_checked(server, cache):
+    right = "xxh128:" + xxhash.xxh128_hexdigest(GOOD)
+    spec = spec_of(server, "/other.pth", sha256=None, other_hash=right)
+    with pytest.raises(DownloadError, match=r"expected xxh128"):
+        downloads.download(spec)
+    assert_nothing_left(cache)
+    path = downloads.download(replace(spec, url=server.address + "/good.pth"))
+    downloads.check(spec, path)
+    cache.joinpath("m.pth.sha256").unlink()
+    path.write_bytes(OTHER)
+    with pytest.raises(CheckpointError, match=r"expected xxh128"):
+        downloads.check(spec, path)
+    assert not cache.joinpath("m.pth.sha256").exists()
+
+
+def test_what_checks_built_in_models_is_a_dependency():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    names = {text.partition(">")[0] for text in project["project"]["dependencies"]}
+    used = {spec.other_hash.partition(":")[0] for spec in BUILT_IN if spec.other_hash}
+    assert used == {"md5", "xxh128"}
+    assert {"pooch", "xxhash"} <= names
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.94, 1.06])
+def test_refuses_another_size_than_the_rounded_one(server, cache, tmp_path, factor):
+    spec = spec_of(server, sha256=None, size_bytes=int(len(GOOD) / factor))
+    with pytest.raises(DownloadError, match=r"expected about .* MB, got 1\.2 MB; nothing was"):
+        downloads.download(spec)
+    assert_nothing_left(cache)
+    (tmp_path / "m.pth").write_bytes(GOOD)
+    with pytest.raises(CheckpointError, match=r"expected about .* MB, got 1\.2 MB"):
+        downloads.check(spec, tmp_path / "m.pth")
+    assert not cache.joinpath("m.pth.sha256").exists()
+
+
+@pytest.mark.parametrize("factor", [0.96, 1.04])
+def test_rounded_sizes_are_no_exact_ones(server, factor):
+    spec = spec_of(server, sha256=None, size_bytes=int(len(GOOD) / factor))
+    downloads.check(spec, downloads.download(spec))
+
+
+def test_file_accepted_without_today_s_checksum_is_no_measure(server, cache, tmp_path):
+    cache.mkdir(parents=True)
+    pin = cache / "m.pth.sha256"
+    pin.write_text(hashlib.sha256(OTHER).hexdigest() + "\n")
+    right = "xxh128:" + xxhash.xxh128_hexdigest(GOOD)
+    spec = spec_of(server, sha256=None, other_hash=right)
+    (tmp_path / "m.pth").write_bytes(OTHER)
+    with pytest.raises(CheckpointError, match=r"expected xxh128"):
+        downloads.check(spec, tmp_path / "m.pth")
+    downloads.download(spec)
+    assert pin.read_text().split() == [hashlib.sha256(GOOD).hexdigest(), right]
 
 
 def test_stops_and_leaves_nothing(server, cache):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from phasesam.core.errors import (
     CheckpointError,
@@ -110,6 +112,7 @@ def test_default_is_bundled_and_intact():
 def test_damaged_or_missing_bundle(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "BUNDLED_WEIGHTS", tmp_path)
     spec = replace(get_spec(DEFAULT_MODEL), path=tmp_path / "mobile_sam.safetensors")
+    assert where(spec) == "missing"
     with pytest.raises(CheckpointError, match=r"are gone.*Install PhaseSAM again"):
         locate(spec)
     spec.path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
@@ -172,12 +175,55 @@ def test_import_recognises_copies_and_remembers(tmp_path, cache, tiny_state):
         forget("steel")
 
 
-def test_imported_model_whose_copy_is_gone(tmp_path, tiny_state):
+def test_imported_model_whose_copy_is_gone(tmp_path, cache, tiny_state):
     torch.save(tiny_state, tmp_path / "best.pt")
     spec = import_checkpoint(tmp_path / "best.pt", "steel")
     spec.path.unlink()
-    with pytest.raises(CheckpointError, match=r"are gone.*Import it again"):
+    assert where(spec) == "missing"
+    with pytest.raises(CheckpointError, match=r"are gone.*Import it again.*--name steel"):
         locate(spec)
+    # Perhaps from a file of another kind.
+    save_file(tiny_state, tmp_path / "best.safetensors")
+    again = import_checkpoint(tmp_path / "best.safetensors", "steel")
+    assert where(again) == "on disk"
+    assert locate(get_spec("steel")) == cache / "imported" / "steel.safetensors"
+    assert [entry.name for entry in list_models()].count("steel") == 1
+    with pytest.raises(InvalidSettingError, match=r"'steel' already"):
+        import_checkpoint(tmp_path / "best.pt", "steel")
+
+
+def test_forgets_an_imported_model_whose_copy_is_gone(tmp_path, tiny_state):
+    torch.save(tiny_state, tmp_path / "best.pt")
+    import_checkpoint(tmp_path / "best.pt", "steel").path.unlink()
+    forget("steel")
+    assert "steel" not in [entry.name for entry in list_models()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such rights")
+def test_others_may_read_what_was_imported(tmp_path, cache, tiny_state):
+    torch.save(tiny_state, tmp_path / "best.pt")
+    spec = import_checkpoint(tmp_path / "best.pt", "steel")
+    for path in (spec.path, cache / "imported.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_import_refuses_spoilt_weights_and_keeps_nothing(tmp_path, cache, tiny_state):
+    name = "image_encoder.pos_embed"
+    nan = {**tiny_state, name: torch.full_like(tiny_state[name], torch.nan)}
+    torch.save(nan, tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match=rf"finite numbers, but {name} contains NaN"):
+        import_checkpoint(tmp_path / "best.pt", "steel")
+    torch.save({k: v.to(torch.int8) for k, v in tiny_state.items()}, tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match=r"expected floating-point numbers.* has int8"):
+        import_checkpoint(tmp_path / "best.pt", "steel")
+    torch.save(tiny_state, tmp_path / "best.pt")
+    content = bytearray((tmp_path / "best.pt").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 1000] = bytes(1000)
+    (tmp_path / "best.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"checksum of best/data/\d+"):
+        import_checkpoint(tmp_path / "best.pt", "steel")
+    assert not cache.exists()
 
 
 def test_imports_survive_moving_the_cache(tmp_path, cache, tiny_state, monkeypatch):

@@ -144,6 +144,9 @@ class TestBudget:
         assert factory.names(manager) == ["m3"]
         with pytest.raises(InvalidSettingError):
             manager.set_budget(0)
+        with pytest.raises(InvalidSettingError, match=r"number of bytes.*got '4GB'"):
+            manager.set_budget("4GB")
+        assert manager.budget_bytes == 3 * MB
         manager.set_budget(None)
         assert manager.budget_bytes is not None
         assert manager.budget_bytes > 3 * MB

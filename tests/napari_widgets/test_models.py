@@ -1,12 +1,15 @@
 import threading
 
 import pytest
+import torch
 from qtpy.QtCore import Qt
 
 from phasesam.core.errors import CancelledError, CheckpointError, InvalidSettingError
 from phasesam.models.manager import ModelManager, get_manager
+from phasesam.models.registry import import_checkpoint
+from phasesam.models.sam import build_model
 from phasesam.napari_widgets import models as models_module
-from phasesam.napari_widgets.model_status import manager_watch, status_text
+from phasesam.napari_widgets.model_status import choice_text, manager_watch, status_text
 from phasesam.napari_widgets.models import ModelsDock
 from phasesam.napari_widgets.prompts import PromptDock
 
@@ -37,6 +40,18 @@ def test_every_model_is_listed_with_place_and_licence(dock):
     assert dock.table.topLevelItemCount() >= 12
     with pytest.raises(AssertionError):
         row(dock, "tiny")
+
+
+def test_an_imported_model_whose_file_is_gone_can_be_removed(dock, tmp_path):
+    torch.save(build_model("tiny").state_dict(), tmp_path / "best.pt")
+    spec = import_checkpoint(tmp_path / "best.pt", "steel")
+    spec.path.unlink()
+    dock.refresh()
+    assert row(dock, "steel")[1] == "missing"
+    assert choice_text(spec) == "steel (missing)"
+    dock._select("steel")
+    assert not dock.download_button.isEnabled()
+    assert dock.forget_button.isEnabled()
 
 
 def test_load_and_unload_show_in_the_table(dock, until):

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from phasesam.core.errors import CheckpointError
+from phasesam.models.pickles import foreign_import, protocol_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +30,10 @@ FileKind = Literal["zip", "pickle", "safetensors"]
 _WRAPPERS = ("model_state", "model_state_dict", "state_dict", "model", "ema_state_dict")
 # What such programs put in front of every parameter name.
 _PREFIXES = ("module.", "_orig_mod.", "sam.", "model.", "sam_model.")
+# The only pickle protocol that torch writes unless it is told otherwise.
+_USUAL_PROTOCOL = 2
+# What torch's restricted unpickler says about the thing that it does not import.
+_REFUSED = re.compile(r"global:? (?:GLOBAL )?([\w.]+)", re.IGNORECASE)
 _PARTS = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
 # TinyViT's ImageNet classifier; SAM's normalisation, which is part of the registry.
 _UNUSED = (
@@ -167,7 +174,8 @@ def compare(
     Raises
     ------
     CheckpointError
-        Listing what is missing, superfluous or of another shape.
+        Listing what is missing, superfluous, of another shape, or not made of
+        floating-point numbers.
     """
     missing = [name for name in expected if name not in state]
     missing_hq = [name for name in missing if name.startswith(HQ_PARTS)]
@@ -188,6 +196,91 @@ def compare(
     ]
     if differing:
         raise CheckpointError(f"{origin} does not fit {title}: shapes differ, {_some(differing)}")
+    unusable = [
+        f"{name} has {_kind(state[name])}"
+        for name, tensor in expected.items()
+        if tensor.is_floating_point() and not _is_plain_float(state[name])
+    ]
+    if unusable:
+        raise CheckpointError(
+            f"{origin} does not fit {title}: expected floating-point numbers (float16, bfloat16, "
+            f"float32 or float64), but {_some(unusable)}. Quantised weights cannot be used."
+        )
+
+
+def check_archive(path: Path) -> None:
+    """Refuse an archive of ``torch.save`` whose content has changed since it was written.
+
+    torch itself does not look at the checksums. Files of other kinds have none.
+
+    Parameters
+    ----------
+    path : Path
+        Weights file of any kind.
+
+    Raises
+    ------
+    CheckpointError
+        If the content of the archive does not match its checksums; the message names the
+        first part that does not.
+    """
+    if check_kind(path) != "zip":
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch can be told to write none, and then writes zeros.
+            if not any(info.CRC for info in archive.infolist()):
+                return
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
+        raise CheckpointError(f"{path} is damaged: {_first_line(error)}") from error
+    if damaged is not None:
+        raise CheckpointError(
+            f"{path} is damaged: the checksum of {damaged} in it does not match its content. "
+            "Copy or download the file again."
+        )
+
+
+def check_values(state: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse weights with which a model computes nothing but NaN.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        Weights that have passed `compare`.
+    origin : str
+        Name of the file, for the message.
+
+    Raises
+    ------
+    CheckpointError
+        If a number is NaN or infinite; the message names the tensors.
+    """
+    spoilt = [
+        name
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+    ]
+    if spoilt:
+        raise CheckpointError(
+            f"{origin} cannot be used: expected finite numbers, but {_some(spoilt)} "
+            f"{'contains' if len(spoilt) == 1 else 'contain'} NaN or infinity. Did the training "
+            "diverge? Take an earlier checkpoint."
+        )
+
+
+def _is_plain_float(tensor: Tensor) -> bool:
+    import torch
+
+    kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return tensor.dtype in kinds and tensor.layout == torch.strided and not tensor.is_meta
+
+
+def _kind(tensor: Tensor) -> str:
+    """Describe what a tensor is made of: ``"int8"``, ``"float32 (sparse_coo)"``."""
+    layout = "no values" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return dtype if layout == "strided" else f"{dtype} ({layout})"
 
 
 def _some(names: list[str]) -> str:
@@ -206,23 +299,40 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path, kind: FileKind) -> Any:
-    import torch
-
+    protocol = protocol_of(path)
     try:
-        # Only the archive format can be mapped into memory.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
+        if protocol == _USUAL_PROTOCOL:
+            return _unpickle(path, kind)
+        with warnings.catch_warnings():
+            # torch warns of every other protocol, and then reads it or raises an error.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return _unpickle(path, kind)
     except pickle.UnpicklingError as error:
         # torch's own message advises to switch the protection off; only the name is of use.
-        name = re.search(r"global:? ([\w.]+)", str(error), re.IGNORECASE)
-        if name is None:
-            raise CheckpointError(f"{path} is damaged: it cannot be unpickled") from error
-        raise CheckpointError(
-            f"{path} contains more than weights: it asks for {name[1]}. It was not opened, "
-            "because such a file can run any program. If you trust where it comes from, save "
-            "its state dict alone: torch.save(model.state_dict(), ...)"
-        ) from error
+        match = _REFUSED.search(str(error))
+        name = match[1] if match else foreign_import(path)
+        if name is not None:
+            raise CheckpointError(
+                f"{path} contains more than weights: it asks for {name}. It was not opened, "
+                "because such a file can run any program. If you trust where it comes from, save "
+                "its state dict alone: torch.save(model.state_dict(), ...)"
+            ) from error
+        if protocol is not None and protocol > _USUAL_PROTOCOL + 1:
+            raise CheckpointError(
+                f"{path} is a pickle of protocol {protocol}, which cannot be read without running "
+                f"what is in it; expected protocol {_USUAL_PROTOCOL}. Save its state dict with "
+                "torch.save(model.state_dict(), ...)"
+            ) from error
+        raise CheckpointError(f"{path} is damaged: it cannot be unpickled") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {_first_line(error)}") from error
+
+
+def _unpickle(path: Path, kind: FileKind) -> Any:
+    import torch
+
+    # Only the archive format can be mapped into memory.
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
 
 
 def _first_line(error: Exception) -> str:

@@ -6,11 +6,13 @@ Importing this file does not import torch; the functions that need it say so.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
 
 from phasesam.core.errors import InvalidSettingError
@@ -144,10 +146,23 @@ def read_settings(
 
 
 def check_budget(budget: int | None) -> int | None:
-    """Check a budget in bytes; None means "a share of what the device has"."""
-    if budget is not None and budget < 1:
-        raise InvalidSettingError(f"a memory budget is at least 1 byte, got {budget}")
-    return budget
+    """Check a budget in bytes; None means "a share of what the device has".
+
+    Raises
+    ------
+    InvalidSettingError
+        If it is no number of at least one byte; text such as ``"4GB"`` is for
+        ``PHASESAM_MEMORY_BUDGET`` and `phasesam.models.memory.parse_bytes`.
+    """
+    if budget is None:
+        return None
+    is_number = isinstance(budget, Real) and not isinstance(budget, bool)
+    if not is_number or not math.isfinite(budget) or budget < 1:
+        raise InvalidSettingError(
+            "a memory budget is a number of bytes such as 4_000_000_000, at least 1 byte, "
+            f"got {budget!r}"
+        )
+    return int(budget)
 
 
 def available_devices() -> tuple[str, ...]:

@@ -8,14 +8,14 @@ Places, in the order in which they are searched:
 
 Downloads come from the publisher or, if ``PHASESAM_MIRROR`` is set, from ``MIRROR/FILENAME``.
 They go to a temporary file that is checked before it gets its name, so a weights file in the
-cache is complete. Where a publisher gives no SHA-256, the one of the first download is kept
-beside the weights (``FILENAME.sha256``) and every later use and download must match it.
+cache is complete. Where a publisher gives no SHA-256, the first download must match the size and
+the checksum of another kind that are known. Its SHA-256 is then kept beside the weights
+(``FILENAME.sha256``) and every later use and download must match it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -32,6 +32,8 @@ from phasesam.models.model_spec import ModelSpec
 
 _CHUNK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 30
+# How far a file may be from a size that is known as a rounded number only.
+_SIZE_TOLERANCE = 0.05
 _ABANDONED_SECONDS = 24 * 3600
 
 
@@ -67,9 +69,15 @@ def check(spec: ModelSpec, path: Path) -> None:
     Raises
     ------
     CheckpointError
-        If it is not a weights file, or its checksum is another one.
+        If it is not a weights file, or its size or checksum is another one.
     """
     check_kind(path)
+    size = path.stat().st_size
+    if not _is_about_right(spec, size):
+        raise CheckpointError(
+            f"{path} is not the published file of {spec.title}: {_size_mismatch(spec, size)}. "
+            "Replace the file."
+        )
     for algorithm, expected in _checksums(spec):
         found = _digest_of(path, algorithm)
         if found != expected:
@@ -199,6 +207,11 @@ def _check_download(spec: ModelSpec, url: str, path: Path) -> None:
             f"{url} did not give the weights of {spec.title} but something else, perhaps an "
             f"error page ({error}); nothing was kept"
         ) from error
+    if not _is_about_right(spec, size):
+        raise DownloadError(
+            f"{url} is not the expected file of {spec.title}: {_size_mismatch(spec, size)}; "
+            "nothing was kept"
+        )
     for algorithm, expected in _checksums(spec):
         found = pooch.file_hash(str(path), algorithm)
         if found != expected:
@@ -210,17 +223,26 @@ def _check_download(spec: ModelSpec, url: str, path: Path) -> None:
             )
 
 
+def _is_about_right(spec: ModelSpec, size: int) -> bool:
+    """Whether a size is near the rounded one; where there is a SHA-256, that decides."""
+    if spec.sha256 is not None or not spec.size_bytes:
+        return True
+    return abs(size - spec.size_bytes) <= _SIZE_TOLERANCE * spec.size_bytes
+
+
+def _size_mismatch(spec: ModelSpec, size: int) -> str:
+    return f"expected about {(spec.size_bytes or 0) / 1e6:.1f} MB, got {size / 1e6:.1f} MB"
+
+
 def _checksums(spec: ModelSpec) -> list[tuple[str, str]]:
-    """Algorithm and value of every checksum that is known and can be computed here."""
-    known = []
+    """Algorithm and value of the checksum to check, if one is known."""
     sha256 = spec.sha256 or _pinned(spec)
     if sha256 is not None:
-        known.append(("sha256", sha256))
-    elif spec.other_hash is not None:
+        return [("sha256", sha256)]
+    if spec.other_hash is not None:
         algorithm, _, value = spec.other_hash.partition(":")
-        if not algorithm.startswith("xxh") or importlib.util.find_spec("xxhash") is not None:
-            known.append((algorithm, value))
-    return known
+        return [(algorithm, value)]
+    return []
 
 
 def _address(spec: ModelSpec) -> str:
@@ -252,18 +274,22 @@ def _pin_file(spec: ModelSpec) -> Path:
 
 
 def _pinned(spec: ModelSpec) -> str | None:
+    """SHA-256 of the first file, unless that was accepted without today's other checksum."""
     if not spec.filename or spec.path is not None:
         return None
     try:
-        return _pin_file(spec).read_text(encoding="ascii").strip() or None
+        words = _pin_file(spec).read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError):
         return None
+    checked = words[1] if len(words) > 1 else None
+    return words[0] if words and checked == spec.other_hash else None
 
 
 def _pin(spec: ModelSpec, path: Path) -> None:
     if spec.sha256 is None and spec.path is None and _pinned(spec) is None:
+        words = [_digest_of(path, "sha256"), *filter(None, [spec.other_hash])]
         _pin_file(spec).parent.mkdir(parents=True, exist_ok=True)
-        _pin_file(spec).write_text(_digest_of(path, "sha256") + "\n", encoding="ascii")
+        _pin_file(spec).write_text(" ".join(words) + "\n", encoding="ascii")
 
 
 def _digest_of(path: Path, algorithm: str) -> str:

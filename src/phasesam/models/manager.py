@@ -1,8 +1,8 @@
 """The model manager: one per process, sole owner of the memory that models fill.
 
-Models are borrowed with `ModelManager.lease`. Whoever borrows one that is not in memory loads
-it; whoever comes meanwhile waits for it. Models that nobody uses stay until their room is
-needed, the one unused for longest leaves first.
+Models are borrowed with `ModelManager.lease`. Whoever borrows one that is not in memory loads it;
+whoever comes meanwhile waits for it. Idle models stay until their room is needed, the one unused
+for longest leaves first.
 
 Rules for callers, which keep threads from waiting for each other for ever:
 
@@ -92,8 +92,6 @@ class ModelManager:
         self._guard = ShortageGuard(self.execution_lock, self._free, self._report)
         self._loader = ModelLoader(self._residency, self._guard, builder, find_spec, adapter_loader)
 
-    # Device, precision, budget
-
     @property
     def device(self) -> torch.device:
         """Where the next model goes. Imports torch.
@@ -108,9 +106,8 @@ class ModelManager:
     def set_device(self, device: str) -> None:
         """Choose the device for models from now on.
 
-        Idle copies elsewhere leave at once, others when their leases end. Until the first
-        model is loaded the choice is noted but not checked against the machine, because
-        that means importing torch.
+        Idle copies elsewhere leave at once, others when their leases end. Before the first model
+        is loaded the choice is not checked against the machine: that means importing torch.
 
         Parameters
         ----------
@@ -162,13 +159,11 @@ class ModelManager:
         Raises
         ------
         InvalidSettingError
-            If it is less than one byte.
+            If it is no number (such as ``"4GB"``), or less than one byte.
         """
         self._choice.choose_budget(budget_bytes)
         self._residency.fit(str(self._choice.known))
         self.events.announce()
-
-    # Borrowing
 
     @contextmanager
     def lease(
@@ -198,8 +193,7 @@ class ModelManager:
         Yields
         ------
         SamModel
-            On the device, in evaluation mode. Do not keep it: after the block its weights
-            may be taken away.
+            On the device, in evaluation mode. After the block its weights may be taken away.
 
         Raises
         ------
@@ -227,9 +221,14 @@ class ModelManager:
         should_stop: StopCallback | None = None,
         timeout: float = 60.0,
     ) -> None:
-        """Bring a model into memory before it is needed; parameters and errors as `lease`.
+        """Bring a model into memory before it is needed.
 
         A model that was about to leave (see `unload`) stays.
+
+        Parameters
+        ----------
+        name, adapter, progress, should_stop, timeout
+            As for `lease`, which also names the errors.
         """
         self._residency.keep(ModelKey(name, adapter, str(self.device)))
         with self.lease(name, adapter, progress=progress, should_stop=should_stop, timeout=timeout):
@@ -271,8 +270,6 @@ class ModelManager:
         self.events.announce()
         return freed
 
-    # Computing
-
     def retry(self, func: Callable[[], Result], *, doing: str = "computing") -> Result:
         """Compute ``func()`` with the execution lock; once more if memory runs out.
 
@@ -303,8 +300,8 @@ class ModelManager:
     ) -> list[Result]:
         """Compute ``func(items[i:j])`` piece by piece, each with the execution lock.
 
-        When memory runs out, idle models leave and the piece is tried again, then in halves
-        down to single items; the size that worked is kept. Between pieces others may compute.
+        When memory runs out, idle models leave and the piece is tried again, then in halves down
+        to single items; the size that worked is kept. Between pieces others may compute.
 
         Parameters
         ----------
@@ -349,7 +346,18 @@ class ModelManager:
         doing: str = "computing",
         should_stop: StopCallback | None = None,
     ) -> Iterator[tuple[int, Result]]:
-        """Do as `run_batches`, and yield ``(items done so far, result)`` after every piece."""
+        """Do as `run_batches`, and hand out every result as soon as it is there.
+
+        Parameters
+        ----------
+        func, items, batch_size, doing, should_stop
+            As for `run_batches`, which also names the errors.
+
+        Yields
+        ------
+        (int, object)
+            Items done so far, and what ``func`` returned for the last piece.
+        """
         return self._guard.batches(func, items, batch_size, doing, should_stop)
 
     def _free(self) -> None:
@@ -359,10 +367,7 @@ class ModelManager:
 
     def _report(self, doing: str, shortage: str) -> str:
         status = self.status()
-        in_use = self._residency.describe(status.device)
-        return shortage_report(status, in_use, doing, shortage)
-
-    # Figures
+        return shortage_report(status, self._residency.describe(status.device), doing, shortage)
 
     def resident(self) -> tuple[ResidentModel, ...]:
         """Describe the models in memory, those being loaded included."""

@@ -31,7 +31,8 @@ class ModelSpec:
         Hexadecimal checksum of the weights file. Where the publisher gives none, the checksum of
         the first download is kept and later ones must match it.
     size_bytes : int or None
-        Size of the weights file, if known; rounded unless `sha256` is given.
+        Size of the weights file, if known; rounded unless `sha256` is given. A file that
+        differs from a rounded size by more than 5 % is refused.
     licence : str
         SPDX identifier of the weights' licence, or ``"unknown"`` for imported ones.
     pixel_mean, pixel_std : tuple of float

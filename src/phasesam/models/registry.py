@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Collection
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -47,10 +48,11 @@ __all__ = [
 
 DEFAULT_MODEL = MOBILE_SAM.name
 
-Whereabouts = Literal["bundled", "on disk", "to download", "generated"]
+Whereabouts = Literal["bundled", "on disk", "to download", "generated", "missing"]
 
 _REGISTERED: dict[str, ModelSpec] = {spec.name: spec for spec in BUILT_IN}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_READABLE_BY_ALL = 0o644
 _IMPORT_LOCK = threading.Lock()
 
 
@@ -87,12 +89,25 @@ def register(spec: ModelSpec) -> ModelSpec:
 
 
 def where(spec: ModelSpec) -> Whereabouts:
-    """Say where the weights of a model are now; cheap, no content is checked."""
+    """Say where the weights of a model are now; cheap, no content is checked.
+
+    Returns
+    -------
+    str
+        ``"missing"`` if they have a fixed place, as bundled and imported ones have, and are
+        not there any more.
+    """
     if spec.architecture == "tiny" and spec.path is None:
         return "generated"
-    if spec.path is not None and spec.path.parent == BUNDLED_WEIGHTS:
+    if spec.path is not None and downloads.find(spec) is None:
+        return "missing"
+    if _is_bundled(spec):
         return "bundled"
     return "to download" if downloads.find(spec) is None else "on disk"
+
+
+def _is_bundled(spec: ModelSpec) -> bool:
+    return spec.path is not None and spec.path.parent == BUNDLED_WEIGHTS
 
 
 def locate(
@@ -130,7 +145,8 @@ def locate(
         return None
     path = downloads.find(spec)
     if path is None and spec.path is not None:
-        remedy = "Install PhaseSAM again" if where(spec) == "bundled" else "Import it again"
+        again = f"Import it again with 'phasesam models import FILE --name {spec.name}'"
+        remedy = "Install PhaseSAM again" if _is_bundled(spec) else again
         raise CheckpointError(f"the weights of {spec.title} are gone: {spec.path}. {remedy}.")
     if path is not None and _is_usable(spec, path, download):
         return path
@@ -159,6 +175,8 @@ def _is_usable(spec: ModelSpec, path: Path, download: bool) -> bool:
 def import_checkpoint(path: str | Path, name: str) -> ModelSpec:
     """Take in a user's checkpoint: recognise it, check it, copy it, remember it.
 
+    An imported model whose copy is gone can be imported again by its name.
+
     Parameters
     ----------
     path : str or Path
@@ -175,16 +193,18 @@ def import_checkpoint(path: str | Path, name: str) -> ModelSpec:
     Raises
     ------
     CheckpointError
-        If the file is unsafe, damaged, incomplete, or no SAM.
+        If the file is unsafe, damaged, incomplete, no SAM, or holds other than finite
+        floating-point numbers.
     InvalidSettingError
         If the name is malformed or taken.
     """
     # torch is loaded here and not with the module, so that listing models stays cheap.
-    from phasesam.models.checkpoints import load_state_dict, recognise
+    from phasesam.models.checkpoints import check_archive, load_state_dict, recognise
     from phasesam.models.sam import check_weights
 
     source = Path(path).expanduser()
-    _check_name(name)
+    _check_name(name, may_replace=_lost())
+    check_archive(source)
     state = load_state_dict(source)
     architecture, decoder = recognise(state, str(source))
     folder = downloads.cache_folder() / "imported"
@@ -229,13 +249,18 @@ def forget(name: str) -> None:
             spec.path.unlink(missing_ok=True)
 
 
-def _check_name(name: str) -> None:
+def _lost() -> set[str]:
+    """Names of imported models whose weights are gone."""
+    return {name for name, spec in _imported().items() if where(spec) == "missing"}
+
+
+def _check_name(name: str, may_replace: Collection[str] = ()) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidSettingError(
             "the name of a model consists of at most 64 letters, digits, '_', '-' and '.', and "
             f"begins with a letter or digit; got {name!r}"
         )
-    if name in {spec.name for spec in list_models()}:
+    if name in {spec.name for spec in list_models()} and name not in may_replace:
         raise InvalidSettingError(f"there is a model {name!r} already; choose another name")
 
 
@@ -277,6 +302,8 @@ def _write_atomically(target: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
+        # Temporary files are for their owner only; others may share the model folder.
+        Path(name).chmod(_READABLE_BY_ALL)
         Path(name).replace(target)
     finally:
         Path(name).unlink(missing_ok=True)
@@ -287,6 +314,7 @@ def _copy_atomically(source: Path, target: Path) -> None:
     os.close(handle)
     try:
         shutil.copyfile(source, name)
+        Path(name).chmod(_READABLE_BY_ALL)
         Path(name).replace(target)
     finally:
         Path(name).unlink(missing_ok=True)

@@ -24,8 +24,9 @@ def offered_models() -> list[ModelSpec]:
 
 def choice_text(spec: ModelSpec) -> str:
     """Write a model for a combo box, with the size of a download that is still to come."""
-    if where(spec) != "to download":
-        return spec.title
+    place = where(spec)
+    if place != "to download":
+        return f"{spec.title} (missing)" if place == "missing" else spec.title
     size = f" {format_bytes(spec.size_bytes)}" if spec.size_bytes else ""
     return f"{spec.title}  ↓{size}"
 

@@ -213,7 +213,7 @@ class ModelsDock(Dock):
         self.unload_button.setEnabled(spec is not None and spec.name in names)
         self.download_button.setEnabled(spec is not None and where(spec) == "to download")
         self.forget_button.setEnabled(
-            spec is not None and spec.url is None and where(spec) == "on disk"
+            spec is not None and spec.url is None and where(spec) in ("on disk", "missing")
         )
 
     def _refresh_figures(self) -> None:
@@ -370,7 +370,7 @@ def _weights_text(spec: ModelSpec) -> str:
     size = format_bytes(spec.size_bytes) if spec.size_bytes else ""
     if place == "to download":
         return f"↓ {size}"
-    return place if place == "bundled" or not size else f"{place}, {size}"
+    return place if place in ("bundled", "missing") or not size else f"{place}, {size}"
 
 
 def _tooltip(spec: ModelSpec) -> str:

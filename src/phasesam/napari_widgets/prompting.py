@@ -140,7 +140,7 @@ class PromptController:
             return
         try:
             segmenter = self._state.segmenter(image)
-            at_hand = where(get_spec(segmenter.model)) != "to download"
+            at_hand = where(get_spec(segmenter.model)) not in ("to download", "missing")
         except PhaseSAMError:
             return
         if at_hand:
