@@ -331,14 +331,22 @@ def get_embedding_cache() -> EmbeddingCache:
     Raises
     ------
     InvalidSettingError
-        If the amount of memory makes no sense.
+        If the amount of memory makes no sense; the message names the variable.
     """
     global _cache
     if _cache is None:
         with _cache_lock:
             if _cache is None:
-                limit = os.environ.get(MEMORY_VARIABLE, "").strip()
                 folder = os.environ.get(FOLDER_VARIABLE, "").strip()
-                size = parse_bytes(limit) if limit else DEFAULT_BYTES
-                _cache = EmbeddingCache(size, folder or None)
+                _cache = EmbeddingCache(_memory_limit(), folder or None)
     return _cache
+
+
+def _memory_limit() -> int:
+    text = os.environ.get(MEMORY_VARIABLE, "").strip()
+    if not text:
+        return DEFAULT_BYTES
+    try:
+        return parse_bytes(text)
+    except InvalidSettingError as error:
+        raise InvalidSettingError(f"{MEMORY_VARIABLE}: {error}") from error
