@@ -28,6 +28,7 @@ RESULT = ImageResult(
     measure(LABELS),
     dropped=Counter(area=3),
     coverage=0.5,
+    warnings=("look here",),
 )
 
 
@@ -71,6 +72,7 @@ def test_all_go_well(work, tmp_path):
         "planes": 1,
         "coverage": 0.5,
         "dropped": {"area": 3},
+        "warnings": ["look here"],
         "seconds": outcomes[0].as_dict()["seconds"],
         "outputs": {
             "labels": str(tmp_path / "a_labels.tif"),

@@ -25,6 +25,7 @@ from phasesam.core import errors
         (errors.DownloadError("x"), 3),
         (errors.DeviceMemoryError("x"), 3),
         (errors.SaveError("x"), 4),
+        (PermissionError(13, "Permission denied", "a.tif"), 1),
         (errors.CancelledError("x"), 130),
         (KeyboardInterrupt(), 130),
     ],
@@ -48,6 +49,15 @@ def test_markup_in_a_message_is_printed_as_it_is(capsys):
     with pytest.raises(typer.Exit):
         command()
     assert "expected [0, 1], got [/bold]" in capsys.readouterr().err
+
+
+def test_closed_pipes_are_left_to_typer():
+    @exits_cleanly
+    def command():
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        command()
 
 
 def test_programming_errors_are_not_hidden():

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from phasesam.cli.inputs import find_jobs, parse_pixel_size, parse_planes
+from phasesam.cli.inputs import choose_planes, find_jobs, parse_pixel_size, parse_planes
 from phasesam.core.errors import InvalidSettingError
 
 
@@ -61,6 +63,41 @@ def test_missing_input_stays_in_the_batch_with_a_reason(tmp_path):
     assert [bool(job.missing) for job in jobs] == [False, True, True]
 
 
+@pytest.mark.parametrize("name", ["gone.tif", "x*.tif", "empty"])
+def test_nothing_to_read_at_all_is_refused(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidSettingError, match=f"nothing to segment: .*{name[:2]}"):
+        find_jobs([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("method", ["is_dir", "iterdir"])
+def test_folder_without_permission(tmp_path, monkeypatch, method):
+    touch(tmp_path, "open/a.tif", "shut/b.tif")
+    genuine = getattr(Path, method)
+
+    def refuse(path, *args, **kwargs):
+        if path.name == "shut":
+            raise PermissionError(13, "Permission denied", str(path))
+        return genuine(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, method, refuse)
+    jobs = find_jobs([str(tmp_path / "open"), str(tmp_path / "shut")])
+    assert [job.missing for job in jobs] == ["", "cannot be read: Permission denied"]
+    with pytest.raises(InvalidSettingError, match="shut: cannot be read: Permission denied"):
+        find_jobs([str(tmp_path / "shut")])
+
+
+def test_the_present_folder_has_a_name(tmp_path, monkeypatch):
+    touch(tmp_path, "scan/s1.tif", "empty/notes.txt")
+    monkeypatch.chdir(tmp_path / "scan")
+    (job,) = find_jobs(["."], folder_is_stack=True)
+    assert (job.source.name, job.name) == ("scan", "scan")
+    assert [job.source.name for job in find_jobs(["."])] == ["s1.tif"]
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(InvalidSettingError, match="empty: the folder contains no images"):
+        find_jobs(["."])
+
+
 def test_equal_stems_get_different_names(tmp_path):
     touch(tmp_path, "x.tif", "x.png", "y.tif", "one/z.tif", "two/z.tif")
     names = found([tmp_path / "x.tif", tmp_path / "x.png", tmp_path / "y.tif"])
@@ -108,10 +145,17 @@ def test_pixel_size_refused(text):
     [("0", [0]), ("0-3", [0, 1, 2, 3]), ("5, 1-2", [1, 2, 5]), ("0-9/4", [0, 4, 8]), ("3,3", [3])],
 )
 def test_planes(text, planes):
-    assert parse_planes(text, 10) == planes
+    assert choose_planes(text, 10) == planes
 
 
-@pytest.mark.parametrize("text", ["", "10", "5-2", "a", "0-4/0", "-1", "0-10"])
-def test_planes_refused(text):
-    with pytest.raises(InvalidSettingError, match="--planes"):
-        parse_planes(text, 10)
+@pytest.mark.parametrize("text", ["", "5-2", "a", "0-4/0", "-1", "1,", "0-²"])
+def test_planes_that_make_no_sense(text):
+    with pytest.raises(InvalidSettingError, match="--planes expects"):
+        parse_planes(text)
+
+
+@pytest.mark.parametrize("text", ["10", "0-10", "99999999999999999999", "0,3-20/5"])
+def test_planes_that_the_stack_lacks(text):
+    parse_planes(text)
+    with pytest.raises(InvalidSettingError, match="there are 10"):
+        choose_planes(text, 10)

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from phasesam.cli.app import app
-from phasesam.core.errors import CancelledError, DownloadError
+from phasesam.core.errors import CancelledError, CheckpointError, DownloadError
 from phasesam.models import registry
 
 
@@ -41,10 +41,31 @@ def test_unknown_model(command):
     assert "sam_vit_z" in result.stderr
 
 
+def test_info_shows_addresses_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = invoke("info", "sam_vit_b").stdout.splitlines()
+    spec = registry.get_spec("sam_vit_b")
+    for value in (spec.url, spec.sha256, spec.source):
+        assert any(line.split()[-1] == value for line in lines)
+
+
+@pytest.mark.parametrize("model", ["mobile_sam", "sam_vit_b"])
+def test_spoilt_file_is_noticed(monkeypatch, model):
+    def locate(spec, download=True, progress=None, should_stop=None):
+        raise CheckpointError("the checksum differs")
+
+    monkeypatch.setattr(registry, "where", lambda spec: "on disk")
+    monkeypatch.setattr(registry, "locate", locate)
+    result = invoke("download", model)
+    assert result.exit_code == 3
+    assert "checksum" in result.stderr
+
+
 def test_download_of_what_is_there_does_nothing():
     result = invoke("download", "mobile_sam", "tiny")
     assert result.exit_code == 0
-    assert "bundled" in result.stderr
+    assert "mobile_sam: bundled, " in result.stderr
+    assert "tiny: generated" in result.stderr
 
 
 @pytest.mark.parametrize(

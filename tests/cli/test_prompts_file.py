@@ -63,12 +63,28 @@ def test_prompts_of_one_image_and_of_one_plane(tmp_path):
         ({"objects": [{"points": [[1, 2]], "scale": "huge"}]}, "scale"),
         ({"objects": [{"points": [[1, 2]], "plane": -1}]}, "plane"),
         ({"images": []}, "images"),
+        ({"objects": [{"points": [[1, 2]]}], "image": {}}, r"unknown \['image'\]"),
+        ({"images": {"a": {"objekts": []}}}, r"images\['a'\]: unknown \['objekts'\]"),
         ({"images": {"a": {"objects": [{}]}}}, r"images\['a'\]"),
     ],
 )
 def test_mistakes_are_named_with_their_place(tmp_path, content, message):
     with pytest.raises(InvalidPromptError, match=message):
         read_prompts(write(tmp_path, content))
+
+
+def test_byte_order_mark_of_windows_editors(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text('{"objects": [{"points": [[1, 2]], "class": "Körner"}]}', encoding="utf-8-sig")
+    assert read_prompts(path).shared[0].class_name == "Körner"
+
+
+def test_names_must_be_those_of_inputs(tmp_path):
+    entry = {"objects": [{"points": [[1, 1]]}]}
+    prompts = read_prompts(write(tmp_path, {"images": {"a.tif": entry, "b": entry}}))
+    prompts.check_names([Path("x/a.tif"), Path("b.png"), Path("c.tif")])
+    with pytest.raises(InvalidPromptError, match=r"no inputs: \['b'\].*a\.tif"):
+        prompts.check_names([Path("x/a.tif")])
 
 
 def test_missing_file(tmp_path):

@@ -88,6 +88,17 @@ def test_prompts_and_thresholds_exclude_each_other(tmp_path):
     assert recipe(prompts=PromptOptions(path)).prompts is not None
     with pytest.raises(InvalidSettingError, match=r"exclude each other.*nms"):
         recipe(prompts=PromptOptions(path), filters=FilterOptions(nms=0.5))
+    for preset in (PresetName.particles, PresetName.default):
+        with pytest.raises(InvalidSettingError, match=r"exclude each other.*preset"):
+            recipe(prompts=PromptOptions(path), search=SearchOptions(preset=preset))
+    with pytest.raises(InvalidSettingError, match=r"exclude each other.*region"):
+        recipe(prompts=PromptOptions(path), search=SearchOptions(region=path))
+
+
+def test_planes_are_read_before_the_work():
+    assert recipe(image=ImageOptions(planes="0-3/2,7")).planes == "0-3/2,7"
+    with pytest.raises(InvalidSettingError, match="--planes expects"):
+        recipe(image=ImageOptions(planes="5-2"))
 
 
 def test_contradictions_are_refused_before_the_work():
@@ -119,6 +130,10 @@ def test_region_is_read_from_an_image(tmp_path):
     Image.fromarray(mask * 0).save(tmp_path / "empty.png")
     with pytest.raises(InvalidSettingError, match="zero everywhere"):
         recipe(search=SearchOptions(region=tmp_path / "empty.png"))
+    (tmp_path / "notes.txt").write_text("no image")
+    for name in ("notes.txt", "gone.png"):
+        with pytest.raises(InvalidSettingError, match=f"--region: {name}"):
+            recipe(search=SearchOptions(region=tmp_path / name))
 
 
 def test_settings_for_the_summary_are_plain():

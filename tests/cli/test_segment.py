@@ -172,12 +172,19 @@ def test_region_limits_the_search(batch, tmp_path):
         (["--pixel-size", "12 parsec"], 2, "--pixel-size"),
         (["--min-area", "9", "--max-area", "3"], 2, "max_area"),
         (["--prompts", "gone.json"], 2, "gone.json"),
+        (["--planes", "5-2"], 2, "--planes expects"),
+        (["--region", __file__], 2, "--region"),
+        (["--prompts", "PROMPTS", "--preset", "particles"], 2, "exclude"),
+        (["--prompts", "PROMPTS"], 2, "no inputs: ['b.tif']"),
         (["--overwrite", "--skip-existing"], 2, "exclude"),
         (["--pred-iou", "7"], 2, "--pred-iou"),
     ],
 )
 def test_mistakes_end_before_the_work(batch, tmp_path, args, code, message):
     folder, _ = batch
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('{"images": {"b.tif": {"objects": [{"points": [[1, 1]]}]}}}')
+    args = [prompts if arg == "PROMPTS" else arg for arg in args]
     result = invoke(folder / "a.tif", "-o", tmp_path / "out", *args)
     assert result.exit_code == code
     assert message in result.stderr.replace("\n", "")
@@ -191,11 +198,153 @@ def test_plane_out_of_range_fails_that_input(batch, tmp_path):
     assert "plane 9" in result.stderr
 
 
-def test_nothing_to_segment(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("empty", "no images"), ("gone.tif", "no such file"), ("*.tif", "no file matches")],
+)
+def test_nothing_to_segment(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
-    result = invoke(tmp_path / "empty", "-o", tmp_path / "out", *TINY)
+    result = invoke(tmp_path / name, "-o", tmp_path / "out", *TINY)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_input_beside_others_fails_alone(batch, tmp_path):
+    folder, _ = batch
+    result = invoke(folder / "a.tif", folder / "gone.tif", "-o", tmp_path, *TINY)
     assert result.exit_code == 1
-    assert "no images" in result.stderr
+    assert (tmp_path / "a_labels.tif").exists()
+    assert "gone.tif: no such file" in result.stderr
+
+
+def test_a_name_is_said_once(batch, tmp_path):
+    folder, _ = batch
+    result = invoke(folder / "broken.tif", "-o", tmp_path, *TINY)
+    assert result.exit_code == 1
+    assert result.stderr.count("broken.tif") == 1
+
+
+def test_planes_choose_from_stacks_only(batch, tmp_path):
+    folder, _ = batch
+    result = invoke(
+        folder / "a.tif", folder / "stack.tif", "-o", tmp_path, *TINY, "--planes", "1", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert [entry["planes"] for entry in json.loads(result.stdout)["results"]] == [1, 1]
+    assert not tifffile.imread(tmp_path / "stack_labels.tif")[0].any()
+
+
+def test_constant_image_fails(tmp_path):
+    tifffile.imwrite(tmp_path / "const.tif", np.full((60, 80), 9, np.uint8))
+    result = invoke(tmp_path / "const.tif", "-o", tmp_path / "out", *TINY, "--json")
+    assert result.exit_code == 1
+    (entry,) = json.loads(result.stdout)["results"]
+    assert (entry["status"], entry["error"]["type"]) == ("failed", "InvalidImageError")
+    assert "const.tif" in result.stderr
+    assert "equal" in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_constant_planes_of_a_stack_hold_nothing(tmp_path):
+    stack = np.stack([np.zeros((60, 80), np.uint8), blobs(1)])
+    tifffile.imwrite(tmp_path / "scan.tif", stack, photometric="minisblack")
+    out = tmp_path / "out"
+    result = invoke(tmp_path / "scan.tif", "-o", out, *TINY, "--json")
+    assert result.exit_code == 0, result.stderr
+    (entry,) = json.loads(result.stdout)["results"]
+    assert (entry["planes"], entry["objects"] > 0) == (2, True)
+    assert ["1 of 2 planes hold nothing" in text for text in entry["warnings"]] == [True]
+    assert not tifffile.imread(out / "scan_labels.tif")[0].any()
+    options = ("--planes", "0", "--overwrite")
+    only_blank = invoke(tmp_path / "scan.tif", "-o", out, *TINY, *options)
+    assert only_blank.exit_code == 1
+    assert "nothing to find" in only_blank.stderr
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Let the model answer the i-th prompt with a rectangle of our choice."""
+    from phasesam.core.mask_set import MaskSet
+    from phasesam.engines.segmenter import Segmenter
+
+    boxes = []
+    left = []
+
+    def predict(self, *args, **kwargs):
+        mask = np.zeros(self.shape, bool)
+        y0, x0, y1, x1 = left.pop(0)
+        mask[y0:y1, x0:x1] = True
+        return MaskSet.from_masks(mask[None], scores=[0.9])
+
+    monkeypatch.setattr(Segmenter, "encode", lambda self, **kwargs: left.extend(boxes))
+    monkeypatch.setattr(Segmenter, "predict", predict)
+    return boxes
+
+
+def prompted(folder, tmp_path, objects, *options, name="a.tif"):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps({"objects": objects}))
+    return invoke(folder / name, "-o", tmp_path, "-m", "tiny", "--prompts", path, *options)
+
+
+CLICK = {"points": [[20, 30]]}
+
+
+def test_prompted_objects_lie_on_larger_ones(batch, tmp_path, answers):
+    folder, _ = batch
+    answers += [(5, 5, 15, 15), (20, 20, 30, 30), (0, 0, 50, 60)]
+    result = prompted(folder, tmp_path, [CLICK] * 3, "--json")
+    assert result.exit_code == 0, result.stderr
+    labels = tifffile.imread(tmp_path / "a_labels.tif")
+    assert np.bincount(labels.ravel())[1:].tolist() == [100, 100, 2800]
+    (entry,) = json.loads(result.stdout)["results"]
+    assert (entry["warnings"], entry["dropped"]) == ([], {})
+
+
+def test_prompted_objects_that_do_not_show_are_named(batch, tmp_path, answers):
+    folder, _ = batch
+    answers += [(5, 5, 15, 15), (20, 20, 30, 30), (5, 5, 15, 15), (0, 0, 0, 0)]
+    result = prompted(folder, tmp_path, [CLICK] * 4, "--json")
+    assert result.exit_code == 0, result.stderr
+    (entry,) = json.loads(result.stdout)["results"]
+    assert (entry["objects"], entry["dropped"]) == (2, {"covered": 1})
+    assert entry["warnings"] == [
+        "1 of 4 objects asked for do not show: smaller ones cover them (number 1)",
+        "1 of 4 objects asked for are empty: the model finds nothing there (number 4)",
+    ]
+    assert result.stderr.count("Warning: 1 of 4") == 2
+
+
+def test_prompts_in_planes_that_are_not_there(batch, tmp_path):
+    folder, _ = batch
+    objects = [{**CLICK, "plane": 9}, CLICK]
+    result = prompted(folder, tmp_path, objects, name="stack.tif")
+    assert result.exit_code == 1
+    assert "plane 9" in result.stderr
+    objects = [{**CLICK, "plane": 1}]
+    result = prompted(folder, tmp_path, objects, "--planes", "0", name="stack.tif")
+    assert result.exit_code == 1
+    assert "no objects for stack.tif" in result.stderr
+    assert not (tmp_path / "stack_labels.tif").exists()
+
+
+def test_smallest_area_holds_in_the_results(batch, tmp_path, monkeypatch):
+    from phasesam.core.mask_set import MaskSet
+    from phasesam.engines.candidates import Candidates
+
+    folder, _ = batch
+    masks = np.zeros((2, 60, 80), bool)
+    masks[0, :20, :11] = True
+    masks[1, :20, 1:11] = True
+    found = MaskSet.from_masks(masks, scores=[0.9, 0.8])
+    monkeypatch.setattr(Candidates, "filter", lambda self, config: found)
+    for smallest, areas, dropped in ((30, [200], {"covered": 1}), (20, [20, 200], {})):
+        options = ("--min-area", smallest, "--overwrite", "--json")
+        result = invoke(folder / "a.tif", "-o", tmp_path, *TINY, *options)
+        assert result.exit_code == 0, result.stderr
+        assert [int(r["area_px"]) for r in rows(tmp_path / "a_objects.csv")] == areas
+        assert json.loads(result.stdout)["results"][0]["dropped"] == dropped
 
 
 def test_output_in_the_place_of_a_file(batch, tmp_path):

@@ -9,17 +9,22 @@ import typer
 
 from phasesam import __version__
 from phasesam.cli import demo, models, segment
-from phasesam.cli.exit_codes import DESCRIPTIONS
-
-_EPILOG = "Exit status: " + "; ".join(f"{int(c)} {text}" for c, text in DESCRIPTIONS.items()) + "."
+from phasesam.cli.help_pages import EXIT_STATUS, PanelledCommand, with_examples
 
 app = typer.Typer(
     name="phasesam",
+    help=with_examples(
+        "Segment micrographs and X-ray CT stacks with the Segment Anything Model.",
+        "phasesam demo",
+        "phasesam segment powder.tif -o results",
+        "phasesam segment images/ -o results --preset particles --pixel-size 12nm",
+        "phasesam models list",
+    ),
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_EPILOG,
+    epilog=EXIT_STATUS,
 )
 
 
@@ -43,6 +48,14 @@ def phasesam(
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
-app.command("segment", help=segment.HELP, epilog=_EPILOG)(segment.segment)
-app.add_typer(models.app, name="models", help="List, fetch and import models.")
-app.command("demo")(demo.demo)
+app.command(
+    "segment",
+    cls=PanelledCommand,
+    help=segment.HELP,
+    short_help="Segment images; write labels, overlays, tables.",
+    epilog=EXIT_STATUS,
+)(segment.segment)
+app.add_typer(models.app, name="models", short_help="List, fetch and import models.")
+app.command("demo", help=demo.HELP, short_help="Segment a bundled sample.", epilog=EXIT_STATUS)(
+    demo.demo
+)

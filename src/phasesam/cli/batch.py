@@ -38,6 +38,8 @@ class Outcome:
         Share of the area that objects cover, 0–1.
     dropped : Counter
         Candidates left out, by reason.
+    warnings : tuple of str
+        What the user should know although nothing failed.
     seconds : float
         Time for reading, segmenting and writing.
     error : Exception or None
@@ -51,6 +53,7 @@ class Outcome:
     n_planes: int = 0
     coverage: float = 0.0
     dropped: Counter[str] = field(default_factory=Counter)
+    warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     error: Exception | None = None
 
@@ -64,6 +67,7 @@ class Outcome:
             "planes": self.n_planes,
             "coverage": round(self.coverage, 6),
             "dropped": dict(self.dropped),
+            "warnings": list(self.warnings),
             "seconds": round(self.seconds, 3),
             "outputs": self.files.as_dict() if self.files else {},
             "error": error and {"type": type(error).__name__, "message": str(error)},
@@ -164,6 +168,7 @@ def _success(job: Job, files: ResultFiles, result: ImageResult) -> Outcome:
         n_planes=result.n_planes,
         coverage=result.coverage,
         dropped=result.dropped,
+        warnings=result.warnings,
     )
 
 

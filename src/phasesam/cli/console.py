@@ -50,7 +50,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
         return ExitCode.CANNOT_WRITE
     if isinstance(error, ModelError):
         return ExitCode.MODEL
-    if isinstance(error, (InvalidImageError, FileFormatError)):
+    if isinstance(error, (InvalidImageError, FileFormatError, OSError)):
         return ExitCode.SOME_FAILED
     return ExitCode.USAGE
 
@@ -64,7 +64,10 @@ def exits_cleanly(
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         try:
             code = command(*args, **kwargs) or ExitCode.OK
-        except (PhaseSAMError, KeyboardInterrupt) as error:
+        except BrokenPipeError:
+            # Whoever reads our output has enough of it; Typer ends quietly.
+            raise
+        except (PhaseSAMError, OSError, KeyboardInterrupt) as error:
             code = exit_code_of(error)
             if code is ExitCode.CANCELLED:
                 message_console().print("Stopped.")

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from phasesam.cli.console import Interruption, exits_cleanly, message_console, output_console
+from phasesam.cli.help_pages import with_examples
 
 if TYPE_CHECKING:
     from phasesam.cli.recipe import Recipe
@@ -32,6 +33,13 @@ class SampleName(StrEnum):
     xct_pores = "xct_pores"
 
 
+HELP = with_examples(
+    "Segment a bundled sample; write labels.tif, overlay.png and measurements.csv.\n\n"
+    "No display and no internet are needed. Existing results of the demo are replaced.",
+    "phasesam demo",
+    "phasesam demo --sample xct_pores -o pores",
+    "phasesam demo --show",
+)
 _PLANE_OF_STACK = {SampleName.xct_pores: "32"}
 _SECONDS_TO_START = 8.0
 
@@ -41,12 +49,23 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the results go.")
     ] = Path("phasesam_demo"),
-    sample: Annotated[SampleName, typer.Option("--sample", "-s", help="What to segment.")] = (
-        SampleName.particles_sem
-    ),
-    model: Annotated[str, typer.Option("--model", "-m", help="Name of a model.")] = "mobile_sam",
+    sample: Annotated[
+        SampleName,
+        typer.Option(
+            "--sample",
+            "-s",
+            metavar="NAME",
+            help=f"What to segment: {', '.join(SampleName)}.",
+        ),
+    ] = SampleName.particles_sem,
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME", help="Name of a model.")
+    ] = "mobile_sam",
     points_per_side: Annotated[
-        int, typer.Option("--points-per-side", min=1, max=512, help="Point prompts along a side.")
+        int,
+        typer.Option(
+            "--points-per-side", metavar="N", min=1, max=512, help="Point prompts along a side."
+        ),
     ] = 32,
     show: Annotated[
         bool, typer.Option("--show", help="Open the result in napari, if there is a display.")

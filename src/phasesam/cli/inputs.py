@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -62,20 +63,29 @@ def find_jobs(
     Raises
     ------
     InvalidSettingError
-        If nothing is left, or two inputs would write the same files.
+        If there is nothing to read at all, or two inputs would write the same files.
     """
     found: dict[Path, str] = {}
     for text in inputs:
-        for path, missing in _expand(text, recursive, folder_is_stack):
+        try:
+            expanded = list(_expand(text, recursive, folder_is_stack))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            expanded = [(Path(text).expanduser(), f"cannot be read: {reason}")]
+        for path, missing in expanded:
             found.setdefault(path, missing)
-    if not found:
-        raise InvalidSettingError(f"expected at least one image, found none in {list(inputs)}")
+    if all(found.values()):
+        reasons = "; ".join(f"{path}: {missing}" for path, missing in found.items())
+        raise InvalidSettingError(f"there is nothing to segment: {reasons}")
     names = _result_names(list(found))
     return [Job(path, name, found[path]) for path, name in zip(found, names, strict=True)]
 
 
 def _expand(text: str, recursive: bool, folder_is_stack: bool) -> Iterable[tuple[Path, str]]:
     path = Path(text).expanduser()
+    if path.name in ("", ".."):
+        # The present folder and its like have a name only when written out.
+        path = path.resolve()
     if path.is_dir() and (folder_is_stack or is_image_file(path)):
         return [(path, "")]
     if path.is_dir():
@@ -141,7 +151,8 @@ def _stem(path: Path) -> str:
     for ending in (".ome.tiff", ".ome.tif"):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
-    return name if path.is_dir() else Path(name).stem
+    # Path.is_dir may be refused permission.
+    return name if os.path.isdir(path) else Path(name).stem
 
 
 def parse_pixel_size(text: str) -> PixelSize:
@@ -161,22 +172,20 @@ def parse_pixel_size(text: str) -> PixelSize:
     return PixelSize(length, length, "um")
 
 
-def parse_planes(text: str, count: int) -> list[int]:
+def parse_planes(text: str) -> list[range]:
     """Read plane numbers such as ``0-9,20`` or ``0-99/10``.
 
     Parameters
     ----------
     text : str
         Comma-separated numbers or inclusive ranges, the latter with an optional step.
-    count : int
-        How many planes there are.
 
     Raises
     ------
     InvalidSettingError
-        If the text cannot be read, or a plane does not exist.
+        If the text cannot be read.
     """
-    chosen: set[int] = set()
+    ranges = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+)(?:\s*/\s*(\d+))?)?\s*", part)
         first = int(match.group(1)) if match else 0
@@ -186,7 +195,20 @@ def parse_planes(text: str, count: int) -> list[int]:
             raise InvalidSettingError(
                 f"--planes expects numbers and ranges such as 0-9,20 or 0-99/10, got {text!r}"
             )
-        if last >= count:
-            raise InvalidSettingError(f"--planes asks for plane {last}, but there are {count}")
-        chosen.update(range(first, last + 1, step))
-    return sorted(chosen)
+        ranges.append(range(first, last + 1, step))
+    return ranges
+
+
+def choose_planes(text: str, count: int) -> list[int]:
+    """Read plane numbers as `parse_planes`, for a stack of `count` planes; in ascending order.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the text cannot be read, or a plane does not exist.
+    """
+    ranges = parse_planes(text)
+    last = max(part[-1] for part in ranges)
+    if last >= count:
+        raise InvalidSettingError(f"--planes asks for plane {last}, but there are {count}")
+    return sorted(set().union(*ranges))

@@ -13,12 +13,22 @@ from rich.table import Table
 
 from phasesam.cli.console import Interruption, exits_cleanly, message_console, output_console
 from phasesam.cli.exit_codes import ExitCode
+from phasesam.cli.help_pages import with_examples
 from phasesam.cli.progress import transfer_bar
 
 if TYPE_CHECKING:
     from phasesam.models.registry import ModelSpec
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help=with_examples(
+        "List, fetch and import models.",
+        "phasesam models list",
+        "phasesam models download sam_vit_b",
+        "phasesam segment powder.tif -o results --model sam_vit_b",
+    ),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -34,7 +44,14 @@ def _as_dict(spec: ModelSpec) -> dict[str, Any]:
     return {**fields, "where": where(spec)}
 
 
-@app.command("list")
+@app.command(
+    "list",
+    help=with_examples(
+        "List the models, and where their weights are.",
+        "phasesam models list",
+        "phasesam models list --json",
+    ),
+)
 @exits_cleanly
 def list_all(as_json: AsJson = False) -> None:
     """List the models, and where their weights are."""
@@ -48,7 +65,7 @@ def list_all(as_json: AsJson = False) -> None:
     for spec in specs:
         entry = _as_dict(spec)
         name = f"[bold]{escape(spec.name)}[/]" if spec.name == DEFAULT_MODEL else escape(spec.name)
-        colour = "dim" if entry["where"] == "to download" else "green"
+        colour = {"to download": "dim", "missing": "red"}.get(entry["where"], "green")
         table.add_row(
             name,
             escape(spec.title),
@@ -59,10 +76,18 @@ def list_all(as_json: AsJson = False) -> None:
     output_console().print(table)
 
 
-@app.command()
+@app.command(
+    "info",
+    help=with_examples(
+        "Show everything known about a model.",
+        "phasesam models info mobile_sam",
+        "phasesam models info sam_vit_b --json",
+    ),
+)
 @exits_cleanly
 def info(
-    name: Annotated[str, typer.Argument(help="Name of a model.")], as_json: AsJson = False
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a model.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show everything known about a model."""
     from phasesam.models.registry import get_spec, locate
@@ -74,51 +99,61 @@ def info(
     if as_json:
         typer.echo(json.dumps(entry, indent=2))
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
+    console = output_console()
     for key, value in entry.items():
         if value not in (None, ""):
             text = _size(value) if key == "size_bytes" else str(value)
-            table.add_row(key.removesuffix("_bytes").replace("_", " "), escape(text))
-    output_console().print(table)
+            # Plain lines: a table would cut addresses and paths to the width of the terminal.
+            console.print(f"{key.removesuffix('_bytes').replace('_', ' '):<14}{escape(text)}")
 
 
-@app.command()
+@app.command(
+    "download",
+    help=with_examples(
+        "Fetch weights now, for instance before going offline.",
+        "phasesam models download sam_vit_b sam_hq_vit_tiny",
+    ),
+    short_help="Fetch weights before going offline.",
+)
 @exits_cleanly
 def download(
-    names: Annotated[list[str], typer.Argument(help="Names of models.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of models.")],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> ExitCode | None:
-    """Fetch weights now, for instance before going offline.
-
-    Example:  phasesam models download sam_vit_b sam_hq_vit_tiny
-    """
+    """Fetch weights now, for instance before going offline."""
     from phasesam.models.registry import get_spec, locate, where
 
     console = message_console(quiet)
     specs = [get_spec(name) for name in names]
     with Interruption(console) as interruption:
         for spec in specs:
-            if where(spec) in ("bundled", "on disk", "generated"):
-                console.print(f"{escape(spec.name)}: {where(spec)}")
-                continue
+            state = where(spec)
+            # Also what is here is checked: a spoilt file is fetched again, or refused.
             with transfer_bar(console, spec.name) as progress:
                 path = locate(spec, progress=progress, should_stop=interruption.requested)
-            console.print(f"{escape(spec.name)}: {escape(str(path))}")
+            here = f"{state}, " if state in ("bundled", "on disk") else ""
+            console.print(f"{escape(spec.name)}: {escape(here + str(path or state))}")
     return None
 
 
-@app.command("import")
+@app.command(
+    "import",
+    help=with_examples(
+        "Take in a checkpoint of your own; its architecture is recognised from the weights.",
+        "phasesam models import my_vit_b.pt --name steel_vit_b",
+    ),
+    short_help="Take in a checkpoint of your own.",
+)
 @exits_cleanly
 def take_in(
     checkpoint: Annotated[
-        Path, typer.Argument(help="File with weights (.pt, .pth, .safetensors).")
+        Path, typer.Argument(metavar="FILE", help="File with weights (.pt, .pth, .safetensors).")
     ],
-    name: Annotated[str, typer.Option("--name", "-n", help="What to call the model.")],
+    name: Annotated[
+        str, typer.Option("--name", "-n", metavar="NAME", help="What to call the model.")
+    ],
 ) -> None:
-    """Take in a checkpoint of your own; its architecture is recognised from the weights.
-
-    Example:  phasesam models import my_vit_b.pt --name steel_vit_b
-    """
+    """Take in a checkpoint of your own; its architecture is recognised from the weights."""
     from phasesam.models.registry import import_checkpoint
 
     spec = import_checkpoint(checkpoint, name)
@@ -129,9 +164,18 @@ def take_in(
     )
 
 
-@app.command()
+@app.command(
+    "forget",
+    help=with_examples(
+        "Remove a model of your own from the list, and its copy from the model folder.",
+        "phasesam models forget steel_vit_b",
+    ),
+    short_help="Remove a model of your own.",
+)
 @exits_cleanly
-def forget(name: Annotated[str, typer.Argument(help="Name of an imported model.")]) -> None:
+def forget(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of an imported model.")],
+) -> None:
     """Remove a model of your own from the list, and its copy from the model folder."""
     from phasesam.models.registry import forget as forget_model
 

@@ -42,11 +42,11 @@ class PlaneResult:
     Attributes
     ----------
     masks : MaskSet
-        Mask i has label i + 1.
+        Mask i has label i + 1, if any of it shows.
     classes : tuple of str
         Class of each mask.
     labels : (h, w) int32 array
-        The masks painted into one image.
+        The masks painted into one image, smaller ones on larger ones.
     data_bar : int or None
         First row of the data bar that was left out.
     """
@@ -61,6 +61,19 @@ class PlaneResult:
         """Pixels of the plane without its data bar."""
         height, width = self.labels.shape
         return (height if self.data_bar is None else self.data_bar) * width
+
+    @property
+    def hidden(self) -> list[int]:
+        """Indices of masks that have pixels but no label, because others cover them."""
+        shown = np.bincount(self.labels.ravel(), minlength=len(self.masks) + 1)[1:] > 0
+        hidden: list[int] = np.flatnonzero(~shown & (self.masks.areas > 0)).tolist()
+        return hidden
+
+    @property
+    def empty(self) -> list[int]:
+        """Indices of masks without a pixel."""
+        empty: list[int] = np.flatnonzero(self.masks.areas == 0).tolist()
+        return empty
 
     def table(self, pixel_size: PixelSize) -> ObjectTable:
         """Measure the objects; adds the column ``stability``."""
@@ -117,7 +130,7 @@ def segment_plane(
     if prompts is not None:
         masks = _prompted(segmenter, prompts, watch)
         classes = tuple(item.class_name for item in prompts)
-        order = "given"
+        min_area = 0.0
     else:
         watch.step("encoding", 0, 1)
         candidates = segmenter.automatic(
@@ -125,12 +138,19 @@ def segment_plane(
             progress=lambda done, total: watch.step("searching", done, total),
             should_stop=watch.should_stop,
         )
-        masks = candidates.filter(recipe.filter_for(segmenter.rgb.shape[:2]))
+        thresholds = recipe.filter_for(segmenter.rgb.shape[:2])
+        masks = candidates.filter(thresholds)
         classes = ("",) * len(masks)
-        order = "area"
+        min_area = thresholds.min_area
     masks = replace(masks, shape=(image.shape[0], image.shape[1]))
     bar = segmenter.data_bar if known_bar is None else known_bar
-    return PlaneResult(masks, classes, masks.to_labels(order), bar)
+    return PlaneResult(masks, classes, masks.to_labels(min_area=min_area), bar)
+
+
+def blank_plane(image: NDArray[Any], data_bar: int | None) -> PlaneResult:
+    """Return the result for a plane without any object; parameters as for `segment_plane`."""
+    masks = MaskSet((image.shape[0], image.shape[1]))
+    return PlaneResult(masks, (), masks.to_labels(), data_bar)
 
 
 def _prompted(segmenter: Segmenter, prompts: Sequence[ObjectPrompt], watch: Watch) -> MaskSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,29 @@ class PromptFile:
 
     def for_plane(self, source: Path, plane: int) -> tuple[ObjectPrompt, ...]:
         """Return the objects asked for in one plane of one image."""
+        return tuple(o for o in self.for_image(source) if o.plane in (None, plane))
+
+    def for_image(self, source: Path) -> tuple[ObjectPrompt, ...]:
+        """Return the objects asked for in one image, whatever their plane."""
         own = self.by_image.get(source.name, self.by_image.get(source.stem, ()))
-        return tuple(o for o in (*self.shared, *own) if o.plane in (None, plane))
+        return (*self.shared, *own)
+
+    def check_names(self, sources: Iterable[Path]) -> None:
+        """Make sure that every name belongs to an input.
+
+        Raises
+        ------
+        InvalidPromptError
+            If one does not.
+        """
+        inputs = list(sources)
+        known = {name for path in inputs for name in (path.name, path.stem)}
+        unknown = sorted(set(self.by_image) - known)
+        if unknown:
+            raise InvalidPromptError(
+                f"the prompt file names images that are no inputs: {unknown}; the inputs are "
+                f"{[path.name for path in inputs[:8]]}{' …' if len(inputs) > 8 else ''}"
+            )
 
 
 def read_prompts(path: Path) -> PromptFile:
@@ -78,19 +99,23 @@ def read_prompts(path: Path) -> PromptFile:
         names the place.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        # Editors on Windows begin UTF-8 with a byte order mark.
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidPromptError(f"cannot read the prompt file {path}: {error}") from error
     except ValueError as error:
         raise InvalidPromptError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict) or not content.keys() & {"objects", "images"}:
         raise InvalidPromptError(f'{path}: expected {{"objects": [...]}} or {{"images": {{...}}}}')
+    _refuse_unknown(content, {"objects", "images"}, str(path))
     images = content.get("images", {})
     if not isinstance(images, dict):
         raise InvalidPromptError(f"{path}: images must map names to objects, got {images!r:.80}")
-    by_image = {
-        name: _objects(entry, f"{path}: images[{name!r}]") for name, entry in images.items()
-    }
+    by_image = {}
+    for name, entry in images.items():
+        where = f"{path}: images[{name!r}]"
+        by_image[name] = _objects(entry, where)
+        _refuse_unknown(entry, {"objects"}, where)
     result = PromptFile(_objects(content, str(path)), by_image)
     if not result.shared and not any(by_image.values()):
         raise InvalidPromptError(f"{path}: expected at least one object, got none")
@@ -104,14 +129,18 @@ def _objects(entry: Any, where: str) -> tuple[ObjectPrompt, ...]:
     return tuple(_object(item, f"{where}: objects[{i}]") for i, item in enumerate(objects))
 
 
+def _refuse_unknown(entry: Mapping[str, Any], known: set[str], where: str) -> None:
+    unknown = entry.keys() - known
+    if unknown:
+        raise InvalidPromptError(
+            f"{where}: unknown {sorted(unknown)}, expected some of {sorted(known)}"
+        )
+
+
 def _object(item: Any, where: str) -> ObjectPrompt:
     if not isinstance(item, dict):
         raise InvalidPromptError(f"{where}: expected an object, got {item!r:.80}")
-    unknown = item.keys() - _OBJECT_KEYS
-    if unknown:
-        raise InvalidPromptError(
-            f"{where}: unknown {sorted(unknown)}, expected some of {sorted(_OBJECT_KEYS)}"
-        )
+    _refuse_unknown(item, _OBJECT_KEYS, where)
     try:
         prompts = Prompts.build(item.get("points"), item.get("labels"), item.get("box"))
     except (InvalidPromptError, TypeError, ValueError) as error:

@@ -12,10 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.cli.inputs import parse_pixel_size
+from phasesam.cli.inputs import parse_pixel_size, parse_planes
 from phasesam.cli.prompts_file import PromptFile, read_prompts
-from phasesam.cli.segment_options import FilterOptions, ImageOptions, PromptOptions, SearchOptions
-from phasesam.core.errors import InvalidSettingError
+from phasesam.cli.segment_options import (
+    FilterOptions,
+    ImageOptions,
+    PresetName,
+    PromptOptions,
+    SearchOptions,
+)
+from phasesam.core.errors import FileFormatError, InvalidSettingError
 from phasesam.core.images import Normalisation
 from phasesam.core.types import PixelSize
 from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
@@ -90,20 +96,22 @@ def build_recipe(
     InvalidSettingError, InvalidPromptError
         If an option makes no sense; nothing has been computed then.
     """
-    preset = get_preset(search.preset.value)
-    given = _given(search, leave_out=("preset", "region"))
     filter_changes = _given(filters)
-    if prompts.prompts is not None and (given or filter_changes or search.region):
-        named = sorted([*given, *filter_changes, *(["region"] if search.region else [])])
+    named = sorted([*_given(search), *filter_changes])
+    if prompts.prompts is not None and named:
         raise InvalidSettingError(
             f"--prompts and settings of automatic masks exclude each other, got {named}"
         )
+    preset = get_preset((search.preset or PresetName.default).value)
+    given = _given(search, leave_out=("preset", "region"))
     # A filter may not ask for less than the search kept.
     checked = preset.filter.changed(**filter_changes)
     given["iou_floor"] = min(preset.automatic.iou_floor, checked.pred_iou)
     given["stability_floor"] = min(preset.automatic.stability_floor, checked.stability)
     if search.region is not None:
         given["region"] = _read_region(search.region)
+    if image.planes is not None:
+        parse_planes(image.planes)
     return Recipe(
         model=model,
         preset=preset,
@@ -134,7 +142,10 @@ def _normalisation(limits: tuple[float, float] | None) -> Normalisation:
 def _read_region(path: Path) -> NDArray[np.bool_]:
     from phasesam.formats.readers import read_image
 
-    micrograph = read_image(path)
+    try:
+        micrograph = read_image(path)
+    except FileFormatError as error:
+        raise InvalidSettingError(f"--region: {error}") from error
     if micrograph.is_stack:
         raise InvalidSettingError(
             f"--region expects one image (h, w), got a stack of shape {micrograph.data.shape}"

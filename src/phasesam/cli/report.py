@@ -15,15 +15,23 @@ from phasesam.cli.exit_codes import ExitCode
 from phasesam.core.errors import PhaseSAMError
 
 _COLOURS = {"ok": "green", "failed": "red", "skipped": "dim", "cancelled": "yellow"}
+_MOST_WARNINGS = 5
 
 
 def line_of(outcome: Outcome) -> str:
-    """Say in one line what became of an input (rich markup)."""
+    """Say in one line what became of an input, in one more each what to beware of (rich markup)."""
     name = escape(outcome.source.name)
     if outcome.status == "ok":
-        return f"{name}: {_objects(outcome)}, {outcome.seconds:.1f} s"
+        line = f"{name}: {_objects(outcome)}, {outcome.seconds:.1f} s"
+        texts = list(outcome.warnings[:_MOST_WARNINGS])
+        if len(outcome.warnings) > _MOST_WARNINGS:
+            texts.append(f"{len(outcome.warnings) - _MOST_WARNINGS} more such warnings")
+        warnings = [f"  [yellow]Warning:[/] {escape(text)}" for text in texts]
+        return "\n".join([line, *warnings])
     if outcome.error is not None:
-        return f"{name}: [red]{escape(_message(outcome.error))}[/]"
+        # Messages of our readers begin with the name of the file.
+        message = _message(outcome.error).removeprefix(f"{outcome.source.name}: ")
+        return f"{name}: [red]{escape(message)}[/]"
     return f"{name}: {outcome.status}"
 
 

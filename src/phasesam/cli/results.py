@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +54,15 @@ class ResultFiles:
             paths["coco"] = self.coco
         return {kind: str(path) for kind, path in paths.items()}
 
+    def moved_to(self, folder: Path) -> ResultFiles:
+        """Return files of the same names in another folder."""
+        return ResultFiles(
+            folder / self.labels.name,
+            folder / self.overlay.name,
+            folder / self.objects.name,
+            self.coco and folder / self.coco.name,
+        )
+
     def existing(self) -> list[Path]:
         """Return those that exist already."""
         return [Path(path) for path in self.as_dict().values() if os.path.lexists(path)]
@@ -61,13 +73,46 @@ class ResultFiles:
 
 
 def write_results(result: ImageResult, files: ResultFiles) -> None:
-    """Write all files of an image; each one appears whole or not at all.
+    """Write all files of an image; they replace older ones when all of them are complete.
 
     Raises
     ------
     SaveError
         If a file cannot be written; what was there before is intact.
     """
+    folder = files.labels.parent
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=".phasesam-", dir=folder, ignore_cleanup_errors=True
+        ) as scratch:
+            drafts = files.moved_to(Path(scratch))
+            try:
+                _write_drafts(result, drafts)
+            except SaveError as error:
+                # The user knows nothing of the folder in between.
+                raise SaveError(str(error).replace(scratch, str(folder))) from error
+            _publish(drafts, files)
+    except OSError as error:
+        if isinstance(error, SaveError):
+            raise
+        raise SaveError(f"could not write into {folder}: {error}") from error
+
+
+def _publish(drafts: ResultFiles, files: ResultFiles) -> None:
+    pairs = [
+        (Path(draft), Path(os.path.realpath(target)))
+        for draft, target in zip(drafts.as_dict().values(), files.as_dict().values(), strict=True)
+    ]
+    for _, target in pairs:
+        if target.is_dir():
+            raise SaveError(f"could not write {target}: there is a folder of this name")
+    for draft, target in pairs:
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            shutil.copymode(target, draft)
+        draft.replace(target)
+
+
+def _write_drafts(result: ImageResult, files: ResultFiles) -> None:
     save_labels_tiff(files.labels, result.labels, result.pixel_size, result.z_size)
     save_overlay_png(files.overlay, result.overlay_image, result.overlay_labels, result.pixel_size)
     if files.coco is not None:

@@ -6,6 +6,7 @@ import typer
 
 from phasesam.cli.console import Interruption, exits_cleanly, message_console, output_console
 from phasesam.cli.exit_codes import ExitCode
+from phasesam.cli.help_pages import with_examples
 from phasesam.cli.options import with_options
 from phasesam.cli.segment_options import (
     FileOptions,
@@ -17,17 +18,14 @@ from phasesam.cli.segment_options import (
 )
 from phasesam.core.errors import InvalidSettingError
 
-HELP = """Segment images; write NAME_labels.tif, NAME_overlay.png and NAME_objects.csv.
-
-[bold]Examples[/]
-
-\b
-phasesam segment powder.tif -o results
-phasesam segment images/ -o results --preset particles --pixel-size 12nm
-phasesam segment "run*/*.tif" -o results --pred-iou 0.9 --min-area 50 --coco
-phasesam segment scan.tif -o results --planes 0-99/10 --preset pores
-phasesam segment a.tif -o results --prompts clicks.json --json --quiet
-"""
+HELP = with_examples(
+    "Segment images; write NAME_labels.tif, NAME_overlay.png and NAME_objects.csv.",
+    "phasesam segment powder.tif -o results",
+    "phasesam segment images/ -o results --preset particles --pixel-size 12nm",
+    'phasesam segment "run*/*.tif" -o results --pred-iou 0.9 --min-area 50 --coco',
+    "phasesam segment scan.tif -o results --planes 0-99/10 --preset pores",
+    "phasesam segment a.tif -o results --prompts clicks.json --json --quiet",
+)
 
 
 @with_options(FileOptions, ModelOptions, ImageOptions, PromptOptions, SearchOptions, FilterOptions)
@@ -59,6 +57,8 @@ def segment(
         folder_is_stack=files.folder_is_stack,
     )
     recipe = build_recipe(model.model, image, prompts, search, filters)
+    if recipe.prompts is not None:
+        recipe.prompts.check_names(job.source for job in jobs)
     batch = Batch(jobs, recipe, files.output, files.coco, files.skip_existing)
     prepare_folder(files.output)
     if not files.overwrite and not files.skip_existing:

@@ -48,9 +48,7 @@ class Rank(StrEnum):
 
 def _panel(title: str) -> Callable[..., Any]:
     def option(*names: str, text: str, **settings: Any) -> Any:
-        # Brackets are markup otherwise, and vanish.
-        shown = text.replace("[", "\\[")
-        return typer.Option(*names, help=shown, rich_help_panel=title, **settings)
+        return typer.Option(*names, help=text, rich_help_panel=title, **settings)
 
     return option
 
@@ -116,14 +114,15 @@ class ModelOptions:
     """Which model computes where."""
 
     model: Annotated[
-        str, _model("--model", "-m", text="Name of a model; see: phasesam models list.")
+        str,
+        _model("--model", "-m", metavar="NAME", text="Name of a model; see: phasesam models list."),
     ] = "mobile_sam"
     device: Annotated[
         str | None,
         _model(
             "--device",
-            metavar="auto|cpu|cuda|cuda:N|mps",
-            text="Where to compute; PHASESAM_DEVICE or the fastest device when left out.",
+            metavar="DEVICE",
+            text="auto, cpu, cuda, cuda:N or mps; PHASESAM_DEVICE or the fastest when left out.",
             show_default=False,
         ),
     ] = None
@@ -131,13 +130,14 @@ class ModelOptions:
         str | None,
         _model(
             "--precision",
-            metavar="auto|fp32|bf16|fp16",
-            text="Number format; PHASESAM_PRECISION or what suits the device when left out.",
+            metavar="FORMAT",
+            text="auto, fp32, bf16 or fp16; PHASESAM_PRECISION or what suits the device when "
+            "left out.",
             show_default=False,
         ),
     ] = None
     threads: Annotated[
-        int | None, _model("--threads", min=1, text="CPU threads.", show_default=False)
+        int | None, _model("--threads", metavar="N", min=1, text="CPU threads.", show_default=False)
     ] = None
     download: Annotated[
         bool,
@@ -163,7 +163,8 @@ class ImageOptions:
         _image(
             "--planes",
             metavar="RANGES",
-            text="Planes of a stack, from 0: 0-9,20 or 0-99/10 for every tenth. All when left out.",
+            text="Planes of stacks, from 0: 0-9,20 or 0-99/10 for every tenth. All when left out; "
+            "single images are segmented anyway.",
             show_default=False,
         ),
     ] = None
@@ -194,8 +195,9 @@ class PromptOptions:
         _prompt(
             "--prompts",
             metavar="FILE.json",
-            text='{"objects": [{"points": [[y, x]], "labels": [1], "box": [y0, x0, y1, x1]}]}, '
-            'or {"images": {"NAME": {"objects": ...}}} for prompts of single images.',
+            text='Holds {"objects": [{"points": [[y, x]], "labels": [1], '
+            '"box": [y0, x0, y1, x1]}]}, or {"images": {"NAME": {"objects": ...}}} for prompts '
+            "of single images.",
             show_default=False,
         ),
     ] = None
@@ -206,26 +208,32 @@ class SearchOptions:
     """The expensive step of automatic masks."""
 
     preset: Annotated[
-        PresetName,
+        PresetName | None,
         _search(
             "--preset",
             "-p",
-            text="Settings for a kind of object; options given besides override it.",
-            show_default=True,
+            metavar="NAME",
+            text=f"Settings for a kind of object: {', '.join(PresetName)}. Options given besides "
+            "override it.",
         ),
-    ] = PresetName.default
+    ] = None
     points_per_side: Annotated[
         int | None,
-        _search("--points-per-side", min=1, max=512, text="Point prompts along each side."),
+        _search(
+            "--points-per-side", metavar="N", min=1, max=512, text="Point prompts along each side."
+        ),
     ] = None
     points_per_batch: Annotated[
         int | None,
-        _search("--points-per-batch", min=1, max=4096, text="Prompts decoded at once."),
+        _search(
+            "--points-per-batch", metavar="N", min=1, max=4096, text="Prompts decoded at once."
+        ),
     ] = None
     crop_n_layers: Annotated[
         int | None,
         _search(
             "--crop-layers",
+            metavar="N",
             min=0,
             max=5,
             text="For small objects: layer i adds 4^i enlarged crops to the search.",
@@ -234,13 +242,18 @@ class SearchOptions:
     crop_overlap_ratio: Annotated[
         float | None,
         _search(
-            "--crop-overlap", min=0.0, max=0.95, text="Overlap of the crops, share of the side."
+            "--crop-overlap",
+            metavar="X",
+            min=0.0,
+            max=0.95,
+            text="Overlap of the crops, share of the side.",
         ),
     ] = None
     crop_n_points_downscale_factor: Annotated[
         int | None,
         _search(
             "--crop-points-divisor",
+            metavar="N",
             min=1,
             max=64,
             text="Points per side are divided by this in each further layer.",
@@ -250,6 +263,7 @@ class SearchOptions:
         int | None,
         _search(
             "--speckle-area",
+            metavar="N",
             min=0,
             text="Remove holes and islands smaller than this from every mask (pixels).",
         ),
@@ -277,30 +291,39 @@ class FilterOptions:
 
     pred_iou: Annotated[
         float | None,
-        _filter("--pred-iou", min=0.0, max=1.0, text="Smallest quality (IoU) the model predicts."),
+        _filter(
+            "--pred-iou",
+            metavar="X",
+            min=0.0,
+            max=1.0,
+            text="Smallest quality (IoU) the model predicts.",
+        ),
     ] = None
     stability: Annotated[
-        float | None, _filter("--stability", min=0.0, max=1.0, text="Smallest stability score.")
+        float | None,
+        _filter("--stability", metavar="X", min=0.0, max=1.0, text="Smallest stability score."),
     ] = None
     stability_offset: Annotated[
         float | None,
         _filter(
             "--stability-offset",
+            metavar="X",
             min=0.0,
             max=8.0,
             text="Shift of the mask threshold that stability is measured with (logits).",
         ),
     ] = None
     min_area: Annotated[
-        float | None, _filter("--min-area", min=0.0, text="Smallest object (pixels).")
+        float | None, _filter("--min-area", metavar="X", min=0.0, text="Smallest object (pixels).")
     ] = None
     max_area: Annotated[
-        float | None, _filter("--max-area", min=0.0, text="Largest object (pixels).")
+        float | None, _filter("--max-area", metavar="X", min=0.0, text="Largest object (pixels).")
     ] = None
     nms: Annotated[
         float | None,
         _filter(
             "--nms",
+            metavar="X",
             min=0.0,
             max=1.0,
             text="Of two objects that overlap by more than this IoU the worse one goes.",
@@ -310,18 +333,21 @@ class FilterOptions:
         float | None,
         _filter(
             "--crop-nms",
+            metavar="X",
             min=0.0,
             max=1.0,
-            text="The same between crops of the image, see --crop-layers.",
+            text="The same between crops of the image.",
         ),
     ] = None
     nms_kind: Annotated[
-        NmsKind | None, _filter("--nms-kind", text="Whether boxes or masks are compared.")
+        NmsKind | None,
+        _filter("--nms-kind", metavar="box|mask", text="Whether boxes or masks are compared."),
     ] = None
     overlap: Annotated[
         float | None,
         _filter(
             "--overlap",
+            metavar="X",
             min=0.0,
             max=1.0,
             text="Of two objects that share more than this part of the smaller one, the worse "
@@ -330,11 +356,19 @@ class FilterOptions:
     ] = None
     rank: Annotated[
         Rank | None,
-        _filter("--rank", text="What is better: predicted IoU, or that times stability."),
+        _filter(
+            "--rank",
+            metavar="score|product",
+            text="What is better: predicted IoU, or that times stability.",
+        ),
     ] = None
     nested: Annotated[
         Nested | None,
-        _filter("--nested", text="Which object stays where one lies inside another."),
+        _filter(
+            "--nested",
+            metavar="both|outer|inner",
+            text="Which object stays where one lies inside another.",
+        ),
     ] = None
     touching_edge: Annotated[
         bool | None,
@@ -347,6 +381,7 @@ class FilterOptions:
         int | None,
         _filter(
             "--min-region-area",
+            metavar="N",
             min=0,
             text="Fill holes and drop islands smaller than this (pixels).",
         ),

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.cli.inputs import Job, parse_planes
-from phasesam.cli.plane import PlaneResult, Watch, segment_plane
-from phasesam.cli.prompts_file import ObjectPrompt
+from phasesam.cli.inputs import Job, choose_planes
+from phasesam.cli.plane import PlaneResult, Watch, blank_plane, segment_plane
+from phasesam.cli.prompts_file import ObjectPrompt, PromptFile
 from phasesam.cli.recipe import Recipe
-from phasesam.core.errors import CancelledError, InvalidPromptError
-from phasesam.core.images import to_rgb8
+from phasesam.core.errors import CancelledError, InvalidImageError, InvalidPromptError
+from phasesam.core.images import is_constant, to_rgb8
 from phasesam.core.measurements import ObjectTable, join_tables
 from phasesam.core.types import PixelSize
 from phasesam.formats.coco import CocoImage
@@ -47,6 +47,8 @@ class ImageResult:
         Share of the segmented area that objects cover, without data bars, 0–1.
     n_planes : int
         How many planes were segmented.
+    warnings : tuple of str
+        What the user should know although nothing failed.
     """
 
     labels: NDArray[np.int32]
@@ -58,6 +60,7 @@ class ImageResult:
     dropped: Counter[str] = field(default_factory=Counter)
     coverage: float = 0.0
     n_planes: int = 1
+    warnings: tuple[str, ...] = ()
 
     @property
     def pixel_size(self) -> PixelSize:
@@ -95,16 +98,23 @@ def segment_file(
     watch.step("reading", 0, 1)
     micrograph = read_image(job.source)
     indices = _plane_indices(micrograph, recipe.planes)
+    prompts = None if recipe.prompts is None else _prompts_for(recipe.prompts, job, micrograph)
+    if prompts is not None and not any(prompts[index] for index in indices):
+        raise InvalidPromptError(f"the prompt file has no objects for {job.source.name}")
     collection = _Collection(micrograph, recipe, keep_masks)
     for number, index in enumerate(indices):
         if watch.should_stop():
             raise CancelledError(f"stopped before plane {number + 1} of {len(indices)}")
         prefix = f"plane {number + 1}/{len(indices)}: " if len(indices) > 1 else ""
         image = micrograph.plane(index)
-        prompts = _prompts_for(recipe, job, micrograph, index)
-        result = segment_plane(
-            image, recipe, prompts, watch.with_prefix(prefix), micrograph.data_bar
-        )
+        if prompts is None and micrograph.is_stack and is_constant(image[: micrograph.data_bar]):
+            # Scans often begin and end with planes that hold nothing.
+            result = blank_plane(image, micrograph.data_bar)
+            collection.count_blank()
+        else:
+            asked = None if prompts is None else prompts[index]
+            inner = watch.with_prefix(prefix)
+            result = segment_plane(image, recipe, asked, inner, micrograph.data_bar)
         collection.add(index, result)
         if number == len(indices) // 2:
             collection.show(image, result)
@@ -126,7 +136,9 @@ class _Collection:
         self._source = micrograph.path.name
         self._z_size = micrograph.z_size
         self._dropped: Counter[str] = Counter()
-        self._highest = self._covered = self._segmented = 0
+        self._prompted = recipe.prompts is not None
+        self._warnings: list[str] = []
+        self._highest = self._covered = self._segmented = self._blank = 0
         self._overlay: tuple[NDArray[np.uint8], NDArray[np.int32]] | None = None
 
     def add(self, index: PlaneIndex, result: PlaneResult) -> None:
@@ -143,9 +155,28 @@ class _Collection:
             name = f"{self._source}[{','.join(map(str, index))}]" if index else self._source
             self._coco.append(CocoImage(result.masks, name, categories, self._pixel_size))
         self._dropped.update(result.masks.dropped)
+        self._dropped.update({"covered": len(result.hidden)} if result.hidden else {})
+        if self._prompted:
+            self._warn(index, result)
         self._highest += len(result.masks)
         self._covered += int(np.count_nonzero(result.labels))
         self._segmented += result.segmented_pixels
+
+    def count_blank(self) -> None:
+        """Note that a plane was left out because it is constant."""
+        self._blank += 1
+
+    def _warn(self, index: PlaneIndex, result: PlaneResult) -> None:
+        """Say which objects that were asked for are not in the label image."""
+        where = f"plane {','.join(map(str, index))}: " if index else ""
+        asked = f"of {len(result.masks)} objects asked for"
+        for missing, why in (
+            (result.hidden, "do not show: smaller ones cover them"),
+            (result.empty, "are empty: the model finds nothing there"),
+        ):
+            if missing:
+                numbers = ", ".join(str(i + 1) for i in missing)
+                self._warnings.append(f"{where}{len(missing)} {asked} {why} (number {numbers})")
 
     def show(self, image: NDArray[Any], result: PlaneResult) -> None:
         """Choose a plane for the overlay."""
@@ -155,6 +186,12 @@ class _Collection:
         """Return what has been collected."""
         if self._overlay is None:
             raise InvalidPromptError("expected at least one plane, got none")
+        if self._blank == len(self._tables):
+            raise InvalidImageError("all pixels of each plane are equal: there is nothing to find")
+        if self._blank:
+            self._warnings.append(
+                f"{self._blank} of {len(self._tables)} planes hold nothing: all pixels are equal"
+            )
         return ImageResult(
             self._labels,
             *self._overlay,
@@ -164,22 +201,27 @@ class _Collection:
             dropped=self._dropped,
             coverage=self._covered / max(1, self._segmented),
             n_planes=len(self._tables),
+            warnings=tuple(self._warnings),
         )
 
 
 def _prompts_for(
-    recipe: Recipe, job: Job, micrograph: MicrographFile, index: PlaneIndex
-) -> tuple[ObjectPrompt, ...] | None:
-    if recipe.prompts is None:
-        return None
-    shape = micrograph.stack_shape
-    flat = int(np.ravel_multi_index(index, shape)) if index else 0
-    prompts = recipe.prompts.for_plane(job.source, flat)
-    if not prompts and not shape:
-        raise InvalidPromptError(f"the prompt file has no objects for {job.source.name}")
-    return prompts
+    prompts: PromptFile, job: Job, micrograph: MicrographFile
+) -> dict[PlaneIndex, tuple[ObjectPrompt, ...]]:
+    """Return the prompts of every plane; raises if one belongs to no plane."""
+    every = list(np.ndindex(*micrograph.stack_shape))
+    for item in prompts.for_image(job.source):
+        if item.plane is not None and item.plane >= len(every):
+            raise InvalidPromptError(
+                f"the prompt file asks for an object in plane {item.plane}, but "
+                f"{job.source.name} has {len(every)}, counted from 0"
+            )
+    return {index: prompts.for_plane(job.source, i) for i, index in enumerate(every)}
 
 
 def _plane_indices(micrograph: MicrographFile, planes: str | None) -> list[PlaneIndex]:
     every = list(np.ndindex(*micrograph.stack_shape))
-    return every if planes is None else [every[i] for i in parse_planes(planes, len(every))]
+    # Images that are no stacks have no planes to choose from.
+    if planes is None or not micrograph.is_stack:
+        return every
+    return [every[i] for i in choose_planes(planes, len(every))]
