@@ -13,6 +13,7 @@ from PIL import Image
 
 from phasesam.core.errors import FileFormatError
 from phasesam.formats.readers import is_image_file, read_image, read_slices
+from phasesam.formats.slices import slice_files
 
 GREY = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)
 RGB = np.dstack([GREY, GREY // 2, GREY // 3])
@@ -188,6 +189,14 @@ def test_npy_stack_is_lazy(tmp_path: Path):
     file = read_image(tmp_path / "stack.npy")
     assert isinstance(file.data, da.Array)
     np.testing.assert_array_equal(file.plane((2,)), STACK[2])
+
+
+def test_names_with_superscripts_and_other_digits(tmp_path: Path):
+    for name in ("x1²3.tif", "x1²10.tif", "²2.tif", "s٢.tif", "s10.tif"):
+        tifffile.imwrite(tmp_path / name, np.zeros((4, 5), np.uint8))
+    names = [path.name for path in slice_files(tmp_path)]
+    assert names == ["s٢.tif", "s10.tif", "x1²3.tif", "x1²10.tif", "²2.tif"]
+    assert read_image(tmp_path).data.shape == (5, 4, 5)
 
 
 def test_folder_of_slices_in_natural_order(tmp_path: Path):

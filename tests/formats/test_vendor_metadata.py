@@ -73,6 +73,45 @@ def test_fei_without_data_bar_and_size(tmp_path: Path):
     assert "pixel_size_source" not in file.metadata
 
 
+def fei_image(path: Path, shape: tuple[int, int], text: str = FEI) -> Path:
+    raw = text.encode() + b"\0"
+    image = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    tifffile.imwrite(path, image, extratags=[(34682, ASCII, len(raw), raw, True)], metadata=None)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor", "bar"),
+    [
+        ((120, 160), 1, 100),
+        # Stored without the bar that the metadata describe, or the bar was cut off.
+        ((100, 160), 1, None),
+        # Scaled after recording, with and without bar, and with rounded heights.
+        ((60, 80), 2, 50),
+        ((50, 80), 2, None),
+        ((240, 320), 0.5, 200),
+        ((52, 70), 160 / 70, 44),
+        # Rows were cut off: where the bar is, the metadata do not tell.
+        ((110, 160), 1, None),
+        ((119, 160), 1, None),
+        ((80, 80), None, None),
+    ],
+)
+def test_fei_image_against_what_was_recorded(tmp_path: Path, shape, factor, bar):
+    file = read_image(fei_image(tmp_path / "a.tif", shape))
+    assert file.data_bar == bar
+    if factor is None:
+        assert not file.pixel_size.is_physical
+    else:
+        sizes = file.pixel_size.y, file.pixel_size.x
+        assert sizes == pytest.approx((0.0025 * factor, 0.0020345 * factor))
+
+
+def test_fei_without_the_size_of_the_image(tmp_path: Path):
+    text = FEI.replace("ResolutionX=160", "ResolutionX=").replace("ResolutionY=100\r\n", "")
+    assert read_image(fei_image(tmp_path / "a.tif", (110, 160), text)).data_bar == 90
+
+
 def test_phenom_xml(tmp_path: Path):
     text = (
         '<?xml version="1.0"?><FeiImage><databarHeight>24</databarHeight>'
@@ -112,6 +151,30 @@ def test_zeiss(tmp_path: Path, entry: str, expected: float):
     path = write_tag(tmp_path / "a.tif", 34118, zeiss(entry))
     assert micrometres(path) == pytest.approx((expected, expected))
     assert read_image(path).metadata["vendor"] == "Zeiss SmartSEM"
+
+
+@pytest.mark.parametrize("prefix", ["DP", "AP"])
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [("AP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 12.3 nm", 0.0123), ("", 0.0727 * 1024 / 320)],
+)
+@pytest.mark.parametrize(
+    ("stored", "factor"),
+    [("320 * 240", 2), ("160 * 120", 1), ("160 * 200", 1), ("320 * 900", None)],
+)
+def test_zeiss_image_against_what_was_stored(
+    tmp_path: Path, prefix: str, named: str, expected: float, stored: str, factor: float | None
+):
+    entry = f"{prefix}_IMAGE_STORE\r\nStore resolution = {stored}"
+    path = write_tag(tmp_path / "a.tif", 34118, zeiss("\r\n".join(filter(None, [named, entry]))))
+    file = read_image(path)
+    if not named:
+        expected *= 320 / int(stored[:3])
+    assert file.data_bar is None
+    if factor is None:
+        assert not file.pixel_size.is_physical
+    else:
+        assert file.pixel_size.x == pytest.approx(expected * factor)
 
 
 TESCAN = """[MAIN]

@@ -41,7 +41,8 @@ def slice_files(folder: Path) -> list[Path]:
 def natural_key(path: Path) -> list[tuple[int, int | str]]:
     """Key that sorts ``slice2`` before ``slice10``."""
     parts = re.split(r"(\d+)", path.name.casefold())
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+    # Superscripts are digits but no decimals, to \d and to int().
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
 
 def check_slices(paths: Sequence[Path], first: MicrographFile) -> None:

@@ -36,7 +36,7 @@ class VendorMetadata:
     image_shape : (int, int) or None
         Height and width in pixels of the image that was recorded, if they are named.
     data_bar_height : int or None
-        Height of the data bar in pixels, if it is named.
+        Height of the data bar in pixels, if it is named; 0 where there is none.
     fields : mapping of str to str
         All entries, as they were written.
     """
@@ -61,7 +61,8 @@ class VendorMetadata:
             Height and width of a pixel in µm. Images that were scaled after recording
             have other pixels; for images of other proportions there is none.
         int or None
-            First row of the data bar.
+            First row of the data bar. Where shape and height of the bar are both recorded,
+            it is named only if the image is as tall as the two together.
         """
         factor, rows = 1.0, None
         if self.image_shape is not None:
@@ -70,7 +71,12 @@ class VendorMetadata:
             if factor != 1.0 and not 0.98 < height / rows < _TALLEST_WITH_BAR:
                 return None, None
         if self.data_bar_height is not None:
-            rows = height - round(self.data_bar_height / factor)
+            bar = round(self.data_bar_height / factor)
+            if rows is None:
+                rows = height - bar
+            elif abs(height - rows - bar) > (factor != 1.0):
+                # The bar was not stored, or cut off, or rows are missing: nothing is certain.
+                rows = None
         if rows is not None and not height / 2 < rows < height:
             rows = None
         if self.pixel_size_um is None:
@@ -117,7 +123,8 @@ def _thermo(tif: tifffile.TiffFile) -> VendorMetadata | None:
     return VendorMetadata(
         "FEI / Thermo Fisher",
         _pair(_last(entries, "PixelHeight"), _last(entries, "PixelWidth"), "m"),
-        data_bar_height=_count(_last(entries, "DatabarHeight")),
+        image_shape=_counts(entries.get("Image.ResolutionY"), entries.get("Image.ResolutionX")),
+        data_bar_height=_count(_last(entries, "DatabarHeight"), least=0),
         fields=_texts(entries),
     )
 
@@ -140,7 +147,7 @@ def _thermo_xml(tif: tifffile.TiffFile) -> VendorMetadata | None:
     return VendorMetadata(
         "Thermo Fisher",
         pair,
-        data_bar_height=_count(entries.get("databarHeight")),
+        data_bar_height=_count(entries.get("databarHeight"), least=0),
         fields=entries,
     )
 
@@ -160,13 +167,15 @@ def _zeiss(tif: tifffile.TiffFile) -> VendorMetadata | None:
     if stated:
         length = parse_length(" ".join(str(part) for part in stated[1:]))
         size = None if length is None else (length, length)
+    store = entries.get("dp_image_store") or entries.get("ap_image_store") or ()
+    shape = _shape(" ".join(str(part) for part in store[1:]))
     unnamed = entries.get("", ())
     if size is None and len(unnamed) > 3:
         # Old files state the size in metres for an image 1024 pixels wide.
-        metres, width = unnamed[3], tif.pages.first.imagewidth
+        metres, width = unnamed[3], shape[1] if shape else tif.pages.first.imagewidth
         if isinstance(metres, float) and width:
             size = _pair(metres * 1024 / width, metres * 1024 / width, "m")
-    return VendorMetadata("Zeiss SmartSEM", size, fields=fields)
+    return VendorMetadata("Zeiss SmartSEM", size, image_shape=shape, fields=fields)
 
 
 def _tescan_tag(tif: tifffile.TiffFile) -> VendorMetadata | None:
@@ -283,15 +292,20 @@ def _pair(height: Any, width: Any, unit: str) -> tuple[float, float] | None:
     return None if y is None or x is None else (y, x)
 
 
-def _count(value: Any) -> int | None:
+def _count(value: Any, least: int = 1) -> int | None:
     try:
         number = int(float(value))
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if number > 0 else None
+    return number if number >= least else None
+
+
+def _counts(height: Any, width: Any) -> tuple[int, int] | None:
+    y, x = _count(height), _count(width)
+    return None if y is None or x is None else (y, x)
 
 
 def _shape(text: str | None) -> tuple[int, int] | None:
-    """Read ``"1280x960"`` or ``"1280 960"`` as height and width."""
+    """Read ``"1280x960"``, ``"1280 * 960"`` or ``"1280 960"`` as height and width."""
     numbers = [int(number) for number in re.findall(r"\d+", text or "")]
     return (numbers[1], numbers[0]) if len(numbers) == 2 and min(numbers) > 0 else None
