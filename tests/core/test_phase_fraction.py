@@ -50,6 +50,40 @@ def test_a_uniform_pattern_has_a_narrow_interval():
     assert found.high - found.low < 1e-9
 
 
+@pytest.mark.parametrize(("confidence", "bound"), [(0.95, 0.1707), (0.99, 0.2501)])
+def test_no_phase_at_all_does_not_mean_that_there_is_none(confidence, bound):
+    config = BootstrapConfig(confidence=confidence)
+    nothing = phase_fraction(np.zeros((400, 400)), config=config)
+    everything = phase_fraction(np.ones((400, 400)), config=config)
+    assert (nothing.fraction, nothing.low) == (0, 0)
+    assert nothing.high == pytest.approx(bound, abs=1e-4)
+    assert (everything.fraction, everything.high) == (1, 1)
+    assert everything.low == pytest.approx(1 - bound, abs=1e-4)
+    assert np.isnan([nothing.standard_error, everything.standard_error]).all()
+    # This many fields without the phase are seen as rarely as the confidence says.
+    assert (1 - nothing.high) ** nothing.n_fields == pytest.approx(1 - confidence)
+
+
+def test_the_interval_holds_a_rare_phase_although_the_image_shows_none():
+    stamp = sum(x * x + y * y <= 256 for x in range(-16, 17) for y in range(-16, 17))
+    truth = 1 - np.exp(-1 * stamp / 400**2)
+    shown = [image for seed in range(20) if not (image := discs(seed, n=1)).any()]
+    assert shown
+    assert all(phase_fraction(image).high >= truth for image in shown)
+
+
+def test_unknown_pixels_do_not_count():
+    image = np.zeros((100, 100), dtype=np.float32)
+    image[:20] = 1
+    image[60:] = np.nan
+    found = phase_fraction(image)
+    assert found.fraction == pytest.approx(1 / 3)
+    assert found == phase_fraction(image == 1, ~np.isnan(image))
+    assert phase_fraction(image, image != 1).fraction == 0
+    with pytest.raises(InvalidMaskError, match="at least one"):
+        phase_fraction(np.full((3, 3), np.nan))
+
+
 def test_the_same_input_gives_the_same_interval():
     image = discs(1)
     assert phase_fraction(image) == phase_fraction(image)

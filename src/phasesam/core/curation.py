@@ -291,6 +291,11 @@ def fill_holes(mask: MaskCrop, max_area: int | None = None) -> MaskCrop:
     max_area : int, optional
         Holes of more pixels stay open; by default all are filled. A hole is a
         4-connected region of background that the mask encloses.
+
+    Returns
+    -------
+    MaskCrop
+        The mask with its holes filled.
     """
     inside = mask.array()
     holes = ndimage.binary_fill_holes(inside) & ~inside
@@ -320,6 +325,11 @@ def smooth(mask: MaskCrop, radius: float = 2.0, shape: tuple[int, int] | None = 
     shape : (int, int), optional
         Height and width of the image, which the result must not leave. The sides of the
         image do not count as outline.
+
+    Returns
+    -------
+    MaskCrop
+        The rounded mask; the mask itself if it is empty or the radius is 0.
 
     Raises
     ------

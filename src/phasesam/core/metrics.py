@@ -23,14 +23,36 @@ _TOLERANCE = 1e-9
 
 
 def iou(predicted: ArrayLike, true: ArrayLike) -> float:
-    """Intersection over union of two masks of equal shape; 1 when both are empty."""
+    """Intersection over union of two masks.
+
+    Parameters
+    ----------
+    predicted, true : array-like
+        Masks of equal shape; what is not zero is inside.
+
+    Returns
+    -------
+    float
+        0–1; 1 when both masks are empty.
+    """
     a, b = _pair(predicted, true)
     union = int(np.count_nonzero(a | b))
     return float(np.count_nonzero(a & b)) / union if union else 1.0
 
 
 def dice(predicted: ArrayLike, true: ArrayLike) -> float:
-    """Twice the intersection over the sum of two masks of equal shape; 1 when both are empty."""
+    """Twice the intersection of two masks over the sum of their areas.
+
+    Parameters
+    ----------
+    predicted, true : array-like
+        Masks of equal shape; what is not zero is inside.
+
+    Returns
+    -------
+    float
+        0–1; 1 when both masks are empty.
+    """
     a, b = _pair(predicted, true)
     total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
     return 2.0 * float(np.count_nonzero(a & b)) / total if total else 1.0
@@ -345,6 +367,11 @@ def score_instances(
         used when left out and known.
     ignore : (h, w) bool array, optional
         See `InstanceOverlap.between`.
+
+    Returns
+    -------
+    InstanceScores
+        Errors are relative; the average precision is NaN without scores.
     """
     overlap = InstanceOverlap.between(predicted, true, ignore)
     accuracy = [overlap.segmentation_accuracy(t) for t in COCO_THRESHOLDS]
@@ -353,10 +380,7 @@ def score_instances(
     counted = ~overlap.ignorable
     counted[overlap.match(0.5)[0]] = True
     n_predicted, n_true = int(np.count_nonzero(counted)), len(overlap.true_areas)
-    sizes = [
-        _median_diameter(overlap.predicted_areas[counted]),
-        _median_diameter(overlap.true_areas),
-    ]
+    sizes = [_median_diameter(a) for a in (overlap.predicted_areas[counted], overlap.true_areas)]
     return InstanceScores(
         sa50=accuracy[0],
         sa75=accuracy[5],
