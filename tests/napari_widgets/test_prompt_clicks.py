@@ -256,3 +256,16 @@ def test_the_bundled_model_answers_clicks(make_napari_viewer, disc_image, click,
     assert (found & truth).sum() / (found | truth).sum() > 0.85
     assert dock.footer.result.text().startswith("1 object · 5")
     assert session_of(dock).objects[0].score > 0.8
+
+
+@pytest.mark.parametrize("ends", [Qt.Key.Key_N, Qt.Key.Key_K])
+def test_the_negative_tool_stays_negative_after_n_and_k(dock, viewer, click, key, until, ends):
+    click(viewer, world(30, 40))
+    until(lambda: area(dock) == DISC)
+    dock.tools.row.buttons["-"].click()
+    key(viewer, ends)
+    until(lambda: area(dock) == 0)
+    assert dock.tools.current == "-"
+    click(viewer, world(60, 60))
+    until(lambda: len(layers_of(dock).points.data) == 1)
+    assert list(layers_of(dock).points.features["sign"]) == ["negative"]

@@ -268,9 +268,7 @@ class PromptLayers:
                 points.selected_data = set()
             if points is not None and len(points.data):
                 outside = ~_within(np.asarray(points.data)[:, -2:], plane.shape)
-                if outside.any():
-                    points.selected_data = set(np.flatnonzero(outside).tolist())
-                    points.remove_selected()
+                self._remove_points(points, outside)
             if shapes is not None and len(shapes.data):
                 tiny = [
                     index
@@ -339,6 +337,15 @@ class PromptLayers:
             layer.add(plane.at(prompts.points[list(run)]))
         self.set_sign(next_positive)
 
+    def _remove_points(self, layer: Points, gone: NDArray[np.bool_]) -> None:
+        if not gone.any():
+            return
+        # napari gives the sign of points that are selected to the next point too.
+        next_positive = self.is_positive
+        layer.selected_data = set(np.flatnonzero(gone).tolist())
+        layer.remove_selected()
+        self.set_sign(next_positive)
+
     def _boxes_of(self, plane: ShownPlane) -> Iterator[tuple[NDArray[np.float64], bool]]:
         """Every rectangle clipped to the image, and whether it counts on ``plane``."""
         height, width = plane.shape
@@ -354,8 +361,7 @@ class PromptLayers:
         if points is not None and len(points.data):
             positions = np.asarray(points.data)
             gone = plane.holds(positions) | ~_within(positions[:, -2:], plane.shape)
-            points.selected_data = set(np.flatnonzero(gone).tolist())
-            points.remove_selected()
+            self._remove_points(points, gone)
         shapes = self.boxes
         if shapes is not None and len(shapes.data):
             gone_boxes = [bool(plane.holds(corners).all()) for corners in shapes.data]
