@@ -171,8 +171,32 @@ def test_fill_and_smooth(dock, qtbot):
     before = session(dock).record(3).area
     press(dock, "fill")
     assert session(dock).record(3).area == disc(40, 30, 9).sum() > before
+    assert said(dock) == "Filled the holes of 1 object."
+    square = session(dock).commit(np.pad(np.ones((20, 20), bool), ((2, 38), (50, 20))))
+    dock.refresh()
+    choose(dock, qtbot, ids(dock).index(square))
     press(dock, "smooth")
     assert said(dock) == "Smoothed 1 object."
+    assert session(dock).record(square).area < 400
+
+
+@pytest.mark.parametrize(("key", "verb"), [("fill", "fill"), ("smooth", "smooth")])
+def test_an_edit_that_changes_nothing_says_so_and_is_no_step(dock, qtbot, key, verb):
+    square = np.zeros(SHAPE, bool)
+    square[2:4, 60:62] = True
+    smallest = session(dock).commit(square)
+    dock.refresh()
+    choose(dock, qtbot, ids(dock).index(smallest))
+    press(dock, key)
+    press(dock, key)
+    assert said(dock).startswith(f"Nothing to {verb}")
+    assert session(dock).undo_name == "Add object"
+
+
+def test_only_objects_with_holes_are_counted_as_filled(dock, qtbot):
+    choose(dock, qtbot, 0, 1, 2)
+    press(dock, "fill")
+    assert said(dock) == "Filled the holes of 1 object."
 
 
 def test_undo_and_redo_walk_through_everything(dock, qtbot):

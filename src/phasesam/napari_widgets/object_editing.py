@@ -54,11 +54,9 @@ class ObjectEditor:
         elif key == "merge":
             self._merge(session, ids)
         elif key == "fill":
-            session.fill_holes(ids)
-            self._dock.show_result(f"Filled the holes of {_objects(len(ids))}.")
+            self._fill(session, ids)
         elif key == "smooth":
-            session.smooth(ids, radius=_SMOOTHING_RADIUS)
-            self._dock.show_result(f"Smoothed {_objects(len(ids))}.")
+            self._smooth(session, ids)
         elif key == "split_necks":
             self._show_parts(session.split_by_watershed(ids[0]))
         elif key == "split_line":
@@ -75,6 +73,32 @@ class ObjectEditor:
             # The next row, so that Del can be pressed again.
             self._dock.select([int(rest[min(row, len(rest) - 1)])])
         self._dock.show_result(f"Deleted {_objects(len(ids))}.")
+
+    def _fill(self, session: SegmentationSession, ids: list[int]) -> None:
+        areas = {object_id: session.record(object_id).area for object_id in ids}
+        session.fill_holes(ids)
+        filled = sum(session.record(object_id).area > area for object_id, area in areas.items())
+        if filled:
+            self._dock.show_result(f"Filled the holes of {_objects(filled)}.")
+        else:
+            self._dock.show_result(f"Nothing to fill: no holes in {_objects(len(ids))}.")
+
+    def _smooth(self, session: SegmentationSession, ids: list[int]) -> None:
+        # Only an edit that changes a pixel becomes a step, and only a step is announced.
+        steps: list[str | None] = []
+
+        def note() -> None:
+            steps.append(session.undo_name)
+
+        session.events.history_changed.connect(note)
+        try:
+            session.smooth(ids, radius=_SMOOTHING_RADIUS)
+        finally:
+            session.events.history_changed.disconnect(note)
+        if steps:
+            self._dock.show_result(f"Smoothed {_objects(len(ids))}.")
+        else:
+            self._dock.show_result(f"Nothing to smooth on {_objects(len(ids))}.")
 
     def _merge(self, session: SegmentationSession, ids: list[int]) -> None:
         merged = session.merge(ids)
