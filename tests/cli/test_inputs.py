@@ -87,6 +87,22 @@ def test_folder_without_permission(tmp_path, monkeypatch, method):
         find_jobs([str(tmp_path / "shut")])
 
 
+def test_folder_without_permission_below_others(tmp_path, monkeypatch):
+    touch(tmp_path, "a.tif", "shut/b.tif")
+    genuine = Path.is_file
+
+    def refuse(path):
+        if path.parent.name == "shut":
+            raise PermissionError(13, "Permission denied", str(path))
+        return genuine(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(Path, "rglob", lambda folder, pattern: folder.iterdir())
+    assert [(j.source.name, j.missing) for j in find_jobs([str(tmp_path)])] == [("a.tif", "")]
+    jobs = find_jobs([str(tmp_path)], recursive=True)
+    assert [bool(j.missing) for j in jobs] == [False, True]
+
+
 def test_the_present_folder_has_a_name(tmp_path, monkeypatch):
     touch(tmp_path, "scan/s1.tif", "empty/notes.txt")
     monkeypatch.chdir(tmp_path / "scan")

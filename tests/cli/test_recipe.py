@@ -136,6 +136,17 @@ def test_region_is_read_from_an_image(tmp_path):
             recipe(search=SearchOptions(region=tmp_path / name))
 
 
+def test_region_without_permission(tmp_path, monkeypatch):
+    from phasesam.formats import readers
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(readers, "read_image", refuse)
+    with pytest.raises(InvalidSettingError, match=r"--region.*Permission denied"):
+        recipe(search=SearchOptions(region=tmp_path / "region.png"))
+
+
 def test_settings_for_the_summary_are_plain():
     import json
 

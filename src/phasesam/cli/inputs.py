@@ -70,8 +70,7 @@ def find_jobs(
         try:
             expanded = list(_expand(text, recursive, folder_is_stack))
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            expanded = [(Path(text).expanduser(), f"cannot be read: {reason}")]
+            expanded = [(Path(text).expanduser(), _reason(error))]
         for path, missing in expanded:
             found.setdefault(path, missing)
     if all(found.values()):
@@ -89,9 +88,7 @@ def _expand(text: str, recursive: bool, folder_is_stack: bool) -> Iterable[tuple
     if path.is_dir() and (folder_is_stack or is_image_file(path)):
         return [(path, "")]
     if path.is_dir():
-        files = path.rglob("*") if recursive else path.iterdir()
-        images = sorted((f for f in files if _is_input(f)), key=_by_folder)
-        return [(image, "") for image in images] or [(path, "the folder contains no images")]
+        return _search_folder(path, recursive) or [(path, "the folder contains no images")]
     if path.exists():
         return [(path, "")]
     if glob.has_magic(text):
@@ -102,6 +99,23 @@ def _expand(text: str, recursive: bool, folder_is_stack: bool) -> Iterable[tuple
             chosen = [m for m in matches if m.is_file() and not _is_result(m)]
         return [(m, "") for m in sorted(chosen, key=_by_folder)] or [(path, "no file matches")]
     return [(path, "no such file or folder")]
+
+
+def _search_folder(folder: Path, recursive: bool) -> list[tuple[Path, str]]:
+    found = {}
+    for path in folder.rglob("*") if recursive else folder.iterdir():
+        try:
+            if _is_input(path):
+                found[path] = ""
+        except OSError as error:
+            # A folder that would not be searched anyway may be locked.
+            if recursive or not os.path.isdir(path):
+                found[path] = _reason(error)
+    return [(path, found[path]) for path in sorted(found, key=_by_folder)]
+
+
+def _reason(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or type(error).__name__}"
 
 
 def _is_input(path: Path) -> bool:

@@ -144,7 +144,7 @@ def _read_region(path: Path) -> NDArray[np.bool_]:
 
     try:
         micrograph = read_image(path)
-    except FileFormatError as error:
+    except (FileFormatError, OSError) as error:
         raise InvalidSettingError(f"--region: {error}") from error
     if micrograph.is_stack:
         raise InvalidSettingError(
