@@ -254,14 +254,13 @@ def test_comparison_refuses_other_than_floating_point_numbers(dtype):
         compare(other, STATE, "SAM", "x.pt")
 
 
-def test_comparison_refuses_tensors_without_plain_values():
+def test_refuses_tensors_without_plain_values():
     name = "mask_decoder.iou_token.weight"
-    for tensor, kind in (
-        (torch.zeros(1, 8).to_sparse(), "sparse_coo"),
-        (torch.zeros(1, 8, device="meta"), "no values"),
-    ):
-        with pytest.raises(CheckpointError, match=rf"{name} has float32 \({kind}\)"):
-            compare({**STATE, name: tensor}, STATE, "SAM", "x.pt")
+    sparse = {**STATE, name: torch.zeros(1, 8).to_sparse()}
+    with pytest.raises(CheckpointError, match=rf"{name} has float32 \(sparse_coo\)"):
+        compare(sparse, STATE, "SAM", "x.pt")
+    with pytest.raises(CheckpointError, match=rf"no values: {name}"):
+        check_values({**STATE, name: torch.zeros(1, 8, device="meta")}, "x.pt")
 
 
 def test_counters_may_be_integers():

@@ -254,8 +254,11 @@ def check_values(state: Mapping[str, Tensor], origin: str) -> None:
     Raises
     ------
     CheckpointError
-        If a number is NaN or infinite; the message names the tensors.
+        If a number is NaN or infinite, or there are none; the message names the tensors.
     """
+    hollow = [name for name, tensor in state.items() if tensor.is_meta]
+    if hollow:
+        raise CheckpointError(f"{origin} has names and shapes but no values: {_some(hollow)}")
     spoilt = [
         name
         for name, tensor in state.items()
@@ -273,13 +276,12 @@ def _is_plain_float(tensor: Tensor) -> bool:
     import torch
 
     kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    return tensor.dtype in kinds and tensor.layout == torch.strided and not tensor.is_meta
+    return tensor.dtype in kinds and tensor.layout == torch.strided
 
 
 def _kind(tensor: Tensor) -> str:
     """Describe what a tensor is made of: ``"int8"``, ``"float32 (sparse_coo)"``."""
-    layout = "no values" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
-    dtype = str(tensor.dtype).removeprefix("torch.")
+    dtype, layout = (str(what).removeprefix("torch.") for what in (tensor.dtype, tensor.layout))
     return dtype if layout == "strided" else f"{dtype} ({layout})"
 
 

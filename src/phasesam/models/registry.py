@@ -199,7 +199,12 @@ def import_checkpoint(path: str | Path, name: str) -> ModelSpec:
         If the name is malformed or taken.
     """
     # torch is loaded here and not with the module, so that listing models stays cheap.
-    from phasesam.models.checkpoints import check_archive, load_state_dict, recognise
+    from phasesam.models.checkpoints import (
+        check_archive,
+        check_values,
+        load_state_dict,
+        recognise,
+    )
     from phasesam.models.sam import check_weights
 
     source = Path(path).expanduser()
@@ -218,6 +223,7 @@ def import_checkpoint(path: str | Path, name: str) -> ModelSpec:
         filename=f"{name}{source.suffix.lower()}",
     )
     check_weights(spec, state, str(source))
+    check_values(state, str(source))
     del state
     with _IMPORT_LOCK:
         try:

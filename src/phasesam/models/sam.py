@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from phasesam.core.errors import InvalidImageError, ModelError
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.models.attention import fast_attention
-from phasesam.models.checkpoints import check_values, compare, load_state_dict
+from phasesam.models.checkpoints import compare, load_state_dict
 from phasesam.models.llvm_clash import avoid_llvm_clash
 from phasesam.models.model_spec import ModelSpec
 from phasesam.models.registry import get_spec, locate
@@ -285,13 +285,11 @@ def check_weights(spec: ModelSpec, state: Mapping[str, Tensor], origin: str) -> 
     Raises
     ------
     CheckpointError
-        If anything is missing, superfluous, of another shape, no floating-point number, or
-        not finite.
+        If anything is missing, superfluous, of another shape, or no floating-point number.
     """
     with torch.device("meta"):
         expected = _assemble(spec).state_dict()
     compare(state, expected, spec.title, origin)
-    check_values(state, origin)
 
 
 def _load_weights(model: SamModel, state: dict[str, Tensor], origin: str) -> None:
