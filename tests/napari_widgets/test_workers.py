@@ -6,7 +6,14 @@ import pytest
 from qtpy.QtWidgets import QWidget
 
 from phasesam.core.errors import CancelledError
-from phasesam.napari_widgets.workers import Failure, GuiRelay, Lane, run_in_background
+from phasesam.napari_widgets.workers import (
+    Failure,
+    GuiRelay,
+    Lane,
+    _Worker,
+    finish_saving,
+    run_in_background,
+)
 
 
 class Outcome:
@@ -187,3 +194,46 @@ def test_relay_brings_calls_to_the_gui_thread(qtbot, until):
     thread.join()
     until(lambda: received)
     assert received == [((1, "two"), threading.main_thread())]
+
+
+def test_worker_that_outlives_qt_ends_in_silence(qtbot):
+    from qtpy.compat import isalive
+
+    outcomes = []
+    worker = _Worker(lambda progress, should_stop: progress(1, 1) or outcomes.append(1), False)
+    worker.signals.deleteLater()
+    qtbot.waitUntil(lambda: not isalive(worker.signals))
+    worker.run()  # as when the viewer is closed during a run
+    assert outcomes == [1]
+
+
+def test_saving_goes_on_when_its_dock_is_closed(qtbot, tmp_path):
+    gate, started = threading.Event(), threading.Event()
+    path = tmp_path / "saved"
+
+    def job(progress, should_stop):
+        started.set()
+        gate.wait(10)
+        if not should_stop():
+            path.write_text("all of it")
+
+    widget = QWidget()
+    task = run_in_background(job, parent=widget, must_finish=True)
+    assert started.wait(10)
+    widget.deleteLater()
+    qtbot.waitUntil(lambda: task.cancelled)
+    threading.Timer(0.05, gate.set).start()
+    finish_saving()
+    assert path.read_text() == "all of it"
+
+
+def test_what_was_saved_is_not_reported_as_cancelled(qtbot, until):
+    outcome = Outcome()
+    gate = threading.Event()
+    task = run_in_background(
+        lambda progress, should_stop: gate.wait(10), must_finish=True, **outcome.callbacks()
+    )
+    task.cancel()
+    gate.set()
+    until(lambda: not task.running)
+    assert outcome.names() == ["done"]

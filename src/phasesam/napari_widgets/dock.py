@@ -273,6 +273,7 @@ class Dock(QWidget):
         on_failed: Callable[[Failure], None] | None = None,
         on_cancelled: Callable[[], None] | None = None,
         layer: Layer | None = None,
+        must_finish: bool = False,
     ) -> Task | None:
         """Run work in the background with progress and Cancel in the footer.
 
@@ -288,6 +289,8 @@ class Dock(QWidget):
             Called besides the message in the footer.
         layer : napari.layers.Layer, optional
             The layer worked on: when it is removed the work is cancelled.
+        must_finish : bool
+            Whether the work goes on when the dock is closed, such as saving a file.
 
         Returns
         -------
@@ -324,6 +327,7 @@ class Dock(QWidget):
             on_progress=self.footer.progress,
             on_cancelled=cancelled,
             parent=self,
+            must_finish=must_finish,
         )
         return self._task
 

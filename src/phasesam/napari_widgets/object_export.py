@@ -89,6 +89,7 @@ class Exporter:
             lambda _progress, _stop: job(),
             title=f"Saving {path.name}",
             on_done=lambda _: self._dock.show_result(f"Saved {path}."),
+            must_finish=True,
         )
 
 

@@ -7,11 +7,13 @@ No exception ever leaves a worker: it comes back as a `Failure`. superqt loses a
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QThreadPool, Signal
@@ -70,10 +72,12 @@ class _Worker(WorkerBase):
 
     signals: _WorkerSignals  # type: ignore[assignment]  # only these are used, see run
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, must_finish: bool) -> None:
         super().__init__(SignalsClass=_WorkerSignals)  # type: ignore[arg-type]
         self._job: Job | None = job
+        self.must_finish = must_finish
         self._last_progress = 0.0
+        self.ended = threading.Event()
 
     def run(self) -> None:
         """Run the job and send its outcome.
@@ -85,26 +89,38 @@ class _Worker(WorkerBase):
         outcome = self.work()
         self._job = None  # frees arrays held by the job before the result is used
         self._running = False
-        self.signals.outcome.emit(outcome)
-        self.signals.finished.emit()
-        self.signals._finished.emit(self)
+        self.ended.set()
+        self._emit("outcome", outcome)
+        self._emit("finished")
+        self._emit("_finished", self)
+
+    def _emit(self, name: str, *values: Any) -> None:
+        """Emit a signal, unless the program is being closed and nobody is left to hear it."""
+        try:
+            getattr(self.signals, name).emit(*values)
+        except RuntimeError:
+            if isalive(self.signals):
+                raise
 
     def work(self) -> Any:
         """Call the job; whatever happens becomes a value."""
-        if self._job is None or self.abort_requested:
+        if self._job is None or self._should_stop():
             return _Cancelled()
         try:
-            return self._job(self._report, lambda: self.abort_requested)
+            return self._job(self._report, self._should_stop)
         except CancelledError:
             return _Cancelled()
         except Exception as error:  # noqa: BLE001 - an exception must not leave a worker
             return Failure.of(error)
 
+    def _should_stop(self) -> bool:
+        return bool(self.abort_requested) and not self.must_finish
+
     def _report(self, done: int, total: int) -> None:
         now = time.monotonic()
         if done >= total or now - self._last_progress >= _PROGRESS_INTERVAL:
             self._last_progress = now
-            self.signals.progressed.emit(int(done), int(total))
+            self._emit("progressed", int(done), int(total))
 
 
 class Task:
@@ -120,6 +136,7 @@ class Task:
         self._worker: _Worker | None = worker
         self._callbacks: _Callbacks | None = callbacks
         self._parent = parent
+        self._must_finish = worker.must_finish
         self.cancelled = False
         worker.signals.progressed.connect(self._on_progress)
         worker.signals.outcome.connect(self._on_outcome)
@@ -162,7 +179,8 @@ class Task:
         _running.discard(self)
         if callbacks is None:
             return
-        if self.cancelled or isinstance(outcome, _Cancelled):
+        stopped = self.cancelled and not self._must_finish
+        if stopped or isinstance(outcome, _Cancelled):
             if callbacks.cancelled is not None:
                 callbacks.cancelled()
         elif isinstance(outcome, Failure):
@@ -182,6 +200,8 @@ class _Callbacks:
 
 # Bound methods connected to Qt signals do not keep their object alive; this does.
 _running: set[Task] = set()
+# Workers that write files.
+_saving: WeakSet[_Worker] = WeakSet()
 
 
 def run_in_background(
@@ -192,6 +212,7 @@ def run_in_background(
     on_progress: Callable[[int, int], None] | None = None,
     on_cancelled: Callable[[], None] | None = None,
     parent: QObject | None = None,
+    must_finish: bool = False,
 ) -> Task:
     """Run ``job(progress, should_stop)`` in a worker thread.
 
@@ -213,6 +234,9 @@ def run_in_background(
         Called if the job was cancelled.
     parent : QObject, optional
         The widget that wants the result; when it is destroyed the job is cancelled.
+    must_finish : bool
+        For work such as saving, which the user relies on: it is done even if nobody wants
+        the result any more, and `finish_saving` waits for it. Such a job may not need the GUI.
 
     Returns
     -------
@@ -221,11 +245,19 @@ def run_in_background(
     pool = QThreadPool.globalInstance()
     # With one thread per core a run that waits for the device would hold up every click.
     pool.setMaxThreadCount(max(_THREADS, pool.maxThreadCount()))
-    worker = _Worker(job)
+    worker = _Worker(job, must_finish)
+    if must_finish:
+        _saving.add(worker)
     task = Task(worker, _Callbacks(on_done, on_failed, on_progress, on_cancelled), parent)
     _running.add(task)
     worker.start()
     return task
+
+
+def finish_saving() -> None:
+    """Wait until everything that must finish has; call it before a viewer closes."""
+    for worker in list(_saving):
+        worker.ended.wait()
 
 
 class Lane:
