@@ -95,7 +95,23 @@ def save_overlay_png(
 def render_overlay(
     rgb: NDArray[np.uint8], labels: NDArray[np.integer[Any]], config: OverlayConfig
 ) -> NDArray[np.uint8]:
-    """Colour the objects, (h, w, 3) uint8; parameters as for `save_overlay_png`."""
+    """Colour the objects of an image.
+
+    Parameters
+    ----------
+    rgb, labels, config
+        As for `save_overlay_png`, which also writes a scale bar.
+
+    Returns
+    -------
+    (h, w, 3) uint8 array
+        A copy of the image with coloured objects.
+
+    Raises
+    ------
+    InvalidMaskError
+        If the image is no (h, w, 3) uint8 array, or the labels do not fit it.
+    """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise InvalidMaskError(f"expected an (h, w, 3) uint8 image, got {rgb.shape} {rgb.dtype}")
     if labels.shape != rgb.shape[:2] or labels.dtype.kind not in "iu":
@@ -177,6 +193,13 @@ def round_length(longest: float) -> tuple[float, str]:
     ----------
     longest : float
         Upper bound in µm.
+
+    Returns
+    -------
+    float
+        Length in µm.
+    str
+        The same with its unit, such as ``"500 nm"``.
     """
     decade = 10 ** math.floor(math.log10(longest))
     length = max(step * decade for step in (1, 2, 5) if step * decade <= longest * 1.000001)

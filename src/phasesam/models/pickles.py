@@ -70,7 +70,7 @@ def _opened(path: Path) -> Iterator[IO[bytes] | None]:
     """Open the pickle, which in an archive is the file ``NAME/data.pkl``."""
     with contextlib.ExitStack() as stack:
         file: IO[bytes] | None = None
-        with contextlib.suppress(OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+        with contextlib.suppress(OSError, zipfile.BadZipFile, RuntimeError):
             file = stack.enter_context(path.open("rb"))
             if file.read(2) == b"PK":
                 archive = stack.enter_context(zipfile.ZipFile(path))
