@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,7 @@ from phasesam.napari_widgets.candidate_filter import (
 from phasesam.napari_widgets.candidate_preview import CandidatePreview
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.drawn_region import add_region_layer, region_mask
+from phasesam.napari_widgets.keys import bind_keys, keys_help
 from phasesam.napari_widgets.layers import pixel_size
 from phasesam.napari_widgets.planes import spatial_shape
 from phasesam.napari_widgets.search_panel import SearchPanel
@@ -105,6 +107,9 @@ class AutomaticMasksDock(Dock):
         self.body.addWidget(self.keep)
         for label, widget, tooltip in self.search.advanced_rows():
             self.add_advanced(label, widget, tooltip)
+        actions = {"undo": partial(self._undo, "undo"), "redo": partial(self._undo, "redo")}
+        bind_keys(self, actions)
+        self.body.addWidget(keys_help(actions))
 
     # ------------------------------------------------------------------ finding
 
@@ -263,6 +268,14 @@ class AutomaticMasksDock(Dock):
         left_out = len(kept.masks) - len(ids)
         more = f"; {left_out} lie on objects that were there already" if left_out else ""
         self.show_result(f"{len(ids)} objects kept in {labels.name!r}{more}.")
+
+    def _undo(self, which: str) -> None:
+        """Take the last step of the image's objects back, or make it again."""
+        layer = self.state.image_layer
+        session = None if layer is None else self.state.session(layer)
+        name = None if session is None else getattr(session, which)()
+        verb = {"undo": "Undid", "redo": "Redid"}[which]
+        self.show_result(f"{verb}: {name}." if name else f"Nothing to {which}.")
 
     # ------------------------------------------------------------------ the viewer's events
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from phasesam.napari_widgets.objects import ObjectsDock
     from phasesam.session import SegmentationSession
 
+KEYBOARD_EDITS = ("undo", "redo", "delete", "next_object", "previous_object", "reopen")
 _SMOOTHING_RADIUS = 2.0
 
 
@@ -47,6 +48,8 @@ class ObjectEditor:
             self._say_step("Undone", session.undo())
         elif key == "redo":
             self._say_step("Redone", session.redo())
+        elif key in ("next_object", "previous_object"):
+            self._step(layer, ids, 1 if key == "next_object" else -1)
         elif not ids:
             self._dock.show_result("Select an object first: click it in the table or the picture.")
         elif key == "delete":
@@ -63,6 +66,18 @@ class ObjectEditor:
             self._ask_for_line(session, layer, ids[0])
         elif key == "reopen":
             reopen_in_prompt_dock(self._dock, ids[0])
+
+    def _step(self, layer: Image, ids: list[int], step: int) -> None:
+        """Select the next row or the one before, in the order of the table."""
+        shown = self._dock.table.table.ids
+        if not len(shown):
+            self._dock.show_result("No objects to select.")
+            return
+        start = int(self._dock.table.table.rows_of(ids)[0]) if ids else (-1 if step > 0 else 0)
+        object_id = int(shown[(start + step) % len(shown)])
+        self._dock.select([object_id])
+        self._dock.state.select_object(object_id)
+        self._dock.look_at(layer, object_id)
 
     def _delete(self, session: SegmentationSession, ids: list[int]) -> None:
         row = int(self._dock.table.table.rows_of(ids)[0])

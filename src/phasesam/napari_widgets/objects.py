@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
 
 from phasesam.core.errors import InvalidSettingError, PhaseSAMError
 from phasesam.napari_widgets.candidate_filter import grouped
 from phasesam.napari_widgets.dock import Dock
+from phasesam.napari_widgets.keys import bind_keys, keys_help
 from phasesam.napari_widgets.object_actions import ObjectActionBar
 from phasesam.napari_widgets.object_columns import shown_columns, table_data
-from phasesam.napari_widgets.object_editing import ObjectEditor
+from phasesam.napari_widgets.object_editing import KEYBOARD_EDITS, ObjectEditor
 from phasesam.napari_widgets.object_export import Exporter
 from phasesam.napari_widgets.object_highlight import ObjectHighlight
 from phasesam.napari_widgets.object_picking import ObjectPicker
@@ -107,13 +108,9 @@ class ObjectsDock(Dock):
         self.table.delete_requested.connect(lambda: self._on_requested("delete"))
         self.table.table.value_edited.connect(self._on_value_edited)
         self.actions_bar.requested.connect(self._on_requested)
-        for keys, action in (
-            (QKeySequence.StandardKey.Undo, "undo"),
-            (QKeySequence.StandardKey.Redo, "redo"),
-        ):
-            shortcut = QShortcut(QKeySequence(keys), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(lambda action=action: self._on_requested(action))
+        actions = {key: partial(self._on_requested, key) for key in KEYBOARD_EDITS}
+        bind_keys(self, actions, rank=1)
+        self.body.addWidget(keys_help(actions))
         state = self.state
         self.subscriptions.connect(state.events.image_changed, self._on_image_changed)
         self.subscriptions.connect(state.events.object_selected, self._on_object_selected)

@@ -13,7 +13,7 @@ from superqt import QLabeledSlider
 from phasesam.core.errors import UnsupportedViewError
 from phasesam.napari_widgets.adopting import AdoptRow
 from phasesam.napari_widgets.committing import ObjectMaker
-from phasesam.napari_widgets.dock import Dock, duration_text, folded
+from phasesam.napari_widgets.dock import Dock, duration_text
 from phasesam.napari_widgets.hover import HoverPreview
 from phasesam.napari_widgets.keys import bind_keys, keys_help
 from phasesam.napari_widgets.mask_picking import label_at
@@ -132,10 +132,8 @@ class PromptDock(Dock):
             "previous_object": lambda: self._step_object(-1),
             "toggle_preview": self.preview_check.toggle,
         }
-        bind_keys(self, actions)
-        keys = folded("Keys")
-        keys.addWidget(keys_help(actions))
-        self.body.addWidget(keys)
+        bind_keys(self, actions, rank=2)
+        self.body.addWidget(keys_help(actions))
         self.add_button.clicked.connect(self._add)
         self.clear_button.clicked.connect(self.maker.clear)
         self.undo_button.clicked.connect(self.maker.undo)
