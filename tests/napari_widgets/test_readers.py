@@ -70,13 +70,47 @@ def test_hot_pixels_do_not_set_the_contrast(tmp_path):
 
 
 def test_other_files_are_left_to_other_readers(tmp_path):
-    text = tmp_path / "notes.png"
+    text = tmp_path / "notes.txt"
     text.write_text("no image at all")
     assert get_reader(str(text)) is None
     assert get_reader(str(tmp_path / "missing.png")) is None
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert get_reader(str(empty)) is None
+    assert get_reader(str(tmp_path)) is None, "a folder of other things"
+
+
+@pytest.mark.parametrize("name", ["text.tif", "empty.TIF", "notes.Png"])
+def test_what_is_called_an_image_and_is_none_is_explained(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("" if name.startswith("empty") else "no image at all")
+    reader = get_reader(str(path))
+    with pytest.raises(FileFormatError, match=f"{path.stem}.*not an image|{path.stem}.*empty"):
+        reader(str(path))
+
+
+def test_an_empty_folder_is_explained(tmp_path):
+    with pytest.raises(FileFormatError, match="contains no images"):
+        get_reader(str(tmp_path))(str(tmp_path))
+
+
+def test_complex_numbers_are_explained(tmp_path):
+    path = tmp_path / "wave.npy"
+    np.save(path, np.ones((8, 9), np.complex64))
+    with pytest.raises(FileFormatError, match=r"wave\.npy.*complex"):
+        get_reader(str(path))(str(path))
+
+
+@pytest.mark.parametrize("name", ["a.Tif", "a.TIFF", "a.Tiff", "sem.dat", "a.JPG"])
+def test_napari_asks_this_reader_for(tmp_path, name):
+    from fnmatch import fnmatchcase
+
+    from npe2 import PluginManifest
+
+    manifest = PluginManifest.from_distribution("napari-phasesam")
+    (contribution,) = manifest.contributions.readers
+    assert any(fnmatchcase(name, pattern) for pattern in contribution.filename_patterns)
+    path = tmp_path / name
+    tifffile.imwrite(path, np.arange(72, dtype=np.uint8).reshape(8, 9))
+    ((data, _, _),) = get_reader(str(path))(str(path))
+    assert data.shape == (8, 9)
 
 
 def test_truncated_file_says_so(tmp_path, stack_file):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from phasesam.core.errors import PhaseSAMError
+from phasesam.core.errors import FileFormatError, PhaseSAMError
 from phasesam.formats.micrograph_file import MicrographFile
 from phasesam.formats.readers import is_image_file, read_image, read_slices
 from phasesam.formats.slices import slice_files
@@ -20,10 +20,15 @@ _LIMITS = (0.1, 99.9)
 _SAMPLES = 512
 # How PhaseSAM names the label images it writes.
 _LABELS = "_labels"
+# Files that must be images: if one is none, it is better to say so than to say nothing.
+_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".npy")
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
     """Offer a reader for files and folders that hold images, whatever their names say.
+
+    Files that are called images and are none, and empty folders, are taken too: the reader
+    then tells why they cannot be read.
 
     Parameters
     ----------
@@ -51,7 +56,8 @@ def read(path: str | list[str]) -> list[LayerData]:
     Raises
     ------
     FileFormatError
-        If a file is damaged or the slices do not fit together.
+        If a file is damaged or no image, its numbers cannot be shown, or the slices do not
+        fit together.
     """
     if isinstance(path, list):
         return [as_layer(read_slices(path) if len(path) > 1 else read_image(path[0]))]
@@ -59,7 +65,18 @@ def read(path: str | list[str]) -> list[LayerData]:
 
 
 def as_layer(image: MicrographFile) -> LayerData:
-    """Turn what was read into napari's layer data."""
+    """Turn what was read into napari's layer data.
+
+    Raises
+    ------
+    FileFormatError
+        If the pixels are complex numbers.
+    """
+    if image.data.dtype.kind == "c":
+        raise FileFormatError(
+            f"{image.path.name}: expected real numbers, got complex ones ({image.data.dtype}). "
+            "Save their magnitude or phase instead."
+        )
     size, ndim = image.pixel_size, len(image.stack_shape) + 2
     options: dict[str, Any] = {
         "name": image.name,
@@ -91,7 +108,9 @@ def as_layer(image: MicrographFile) -> LayerData:
 
 def _is_readable(path: Path) -> bool:
     try:
-        return is_image_file(path) or (path.is_dir() and bool(slice_files(path)))
+        if path.is_dir():
+            return is_image_file(path) or bool(slice_files(path)) or not any(path.iterdir())
+        return is_image_file(path) or (path.is_file() and path.suffix.lower() in _ENDINGS)
     except (PhaseSAMError, OSError):
         return False
 
