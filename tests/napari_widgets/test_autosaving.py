@@ -5,7 +5,7 @@ from napari.components import ViewerModel
 from phasesam.napari_widgets.autosaving import autosaver_of
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.viewer_state import state_of
-from phasesam.session import storage
+from phasesam.session import SegmentationSession, storage
 
 IMAGE = np.random.default_rng(0).random((40, 50))
 
@@ -111,3 +111,14 @@ def test_empty_session_leaves_no_file(reopened, until, interrupted):
     session.delete([record.id for record in session.objects])
     autosaver_of(reopened.state).save_now()
     assert not interrupted.exists()
+
+
+def test_an_object_that_is_being_changed_is_saved_too(reopened, until, interrupted):
+    image = reopened.state.image_layer
+    until(lambda: not reopened.notice.isHidden())
+    reopened.notice.recover_button.click()
+    session = reopened.state.session(image)
+    session.delete([2, 3])
+    session.remove_for_editing(1)
+    autosaver_of(reopened.state).save_now()
+    assert [r.id for r in SegmentationSession.load(interrupted).objects] == [1]

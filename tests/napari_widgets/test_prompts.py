@@ -162,6 +162,49 @@ def test_clear_leaves_a_reopened_object_as_it_was(dock, until):
     assert preview_area(dock) == 0
 
 
+def test_closing_the_dock_puts_a_reopened_object_back(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.add()
+    say(dock, until, 60, 90)
+    dock.maker.add()
+    session = session_of(dock)
+    before = session.objects
+    labels = dock.state.labels_layer(dock.state.image_layer)
+    dock.maker.reopen(1)
+    session.set_class(2, "pore")  # so that undo alone would not do
+    dock.setParent(None)
+    dock._end_if_removed()
+    assert [(r.id, r.area, r.score) for r in session.objects] == [
+        (r.id, r.area, r.score) for r in before
+    ]
+    assert session.record(2).class_name == "pore"
+    np.testing.assert_array_equal(labels.data, session.labels)
+
+
+def test_undo_puts_a_reopened_object_back_whatever_was_done_since(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.add()
+    dock.maker.reopen(1)
+    session = session_of(dock)
+    mask = np.zeros(session.shape, bool)
+    mask[80:90, 10:20] = True
+    other = session.commit(mask)
+    dock.maker.undo()
+    assert [record.id for record in session.objects] == [1, other]
+    assert dock.footer.result.text() == "Object 1 is back as it was."
+
+
+def test_what_replaced_a_reopened_object_is_not_covered_by_it_later(dock, until):
+    say(dock, until, 30, 40)
+    dock.maker.add()
+    dock.maker.reopen(1)
+    dock.maker.add()
+    session = session_of(dock)
+    (replacement,) = session.objects
+    session.delete(replacement.id)
+    assert session.put_all_back() == 0
+
+
 def test_box_and_several_boxes(dock, until):
     dock.tools.use("box")
     boxes = layers_of(dock).boxes

@@ -109,7 +109,7 @@ class Autosaver(QObject):
             return
         for session in state.sessions():
             try:
-                if session.objects:
+                if session.objects or session.open_objects:
                     session.autosave()
                 else:
                     session.discard_autosave()

@@ -69,6 +69,8 @@ class ObjectMaker:
         except PhaseSAMError as error:
             self._dock.show_error(str(error))
             return
+        if present.reopened is not None:
+            session.finish_editing(present.reopened.id)
         self._forget(image, plane)
         self._state.select_object(ids[-1] if ids else 0)
 
@@ -105,23 +107,16 @@ class ObjectMaker:
             self._controller.restore()
             return
         self._forget(image, plane)
-        session = self._state.session(image)
-        if record is None or mask is None:
-            return
-        if session.undo_name == _reopen_name(record.id):
-            session.undo()
-            return
+        if record is not None:
+            self._put_back(image, record)
+
+    def _put_back(self, image: Image, record: ObjectRecord) -> None:
         try:
-            session.commit(
-                mask,
-                plane=plane.index,
-                score=record.score,
-                class_name=record.class_name,
-                source=record.source,
-                overlap="keep_existing",
-            )
+            self._state.session(image).put_back(record.id)
         except SessionError as error:
             self._dock.show_error(str(error))
+        else:
+            self._dock.show_result(f"Object {record.id} is back as it was.")
 
     def undo(self) -> None:
         """Take back the last prompt of the present object, else the last step of the session."""
@@ -130,6 +125,9 @@ class ObjectMaker:
             return
         if present is not None and present.step_back():
             self._controller.restore()
+            return
+        if present is not None and present.reopened is not None:
+            self.clear()
             return
         if present is not None and not present.is_empty:
             self._forget(image, self._state.plane(image))
@@ -230,8 +228,3 @@ class ObjectMaker:
             present.say(both)
             self._controller.ask()
         return True
-
-
-def _reopen_name(object_id: int) -> str:
-    """Name that the session gives to the step that takes an object out."""
-    return f"Re-open object {object_id}"

@@ -302,7 +302,10 @@ class PromptController:
         self.events.present_changed.emit()
 
     def _close(self) -> None:
-        """Take the prompt layers away with the dock; committed objects stay."""
+        """Take the prompt layers away with the dock; objects that were re-opened come back."""
+        for image in list(self._present):
+            if self._state.has_session(image):
+                self._state.session(image).put_all_back()
         for layers in self._layers.values():
             layers.close()
 

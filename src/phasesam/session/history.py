@@ -166,6 +166,11 @@ class History:
         return sum(step.nbytes for step in (*self._done, *self._undone))
 
     @property
+    def last(self) -> Step | None:
+        """The step that `undo` takes back."""
+        return self._done[-1] if self._done else None
+
+    @property
     def undo_name(self) -> str | None:
         """Name of the step that `undo` takes back."""
         return self._done[-1].name if self._done else None

@@ -18,11 +18,11 @@ from phasesam.session import edits, storage
 from phasesam.session.edits import Origin, Overlap
 from phasesam.session.history import Step
 from phasesam.session.objects import Box, ObjectMap, Plane
+from phasesam.session.open_objects import ReopenableObjects
 from phasesam.session.table import TableCache
-from phasesam.session.undoable import UndoableObjects
 
 
-class SegmentationSession(UndoableObjects):
+class SegmentationSession(ReopenableObjects):
     """Candidates, committed objects, undo and autosave of one image or stack.
 
     A session belongs to one thread (the GUI's in napari). Every edit is one undo step;
@@ -274,15 +274,6 @@ class SegmentationSession(UndoableObjects):
         with self._step(f"Set class {name!r}" if name else "Clear class") as edit:
             edits.set_class(edit, wanted, name)
 
-    def remove_for_editing(self, object_id: int) -> NDArray[np.bool_]:
-        """Take an object out so that it can be prompted again; returns its (h, w) mask."""
-        crop = self.object_mask(object_id)
-        mask = np.zeros(self._objects.plane_shape, dtype=np.bool_)
-        mask[crop.slices] = crop.array()
-        with self._step(f"Re-open object {object_id}") as edit:
-            edits.delete(edit, [int(object_id)])
-        return mask
-
     def _announce(self, step: Step) -> None:
         self._table.forget(step.touched)
         super()._announce(step)
@@ -292,12 +283,14 @@ class SegmentationSession(UndoableObjects):
     def save(self, path: Path | str) -> None:
         """Write objects and settings (not the undo history) to an ``.npz`` file.
 
+        Objects that are open (`remove_for_editing`) are written as they were.
+
         Raises
         ------
         SaveError
             If it cannot be written; an older file is then intact.
         """
-        storage.write(Path(path), self._objects, self._facts())
+        storage.write(Path(path), self._objects, self._facts(), self._open)
 
     @classmethod
     def load(cls, path: Path | str) -> SegmentationSession:

@@ -23,6 +23,7 @@ from phasesam.core.mask_set import MaskCrop
 from phasesam.core.types import PixelSize
 from phasesam.formats.atomic import atomic_file
 from phasesam.session.objects import MAX_ID, Box, ObjectMap, ObjectRecord
+from phasesam.session.open_objects import OpenObject, with_open_objects
 
 SUFFIX = ".phasesam.npz"
 """End of the name of an autosave."""
@@ -92,16 +93,32 @@ class SavedSession:
     in_use: bool
 
 
-def write(path: Path, objects: ObjectMap, facts: SessionFacts) -> None:
+def write(
+    path: Path,
+    objects: ObjectMap,
+    facts: SessionFacts,
+    opened: dict[int, OpenObject] | None = None,
+) -> None:
     """Write a session file in one piece.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    objects : ObjectMap
+        What to write.
+    facts : SessionFacts
+        Written with them.
+    opened : dict of int to OpenObject, optional
+        Objects that are out for a while; they are written too.
 
     Raises
     ------
     SaveError
         If it cannot be written; an older file is then intact.
     """
-    records = objects.in_plane(None)
-    crops = [objects.mask(record.id) for record in records]
+    pairs = list(with_open_objects(objects, opened or {}))
+    records, crops = [record for record, _ in pairs], [crop for _, crop in pairs]
     head = {
         "format": _FORMAT,
         "version": _VERSION,
