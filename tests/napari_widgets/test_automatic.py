@@ -14,6 +14,7 @@ from phasesam.core.errors import CancelledError, DeviceMemoryError
 from phasesam.core.mask_set import MaskCrop
 from phasesam.engines.candidates import Candidates
 from phasesam.napari_widgets.automatic import AutomaticMasksDock
+from phasesam.napari_widgets.header import Status
 from phasesam.napari_widgets.segmenters import LazySegmenter
 
 SHAPE = (60, 80)
@@ -80,7 +81,14 @@ def dock(qtbot, viewer_model, network):
     dock = AutomaticMasksDock(viewer_model)
     qtbot.addWidget(dock)
     dock.show()
+    choose_preset(dock, "default")
     return dock
+
+
+def choose_preset(dock, name):
+    combo = dock.search.presets
+    combo.setCurrentIndex(combo.findData(name))
+    combo.activated.emit(combo.currentIndex())
 
 
 @pytest.fixture
@@ -225,6 +233,18 @@ def test_presets_set_grid_and_thresholds_and_custom_is_said(dock, run, qtbot, ne
     combo.activated.emit(combo.currentIndex())
     assert combo.findText("Custom") < 0
     assert dock.thresholds.iou.value() == 0.8
+
+
+def test_the_dock_starts_with_particles(qtbot, viewer_model, network):
+    from phasesam.engines.presets import PRESETS
+
+    viewer_model.add_image(np.zeros(SHAPE), name="SEM")
+    dock = AutomaticMasksDock(viewer_model)
+    qtbot.addWidget(dock)
+    assert dock.search.presets.currentText() == "Particles"
+    assert dock.search.points.value() == 64
+    assert dock.thresholds.config() == PRESETS["particles"].filter_for(SHAPE)
+    assert dock.thresholds.config().max_area < SHAPE[0] * SHAPE[1]
 
 
 @pytest.mark.parametrize("name", ["default", "particles", "grains", "pores"])
@@ -509,6 +529,39 @@ def test_image_switched_during_a_run(dock, network, until):
     assert first in dock._found
     assert second not in dock._found
     assert dock._found[first].preview.visible
+
+
+def test_the_result_belongs_to_the_image_shown(dock, run):
+    run()
+    first = dock.footer.result.text()
+    assert " masks in " in first
+    second = dock.viewer.add_image(np.zeros((60, 80)), name="second")
+    dock.state.image_layer = second
+    assert dock.footer.result.text() == ""
+    dock.state.image_layer = dock.viewer.layers["SEM"]
+    assert dock.footer.result.text() == first
+
+
+def test_an_error_does_not_follow_to_another_image(dock, run, network):
+    network.error = DeviceMemoryError("not enough memory")
+    run()
+    assert dock.header.dot.status is Status.ERROR
+    dock.state.image_layer = dock.viewer.add_image(np.zeros((60, 80)), name="second")
+    assert dock.footer.result.text() == ""
+    assert dock.header.dot.status is Status.IDLE
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_comes_in_for_another_image_names_it(dock, network, until, fails):
+    network.gate.clear()
+    dock.search.find_button.click()
+    until(lambda: network.runs)
+    dock.state.image_layer = dock.viewer.add_image(np.zeros((60, 80)), name="second")
+    if fails:
+        network.error = DeviceMemoryError("not enough memory")
+    network.gate.set()
+    until(lambda: not dock.running)
+    assert dock.footer.result.text().startswith("SEM: ")
 
 
 def test_the_prompted_image_stays_the_active_layer(dock, run):

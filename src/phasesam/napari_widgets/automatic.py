@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Shapes
 
+    from phasesam.napari_widgets.workers import Failure
+
 
 class AutomaticMasksDock(Dock):
     """Masks of everything in the image, in two steps.
@@ -131,7 +133,7 @@ class AutomaticMasksDock(Dock):
             search_job(segmenter, config, region, self.thresholds.config()),
             title="Finding masks",
             on_done=lambda found: self._on_found(layer, found),
-            on_failed=lambda _failure: self._show_buttons(),
+            on_failed=lambda failure: self._on_failed(layer, failure),
             on_cancelled=self._show_buttons,
             layer=layer,
         )
@@ -151,6 +153,11 @@ class AutomaticMasksDock(Dock):
             shapes = self._regions[layer] = add_region_layer(self.viewer, layer)
         return shapes
 
+    def _on_failed(self, layer: Image, failure: Failure) -> None:
+        if layer is not self.state.image_layer:
+            self.show_error(f"{layer.name}: {failure.message}", details=failure.details)
+        self._show_buttons()
+
     def _on_found(self, layer: Image, found: FoundCandidates) -> None:
         if layer not in self.viewer.layers:
             self.show_result("The image was removed; its masks were dropped.")
@@ -169,7 +176,8 @@ class AutomaticMasksDock(Dock):
             self.thresholds.show_found(found)
             self._filter()
         else:
-            self.show_result(result_text(entry.filter(self.thresholds.config()), found.seconds))
+            kept = entry.filter(self.thresholds.config())
+            self.show_result(f"{layer.name}: {result_text(kept, found.seconds)}")
         self._show_buttons()
 
     # ------------------------------------------------------------------ filtering
@@ -304,7 +312,17 @@ class AutomaticMasksDock(Dock):
             self._mark_custom()
         self.thresholds.show_found(None if current is None else current.found)
         self._show_counts(current)
+        self._show_last_result(current)
         self._show_buttons()
+
+    def _show_last_result(self, current: AutomaticRun | None) -> None:
+        """Say what the last search in this image gave; another image's result is not its own."""
+        if self.running:
+            return
+        if current is None or current.kept is None:
+            self.show_result("")
+        else:
+            self.show_result(result_text(current.kept, current.found.seconds))
 
     def _on_removed(self, event: Any) -> None:
         entry = self._found.pop(event.value, None)

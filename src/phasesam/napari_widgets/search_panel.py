@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from phasesam.engines.automatic_config import AutomaticConfig
 
 _CUSTOM = "Custom"
+# SAM's own settings also keep a mask of the whole background.
+_FIRST = "particles"
 _REGION = (
     ("whole", "whole", "Look for objects in the whole image (without an SEM data bar)."),
     ("drawn", "drawn", "Look for objects inside shapes that you draw on the image."),
@@ -49,7 +51,8 @@ class SearchPanel(QWidget):
                 preset.description,
                 Qt.ItemDataRole.ToolTipRole,
             )
-        self._preset = next(iter(PRESETS.values()))
+        self._preset = PRESETS[_FIRST]
+        self.presets.setCurrentIndex(self.presets.findData(_FIRST))
         self.points = QSpinBox()
         self.points.setRange(2, 128)
         self.region = ToggleRow(_REGION, columns=2)
