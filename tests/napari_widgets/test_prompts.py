@@ -487,6 +487,61 @@ def test_existing_labels_can_be_adopted(dock, viewer_model):
     assert [record.area for record in session_of(dock).objects] == [400]
 
 
+def test_taking_over_says_what_it_replaces(dock, until, viewer_model):
+    say(dock, until, 30, 40)
+    dock.maker.add()
+    before = session_of(dock).objects
+    mask = np.zeros((96, 128), np.int32)
+    mask[20:40, 30:50] = 7
+    mask[70:80, 30:50] = 8
+    viewer_model.add_labels(mask, name="saved")
+    dock.findChild(AdoptRow).button.click()
+    assert dock.footer.result.text() == (
+        "2 objects taken over from saved. 1 object that was here was replaced; Undo brings it back."
+    )
+    assert session_of(dock).undo_name == "Take over saved"
+    dock.maker.undo()
+    assert session_of(dock).objects == before
+
+
+def test_labels_of_a_stack_are_taken_over_in_one_step(qtbot, viewer_model, region_segmenter):
+    viewer_model.add_image(np.zeros((3, 20, 30)), name="stack")
+    dock = PromptDock(viewer_model)
+    qtbot.addWidget(dock)
+    labels = np.zeros((3, 20, 30), np.int32)
+    labels[:, 2:6, 2:6] = 1
+    viewer_model.add_labels(labels, name="saved")
+    dock.findChild(AdoptRow).button.click()
+    session = session_of(dock)
+    assert sorted(record.plane for record in session.objects) == [(0,), (1,), (2,)]
+    assert dock.footer.result.text() == "3 objects taken over from saved."
+    dock.maker.undo()
+    assert dock.footer.result.text() == "Undid: Take over saved (3 planes)."
+    assert not session.can_undo
+    assert session.objects == ()
+
+
+def test_a_stroke_over_planes_is_one_step(qtbot, viewer_model, region_segmenter):
+    image = viewer_model.add_image(np.zeros((4, 20, 30)), name="stack")
+    dock = PromptDock(viewer_model)
+    qtbot.addWidget(dock)
+    labels = dock.state.labels_layer(image)
+    viewer_model.dims.set_current_step(0, 1)
+    labels.n_edit_dimensions = 3
+    labels.brush_size = 3
+    labels.selected_label = 7
+    labels.paint((1, 10, 10), 7)
+    session = session_of(dock)
+    assert sorted(record.plane for record in session.objects) == [(0,), (1,), (2,)]
+    np.testing.assert_array_equal(labels.data, session.labels)
+    # The next stroke in view goes on with the object in view.
+    assert session.record(labels.selected_label).plane == (1,)
+    assert session.undo_name == "Paint (3 planes)"
+    labels.undo()
+    assert not session.can_undo
+    assert not labels.data.any()
+
+
 def test_loaded_session_replaces_the_present_one(dock, until):
     image = dock.state.image_layer
     say(dock, until, 30, 40)

@@ -324,6 +324,43 @@ def test_reopening(session):
     assert same(before, state(session))
 
 
+def test_steps_in_a_stack_name_their_plane():
+    session = SegmentationSession((2, 3, HEIGHT, WIDTH))
+    first = session.commit(rectangle(0, 0, 5, 5), plane=(0, 1))
+    second = session.commit(rectangle(0, 0, 5, 5), plane=(1, 2))
+    session.set_class(first, "pore")
+    assert session.undo_name == "Set class 'pore' (plane 0, 1)"
+    session.delete([first, second])
+    assert session.undo() == "Delete 2 objects (2 planes)"
+    session.undo()
+    assert session.undo() == "Add object (plane 1, 2)"
+    assert session.redo_name == "Add object (plane 1, 2)"
+    assert session.redo() == "Add object (plane 1, 2)"
+
+
+def test_painted_planes_are_one_step():
+    session = SegmentationSession((3, HEIGHT, WIDTH))
+    old = session.commit(rectangle(0, 0, 5, 5), plane=(0,))
+    before = state(session)
+    painted = np.where(rectangle(2, 2, 8, 8), 9, 0)
+    renamed = session.apply_planes([((z,), painted) for z in (1, 2)], name="Take over x")
+    assert {record.plane: record.id for record in session.objects} == {(0,): old, (1,): 9, (2,): 10}
+    assert renamed == {(2,): {9: 10}}
+    assert session.undo_name == "Take over x (2 planes)"
+    check_consistent(session)
+    session.undo()
+    assert same(before, state(session))
+
+
+def test_painted_planes_are_taken_over_together_or_not_at_all():
+    session = SegmentationSession((3, HEIGHT, WIDTH))
+    painted = np.where(rectangle(2, 2, 8, 8), 9, 0)
+    with pytest.raises(InvalidMaskError):
+        session.apply_planes([((0,), painted), ((1,), -painted)])
+    assert not session.labels.any()
+    assert not session.can_undo
+
+
 def test_planes_of_a_stack():
     session = SegmentationSession((2, 3, HEIGHT, WIDTH))
     first = session.commit(rectangle(0, 0, 5, 5), plane=(0, 1))

@@ -67,11 +67,23 @@ class AdoptRow(QWidget):
         if image is None or not 0 <= index < len(self._found):
             return
         chosen = self._found[index]
+        session = self._dock.state.session(image)
+        before = {record.id: record for record in session.objects}
         try:
             self._dock.state.adopt_labels(image, chosen)
         except PhaseSAMError as error:
             self._dock.show_error(str(error))
             return
         chosen.visible = False
-        count = len(self._dock.state.session(image).objects)
-        self._dock.show_result(f"{count} objects taken over from {chosen.name}.")
+        after = {record.id: record for record in session.objects}
+        replaced = sum(after.get(object_id) != record for object_id, record in before.items())
+        self._dock.show_result(_report(len(after), replaced, chosen.name))
+
+
+def _report(count: int, replaced: int, name: str) -> str:
+    objects = "1 object" if count == 1 else f"{count} objects"
+    text = f"{objects} taken over from {name}."
+    if not replaced:
+        return text
+    verb = "1 object that was here was" if replaced == 1 else f"{replaced} objects here were"
+    return f"{text} {verb} replaced; Undo brings {'it' if replaced == 1 else 'them'} back."

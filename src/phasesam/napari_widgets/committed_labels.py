@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.core.errors import InvalidMaskError
-from phasesam.napari_widgets.layers import OWN, like
+from phasesam.napari_widgets.layers import OWN, like, world_to_data
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -52,6 +52,7 @@ class CommittedLabels:
 
     def __init__(self, viewer: ViewerModel, image: Image, session: SegmentationSession) -> None:
         self._session = session
+        self._viewer = ref(viewer)
         self._pending: set[tuple[int, ...]] = set()
         active = viewer.layers.selection.active
         options = like(image)
@@ -80,13 +81,13 @@ class CommittedLabels:
         for name in ("undo", "redo"):
             self.layer.__dict__.pop(name, None)
 
-    def adopt(self, labels: Any) -> None:
-        """Take over the objects of another label array of the same shape."""
+    def adopt(self, labels: Any, name: str) -> None:
+        """Take over the objects of another label array of the same shape, called ``name``."""
         shape = self._session.labels.shape
         if tuple(labels.shape) != shape:
             raise InvalidMaskError(f"expected labels of shape {shape}, got {tuple(labels.shape)}")
-        for plane in np.ndindex(shape[:-2]):
-            self._session.apply_labels(np.asarray(labels[plane]), plane=plane)
+        planes = ((plane, np.asarray(labels[plane])) for plane in np.ndindex(shape[:-2]))
+        self._session.apply_planes(planes, name=f"Take over {name}")
 
     # ------------------------------------------------------------------ session to layer
 
@@ -111,18 +112,32 @@ class CommittedLabels:
 
     def _take_over(self, _event: Any = None) -> None:
         planes, self._pending = sorted(self._pending), set()
-        for plane in planes:
-            renamed = self._session.apply_labels(self.layer.data[plane], plane=plane)
-            if self.layer.selected_label in renamed:
-                self.layer.selected_label = renamed[self.layer.selected_label]
+        renamed = self._session.apply_planes((plane, self.layer.data[plane]) for plane in planes)
+        if len(planes) > 1:
+            # A stroke over planes: an object belongs to one plane, so go on with the one in view.
+            renamed = {p: names for p, names in renamed.items() if p == self._shown_plane()}
+        for names in renamed.values():
+            if self.layer.selected_label in names:
+                self.layer.selected_label = names[self.layer.selected_label]
+
+    def _shown_plane(self) -> tuple[int, ...]:
+        """Index of the plane in view, as far as the layer knows."""
+        viewer = self._viewer()
+        if viewer is None:
+            return ()
+        here = world_to_data(viewer, self.layer, viewer.dims.point)[:-2]
+        return tuple(int(i) for i in np.rint(here))
 
     def _on_data(self, event: Any = None) -> None:
         """Take over data set by another tool, if they still fit the image."""
         if self.layer.data.shape != self._session.labels.shape:
             return
-        for plane in np.ndindex(self.layer.data.shape[:-2]):
-            if not np.array_equal(self.layer.data[plane], self._session.labels[plane]):
-                self._session.apply_labels(np.asarray(self.layer.data[plane]), plane=plane)
+        data = self.layer.data
+        self._session.apply_planes(
+            (plane, np.asarray(data[plane]))
+            for plane in np.ndindex(data.shape[:-2])
+            if not np.array_equal(data[plane], self._session.labels[plane])
+        )
 
 
 def _copy_of(session: SegmentationSession) -> NDArray[np.int32]:

@@ -219,7 +219,7 @@ class ViewerState:
             If the shapes differ.
         """
         own = self.labels_layer(layer)
-        self._committed[layer].adopt(full_resolution(labels))
+        self._committed[layer].adopt(full_resolution(labels), labels.name)
         return own
 
     def segmenter(self, layer: Image) -> LazySegmenter:

@@ -100,7 +100,7 @@ class Step:
     Attributes
     ----------
     name : str
-        Shown beside *Undo*.
+        What was done.
     labels : tuple of LabelChange
         In the order in which they were made.
     records : mapping of int to (ObjectRecord or None, ObjectRecord or None)
@@ -113,6 +113,17 @@ class Step:
     labels: tuple[LabelChange, ...]
     records: Mapping[int, tuple[ObjectRecord | None, ObjectRecord | None]]
     touched: frozenset[int]
+
+    @cached_property
+    def title(self) -> str:
+        """Shown beside *Undo*: the name, and in a stack the plane, which may be out of sight."""
+        planes = {change.plane for change in self.labels}
+        for records in self.records.values():
+            planes.update(record.plane for record in records if record is not None)
+        planes.discard(())
+        if len(planes) > 1:
+            return f"{self.name} ({len(planes)} planes)"
+        return "".join([self.name, *(f" (plane {', '.join(map(str, p))})" for p in planes)])
 
     @cached_property
     def nbytes(self) -> int:
@@ -172,13 +183,13 @@ class History:
 
     @property
     def undo_name(self) -> str | None:
-        """Name of the step that `undo` takes back."""
-        return self._done[-1].name if self._done else None
+        """Title of the step that `undo` takes back."""
+        return self._done[-1].title if self._done else None
 
     @property
     def redo_name(self) -> str | None:
-        """Name of the step that `redo` makes again."""
-        return self._undone[-1].name if self._undone else None
+        """Title of the step that `redo` makes again."""
+        return self._undone[-1].title if self._undone else None
 
     def push(self, step: Step) -> None:
         """Add a step that was just made; what was undone before can no longer be redone."""

@@ -212,8 +212,31 @@ class SegmentationSession(ReopenableObjects):
             If shape, dtype or values are not those of labels.
         """
         index = self._objects.checked_plane(plane)
-        with self._step("Paint") as edit:
-            return edits.paint(edit, labels_plane, index)
+        return self.apply_planes([(index, labels_plane)]).get(index, {})
+
+    def apply_planes(
+        self, planes: Iterable[tuple[Plane, ArrayLike]], *, name: str = "Paint"
+    ) -> dict[Plane, dict[int, int]]:
+        """Like `apply_labels` for several planes, all in one step.
+
+        Parameters
+        ----------
+        planes : iterable of (tuple of int, (h, w) integer array)
+            Index on the leading axes and the whole plane as it is now; read one by one.
+        name : str
+            Name of the step.
+
+        Returns
+        -------
+        dict
+            For every plane with renamed labels what `apply_labels` returns.
+        """
+        renamed: dict[Plane, dict[int, int]] = {}
+        with self._step(name) as edit:
+            for plane, labels in planes:
+                index = self._objects.checked_plane(plane)
+                renamed[index] = edits.paint(edit, labels, index)
+        return {plane: names for plane, names in renamed.items() if names}
 
     def delete(self, ids: int | Iterable[int]) -> None:
         """Delete objects."""

@@ -96,11 +96,11 @@ class UndoableObjects:
     # History
 
     def undo(self) -> str | None:
-        """Take back the last step; returns its name, None if there was none."""
+        """Take back the last step; returns its name (and plane), None if there was none."""
         return self._replay(self._history.undo(), forward=False)
 
     def redo(self) -> str | None:
-        """Make the last undone step again; returns its name, None if there was none."""
+        """Make the last undone step again; returns its name (and plane) or None likewise."""
         return self._replay(self._history.redo(), forward=True)
 
     def _replay(self, step: Step | None, forward: bool) -> str | None:
@@ -108,7 +108,7 @@ class UndoableObjects:
             return None
         step.replay(self._objects, forward)
         self._announce(step)
-        return step.name
+        return step.title
 
     @property
     def can_undo(self) -> bool:
