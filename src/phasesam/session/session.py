@@ -16,10 +16,9 @@ from phasesam.core.measurements import ObjectTable
 from phasesam.core.types import PixelSize
 from phasesam.session import edits, storage
 from phasesam.session.edits import Origin, Overlap
-from phasesam.session.history import Step
 from phasesam.session.objects import Box, ObjectMap, Plane
 from phasesam.session.open_objects import ReopenableObjects
-from phasesam.session.table import TableCache
+from phasesam.session.table import Measuring, TableCache
 
 
 class SegmentationSession(ReopenableObjects):
@@ -94,9 +93,30 @@ class SegmentationSession(ReopenableObjects):
         Only objects that changed since the last call are measured again. A stack has
         an extra column ``plane_0``, ``plane_1``, ... for every leading axis.
         """
-        if plane is not None:
-            plane = self._objects.checked_plane(plane)
-        return self._table.measure(self._objects, self.pixel_size, self.field_of_view, plane)
+        measuring = self.measuring(plane)
+        if measuring.records:
+            self.take_measured(measuring, measuring.work_out())
+        return self.known_table(plane)
+
+    def measuring(self, plane: Plane | None = None) -> Measuring:
+        """List what `table` would measure, to do it in a worker instead.
+
+        Pass what `Measuring.work_out` returns to `take_measured`, then call `known_table`.
+        """
+        wanted = None if plane is None else self._objects.checked_plane(plane)
+        return self._table.ask(self._objects, self.pixel_size, self.field_of_view, wanted)
+
+    def take_measured(self, measuring: Measuring, table: ObjectTable) -> None:
+        """Keep measurements, but not those of objects that were edited in the meantime."""
+        self._table.take(measuring, table)
+
+    def known_table(self, plane: Plane | None = None) -> ObjectTable:
+        """Return the last measurements of the objects there are, without measuring.
+
+        New objects are missing; those that changed have their former sizes.
+        """
+        wanted = None if plane is None else self._objects.checked_plane(plane)
+        return self._table.known(self._objects, self.pixel_size, self.field_of_view, wanted)
 
     # Edits
 
@@ -297,9 +317,8 @@ class SegmentationSession(ReopenableObjects):
         with self._step(f"Set class {name!r}" if name else "Clear class") as edit:
             edits.set_class(edit, wanted, name)
 
-    def _announce(self, step: Step) -> None:
-        self._table.forget(step.touched)
-        super()._announce(step)
+    def _forget(self, ids: Iterable[int]) -> None:
+        self._table.forget(ids)
 
     # Files
 

@@ -29,6 +29,11 @@ class Transaction:
         self._drafts: dict[int, ObjectRecord] = {}
         self._reach: dict[int, Box] = {}
 
+    @property
+    def reached(self) -> frozenset[int]:
+        """Ids of the objects whose pixels were written, or that lost some."""
+        return frozenset(self._reach)
+
     def new_id(self) -> int:
         """Return an id that was never used."""
         object_id = self.objects.next_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -81,13 +81,19 @@ class UndoableObjects:
             step = edit.finish(name)
         except BaseException:
             edit.roll_back()
+            # A worker may have looked at pixels that were written for a moment.
+            self._forget(edit.reached)
             raise
         if step is not None:
             self._history.push(step)
             self._announce(step)
 
+    def _forget(self, ids: Iterable[int]) -> None:
+        """Drop what is known about the pixels of these objects; there is nothing here."""
+
     def _announce(self, step: Step) -> None:
         self._version += 1
+        self._forget(step.touched)
         for plane, box in step.boxes().items():
             self.events.labels_changed.emit(plane, box)
         self.events.objects_changed.emit()
