@@ -101,6 +101,16 @@ def test_existing_mask_by_click(dock, viewer, click, until):
     dock.tools.row.buttons["mask"].click()
     click(viewer, world(30, 40))
     until(lambda: area(dock) == 400)
+    assert dock.tools.current == "+", "the next click refines"
+    click(viewer, world(30, 60))
+    until(lambda: dock.controller.present().prompts.count == 2)
+
+
+def test_a_click_beside_all_masks_keeps_the_tool(dock, viewer, click, until):
+    dock.tools.row.buttons["mask"].click()
+    click(viewer, world(80, 20))
+    until(lambda: "No mask here" in dock.footer.result.text())
+    assert dock.tools.current == "mask"
 
 
 def test_paint_erase_and_undo_by_key(dock, viewer, drag, key, until):
@@ -145,12 +155,14 @@ def test_opacity_slider_and_contour(dock, viewer, click, key, until, qtbot):
     key(viewer, Qt.Key.Key_N)
     labels = viewer.layers["discs objects"]
     before = labels.opacity
-    dock.opacity._slider.setFocus()
+    dock.look.opacity._slider.setFocus()
     for _ in range(3):
-        qtbot.keyClick(dock.opacity._slider, Qt.Key.Key_Right)
+        qtbot.keyClick(dock.look.opacity._slider, Qt.Key.Key_Right)
     assert labels.opacity > before
-    qtbot.mouseClick(dock.contour, Qt.MouseButton.LeftButton, pos=dock.contour.rect().center())
-    dock.contour.setChecked(True)
+    qtbot.mouseClick(
+        dock.look.contour, Qt.MouseButton.LeftButton, pos=dock.look.contour.rect().center()
+    )
+    dock.look.contour.setChecked(True)
     assert labels.contour == 2
 
 

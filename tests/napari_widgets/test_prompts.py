@@ -377,8 +377,6 @@ def test_painting_is_one_undo_step_of_the_session(dock, until):
     dock.tools.use("brush")
     labels = dock.state.labels_layer(dock.state.image_layer)
     assert labels.mode == "paint"
-    assert labels.selected_label == 1
-    dock._add()
     labels.paint((80, 20), labels.selected_label)
     session = session_of(dock)
     assert [record.source for record in session.objects] == ["prompt", "painted"]
@@ -406,8 +404,8 @@ def test_opacity_and_contour(dock, until):
     say(dock, until, 30, 40)
     dock.maker.add()
     labels = dock.state.labels_layer(dock.state.image_layer)
-    dock.opacity.setValue(20)
-    dock.contour.setChecked(True)
+    dock.look.opacity.setValue(20)
+    dock.look.contour.setChecked(True)
     assert labels.opacity == pytest.approx(0.2)
     assert labels.contour == 2
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QWidget
 
-from phasesam.core.errors import PhaseSAMError
+from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.napari_widgets.automatic_run import AutomaticRun, runs_of, search_job
 from phasesam.napari_widgets.candidate_filter import (
     FoundCandidates,
@@ -25,7 +25,7 @@ from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.drawn_region import add_region_layer, region_mask
 from phasesam.napari_widgets.keys import bind_keys, keys_help
 from phasesam.napari_widgets.layers import pixel_size
-from phasesam.napari_widgets.planes import spatial_shape
+from phasesam.napari_widgets.planes import full_resolution, spatial_shape
 from phasesam.napari_widgets.search_panel import SearchPanel
 from phasesam.napari_widgets.threshold_panel import ThresholdPanel
 
@@ -70,6 +70,7 @@ class AutomaticMasksDock(Dock):
         self.search.filter_option_changed.connect(self._on_filter_option)
         self.thresholds.changed.connect(self._on_changed)
         self.thresholds.released.connect(self._on_released)
+        self.subscriptions.connect(self.state.events.data_replaced, self._on_data_replaced)
         self.subscriptions.connect(self.state.events.image_changed, self._on_image_changed)
         self.subscriptions.connect(self.viewer.layers.events.removed, self._on_removed)
         self._apply_preset()
@@ -126,13 +127,14 @@ class AutomaticMasksDock(Dock):
             region = self._region(layer, plane.index, plane.shape)
             segmenter = self.state.segmenter(layer)
             config = self.search.config(region)
+            data = full_resolution(layer)
         except PhaseSAMError as error:
-            self.show_error(str(error))
+            self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
             return
         task = self.start(
             search_job(segmenter, config, region, self.thresholds.config()),
             title="Finding masks",
-            on_done=lambda found: self._on_found(layer, found),
+            on_done=lambda found: self._on_found(layer, found, data),
             on_failed=lambda failure: self._on_failed(layer, failure),
             on_cancelled=self._show_buttons,
             layer=layer,
@@ -158,9 +160,10 @@ class AutomaticMasksDock(Dock):
             self.show_error(f"{layer.name}: {failure.message}", details=failure.details)
         self._show_buttons()
 
-    def _on_found(self, layer: Image, found: FoundCandidates) -> None:
-        if layer not in self.viewer.layers:
-            self.show_result("The image was removed; its masks were dropped.")
+    def _on_found(self, layer: Image, found: FoundCandidates, data: Any) -> None:
+        if layer not in self.viewer.layers or full_resolution(layer) is not data:
+            self.show_result("The image was removed or changed; its masks were dropped.")
+            self._show_buttons()
             return
         before = self._found.pop(layer, None)
         if before is not None:
@@ -320,9 +323,16 @@ class AutomaticMasksDock(Dock):
         if self.running:
             return
         if current is None or current.kept is None:
-            self.show_result("")
+            self.show_summary()
         else:
             self.show_result(result_text(current.kept, current.found.seconds))
+
+    def _on_data_replaced(self, layer: Image, resized: bool) -> None:
+        """Drop masks that no longer fit the image."""
+        entry = self._found.pop(layer, None) if resized else None
+        if entry is not None:
+            entry.preview.remove()
+            self._show_buttons()
 
     def _on_removed(self, event: Any) -> None:
         entry = self._found.pop(event.value, None)

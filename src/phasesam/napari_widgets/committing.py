@@ -36,10 +36,13 @@ class ObjectMaker:
     ----------
     class_name : str
         Class of the objects added from now on.
+    announces : bool
+        Whether an object is selected at this moment because it was added, not by the user.
     """
 
     def __init__(self, dock: Dock, controller: PromptController) -> None:
         self.class_name = ""
+        self.announces = False
         self._dock = dock
         self._state = dock.state
         self._controller = controller
@@ -50,7 +53,10 @@ class ObjectMaker:
     def add(self) -> None:
         """Commit the present object (or objects, of several boxes)."""
         present, image = self._controller.present(), self._controller.image
-        if present is None or image is None or present.is_empty:
+        if present is None or image is None:
+            self._controller.plane()  # says why there is none
+            return
+        if present.is_empty:
             self._dock.show_result("Nothing to add yet: click on an object first.")
             return
         if present.answer is None:
@@ -72,7 +78,11 @@ class ObjectMaker:
         if present.reopened is not None:
             session.finish_editing(present.reopened.id)
         self._forget(image, plane)
-        self._state.select_object(ids[-1] if ids else 0)
+        self.announces = True
+        try:
+            self._state.select_object(ids[-1] if ids else 0)
+        finally:
+            self.announces = False
 
     def _commit(self, session: SegmentationSession, masks: MaskSet, plane: ShownPlane) -> list[int]:
         if len(masks) == 1:
@@ -121,7 +131,7 @@ class ObjectMaker:
     def undo(self) -> None:
         """Take back the last prompt of the present object, else the last step of the session."""
         present, image = self._controller.present(), self._controller.image
-        if image is None:
+        if image is None or self._is_out_of_sight():
             return
         if present is not None and present.step_back():
             self._controller.restore()
@@ -138,7 +148,7 @@ class ObjectMaker:
     def redo(self) -> None:
         """Make again what was undone last."""
         present, image = self._controller.present(), self._controller.image
-        if image is None:
+        if image is None or self._is_out_of_sight():
             return
         if present is not None and present.step_forward():
             self._controller.restore()
@@ -146,6 +156,15 @@ class ObjectMaker:
         name = self._state.session(image).redo()
         self._dock.show_result(f"Redid: {name}." if name else "Nothing to redo.")
         self._controller.show()
+
+    def _is_out_of_sight(self) -> bool:
+        """Whether there are prompts that the view does not show; says so then.
+
+        Undo would pass them over and take an object back that was added before them.
+        """
+        if self._controller.present() is not None or not self._controller.has_open:
+            return False
+        return self._controller.plane() is None
 
     def reopen(self, object_id: int) -> bool:
         """Take a committed object out and go on prompting it; False if that cannot be."""

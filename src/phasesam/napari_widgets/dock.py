@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from phasesam.core.errors import UnsupportedViewError
 from phasesam.napari_widgets.autosaving import RecoveryNotice
 from phasesam.napari_widgets.header import Header, Status
 from phasesam.napari_widgets.subscriptions import Subscriptions
@@ -176,6 +177,7 @@ class Dock(QWidget):
         self.subscriptions = Subscriptions(self)
         self._task: Task | None = None
         self._task_layer: Layer | None = None
+        self._is_about_view = False
         self.header = Header(self.state)
         self.notice = RecoveryNotice(self.state)
         self.notice.failed.connect(self.show_error)
@@ -187,6 +189,9 @@ class Dock(QWidget):
         self._lay_out()
         self.subscriptions.connect(self.viewer.layers.events.removed, self._on_layer_removed)
         self.subscriptions.connect(self.state.events.image_changed, self.notice.refresh)
+        self.subscriptions.connect(self.state.events.said, self.show_result)
+        for emitter in (self.viewer.dims.events.ndisplay, self.viewer.dims.events.order):
+            self.subscriptions.connect(emitter, self._on_view_changed)
 
     def _lay_out(self) -> None:
         content = QWidget()
@@ -340,13 +345,40 @@ class Dock(QWidget):
     def show_result(self, text: str, *, details: str = "") -> None:
         """Say the last result in one sentence."""
         self.footer.say(text, details=details)
+        self._is_about_view = False
         if not self.running:
             self.header.dot.set_status(Status.IDLE)
 
-    def show_error(self, text: str, *, details: str = "") -> None:
-        """Say what went wrong and what to do about it."""
+    def show_error(self, text: str, *, details: str = "", about_view: bool = False) -> None:
+        """Say what went wrong and what to do about it.
+
+        Parameters
+        ----------
+        text : str
+            The message; of one with several lines the last is shown.
+        details : str
+            For the tooltip.
+        about_view : bool
+            Whether it only holds as long as the viewer shows what it shows, such as a volume.
+        """
         self.footer.say(text, details=details, is_error=True)
+        self._is_about_view = about_view
         self.header.dot.set_status(Status.ERROR)
+
+    def show_summary(self) -> None:
+        """Say what there is to say when nothing was asked for: nothing, unless overridden."""
+        self.show_result("")
+
+    def _on_view_changed(self, _event: Any = None) -> None:
+        """Take back the message about a view that cannot be worked on, once it is gone."""
+        layer = self.state.image_layer
+        if not self._is_about_view or layer is None:
+            return
+        try:
+            self.state.plane(layer)
+        except UnsupportedViewError:
+            return
+        self.show_summary()
 
     def _finish(self, status: Status) -> None:
         self._task = None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import numpy as np
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 
 from phasesam.napari_widgets.plane_layer import show_point
 from phasesam.napari_widgets.toggle_row import ToggleRow
@@ -14,6 +14,7 @@ from phasesam.napari_widgets.toggle_row import ToggleRow
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
+    from phasesam.napari_widgets.committing import ObjectMaker
     from phasesam.napari_widgets.dock import Dock
     from phasesam.napari_widgets.prompting import PromptController
     from phasesam.session import ObjectRecord
@@ -37,14 +38,21 @@ class PromptTools(QObject):
         Owner.
     controller : PromptController
         Has the prompt layers.
+    maker : ObjectMaker
+        Tells objects that were just added from those that the user selected.
     """
 
-    def __init__(self, dock: Dock, controller: PromptController) -> None:
+    changed = Signal()
+    """Another tool is in use."""
+
+    def __init__(self, dock: Dock, controller: PromptController, maker: ObjectMaker) -> None:
         super().__init__(dock)
         self.row = ToggleRow(_TOOLS, columns=3, may_be_none=True)
         self._dock = dock
         self._state = dock.state
         self._controller = controller
+        self._maker = maker
+        self._painted = 0
         self._last = "+"
         self._switching = False
         self._followed: WeakSet[Layer] = WeakSet()
@@ -63,7 +71,7 @@ class PromptTools(QObject):
         """Switch to a tool; says why if that cannot be."""
         image = self._state.image_layer
         if self._controller.plane() is None or image is None:
-            self.row.set_current("")
+            self._show("")
             return
         self._switching = True
         try:
@@ -71,7 +79,11 @@ class PromptTools(QObject):
         finally:
             self._switching = False
         self._last = tool
+        self._show(tool)
+
+    def _show(self, tool: str) -> None:
         self.row.set_current(tool)
+        self.changed.emit()
 
     def _activate(self, tool: str, image: Image) -> None:
         layers = self._controller.layers(image)
@@ -85,14 +97,21 @@ class PromptTools(QObject):
         elif tool in ("brush", "erase"):
             target = self._state.labels_layer(image)
             mode = "paint" if tool == "brush" else "erase"
-            session = self._state.session(image)
-            target.selected_label = self._state.selected_object or session.next_id
+            target.selected_label = self._painted or self._state.session(image).next_id
+            if tool == "brush":
+                self._say_what_is_painted()
         if target is None:
             return
         target.visible = True
         self._dock.viewer.layers.selection.active = target
         target.mode = mode
         self._follow(target)
+
+    def _say_what_is_painted(self) -> None:
+        if self._painted:
+            self._dock.show_result(f"Painting on object {self._painted}; N begins a new one.")
+        else:
+            self._dock.show_result("Painting a new object.")
 
     def show_object(self, record: ObjectRecord) -> None:
         """Move the view to an object if it lies outside of what is shown."""
@@ -133,9 +152,10 @@ class PromptTools(QObject):
 
     def _on_active(self, _event: Any = None) -> None:
         if not self._switching:
-            self.row.set_current(self._tool_in_use())
+            self._show(self._tool_in_use())
 
     def _on_image_changed(self, image: Image | None) -> None:
+        self._painted = 0
         active = self._dock.viewer.layers.selection.active
         if image is None or active is image or not self._dock.isVisibleTo(self._dock.window()):
             # Chosen in the layer list: the user wants that layer, not a tool.
@@ -144,6 +164,8 @@ class PromptTools(QObject):
             self.use(self._last)
 
     def _on_object_selected(self, object_id: int) -> None:
+        # What was just added is done; the brush goes on with an object only if it was chosen.
+        object_id = self._painted = 0 if self._maker.announces else object_id
         image = self._state.image_layer
         labels = None if image is None else self._state.existing_labels_layer(image)
         if image is not None and labels is not None:

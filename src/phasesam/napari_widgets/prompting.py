@@ -79,6 +79,7 @@ class PromptController:
         connect(self._state.events.model_changed, self._on_model_changed)
         connect(self._state.events.settings_changed, self._on_model_changed)
         connect(self._state.events.image_changed, self._on_image_changed)
+        connect(self._state.events.data_replaced, self._on_data_replaced)
         connect(dock.viewer.layers.events.removed, self._on_layer_removed)
         dims = dock.viewer.dims.events
         for emitter in (dims.current_step, dims.point, dims.order, dims.ndisplay):
@@ -101,7 +102,7 @@ class PromptController:
         try:
             return self._state.plane(image)
         except UnsupportedViewError as error:
-            self._dock.show_error(str(error))
+            self._dock.show_error(str(error), about_view=True)
             return None
 
     @property
@@ -125,6 +126,12 @@ class PromptController:
         except UnsupportedViewError:
             return None
         return self._present.setdefault(image, {}).setdefault(index, PresentObject())
+
+    @property
+    def has_open(self) -> bool:
+        """Whether any plane of the image has an object in the making."""
+        planes = {} if self.image is None else self._present.get(self.image, {})
+        return any(not present.is_empty for present in planes.values())
 
     @property
     def waits(self) -> bool:
@@ -249,7 +256,8 @@ class PromptController:
         else:
             self.ask()
 
-    def _on_layer_removed(self, _event: Any) -> None:
+    def _on_layer_removed(self, event: Any) -> None:
+        self._present.pop(event.value, None)
         self._prompts_timer.start()  # it may have been the layer of the prompts
 
     def _on_dims_changed(self, _event: Any = None) -> None:
@@ -290,6 +298,17 @@ class PromptController:
                 layers.set_visible(image is layer)
         self.show()
         self.ask()
+
+    def _on_data_replaced(self, image: Image, resized: bool) -> None:
+        """Drop what was said about other data, or ask again if it still fits."""
+        if not resized:
+            self._on_model_changed()
+            return
+        self._lane.invalidate()
+        self._present.pop(image, None)
+        layers = self._layers.pop(image, None)
+        if layers is not None:
+            layers.close()
 
     def _on_encoded(self) -> None:
         self._dock.show_result("Ready for prompts.")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabel, QPushButton
-from superqt import QLabeledSlider
 
 from phasesam.core.errors import UnsupportedViewError
 from phasesam.napari_widgets.adopting import AdoptRow
@@ -17,6 +16,7 @@ from phasesam.napari_widgets.dock import Dock, duration_text
 from phasesam.napari_widgets.hover import HoverPreview
 from phasesam.napari_widgets.keys import bind_keys, keys_help
 from phasesam.napari_widgets.mask_picking import label_at
+from phasesam.napari_widgets.object_look import ObjectLook
 from phasesam.napari_widgets.present_object import SCALES
 from phasesam.napari_widgets.prompt_settings import PromptSettings
 from phasesam.napari_widgets.prompt_tools import PromptTools
@@ -35,7 +35,6 @@ _SCALE_TIPS = {
     "object": "Middle of the model's three masks: the whole object",
     "group": "Largest of the model's three masks: the object and what belongs to it",
 }
-_CONTOUR_WIDTH = 2
 
 
 class PromptDock(Dock):
@@ -52,7 +51,8 @@ class PromptDock(Dock):
         self._session: SegmentationSession | None = None
         self.controller = PromptController(self)
         self.maker = ObjectMaker(self, self.controller)
-        self.tools = PromptTools(self, self.controller)
+        self.tools = PromptTools(self, self.controller, self.maker)
+        self.look = ObjectLook(self)
         self._make_widgets()
         self.settings = PromptSettings(self)
         self.add_advanced(
@@ -90,12 +90,6 @@ class PromptDock(Dock):
         line_edit = self.class_combo.lineEdit()
         if line_edit is not None:
             line_edit.setPlaceholderText("no class")
-        self.opacity = QLabeledSlider(Qt.Orientation.Horizontal)
-        self.opacity.setRange(0, 100)
-        self.opacity.setValue(50)
-        self.opacity.setToolTip("Opacity of the objects in %")
-        self.contour = QCheckBox("Contour")
-        self.contour.setToolTip("Outlines instead of filled objects")
 
         rows = QGridLayout()
         rows.setColumnStretch(1, 1)
@@ -116,8 +110,8 @@ class PromptDock(Dock):
         look.addWidget(QLabel("Class"), 0, 0)
         look.addWidget(self.class_combo, 0, 1, 1, 2)
         look.addWidget(QLabel("Opacity"), 1, 0)
-        look.addWidget(self.opacity, 1, 1)
-        look.addWidget(self.contour, 1, 2)
+        look.addWidget(self.look.opacity, 1, 1)
+        look.addWidget(self.look.contour, 1, 2)
         self.body.addLayout(look)
 
     def _connect(self) -> None:
@@ -142,9 +136,8 @@ class PromptDock(Dock):
         self.settings.mask_settings_changed.connect(self._on_mask_settings)
         self.preview_check.toggled.connect(self._on_preview_toggled)
         self.class_combo.currentTextChanged.connect(self._on_class)
-        self.opacity.valueChanged.connect(self._apply_look)
-        self.contour.toggled.connect(self._apply_look)
         self.controller.events.present_changed.connect(self._refresh)
+        self.tools.changed.connect(self._refresh)
         self.controller.events.answered.connect(self._on_answered)
         self.subscriptions.connect(self.state.events.image_changed, self._on_image_changed)
         self.subscriptions.add(self._unfollow)
@@ -192,19 +185,23 @@ class PromptDock(Dock):
     def _on_class(self, name: str) -> None:
         self.maker.class_name = name.strip()
 
-    def _apply_look(self, _value: Any = None) -> None:
-        image = self.state.image_layer
-        labels = None if image is None else self.state.existing_labels_layer(image)
-        if labels is not None:
-            labels.opacity = self.opacity.value() / 100
-            labels.contour = _CONTOUR_WIDTH if self.contour.isChecked() else 0
-
     def _reopen(self) -> None:
         object_id = self.state.selected_object or self._object_under_mouse()
         if object_id:
-            self.maker.reopen(object_id)
+            self.reopen(object_id)
         else:
             self.show_result("Select an object (J, H) or point at one, then press U.")
+
+    def reopen(self, object_id: int) -> bool:
+        """Re-open an object and be ready for clicks; False, with a message, if that cannot be."""
+        if not self.maker.reopen(object_id):
+            return False
+        self._be_ready_for_clicks()
+        return True
+
+    def _be_ready_for_clicks(self) -> None:
+        if self.tools.current not in ("+", "-", "box"):
+            self.tools.use("+")
 
     def _object_under_mouse(self) -> int:
         image = self.state.image_layer
@@ -241,13 +238,18 @@ class PromptDock(Dock):
             dragged = True
             yield
         if not dragged:
+            before = self.controller.present()
             self.maker.begin_with_mask(position)
+            present = self.controller.present()
+            if present is not None and present is not before and present.mask is not None:
+                self._be_ready_for_clicks()
 
     # ------------------------------------------------------------------ keeping up
 
     def _on_image_changed(self, image: Image | None) -> None:
         self._unfollow()
         self.hover.clear()
+        self.look.show_image()
         if image is not None:
             self._session = self.state.session(image)
             self._session.events.objects_changed.connect(self._on_objects_changed)
@@ -262,14 +264,14 @@ class PromptDock(Dock):
             self._session = None
 
     def _on_objects_changed(self) -> None:
-        self._apply_look()
+        self.look.note_objects()
         known = {self.class_combo.itemText(i) for i in range(self.class_combo.count())}
         for name in self._session.class_names if self._session is not None else ():
             if name not in known:
                 text = self.class_combo.currentText()
                 self.class_combo.addItem(name)
                 self.class_combo.setCurrentText(text)
-        self._show_summary()
+        self.show_summary()
 
     def _on_history_changed(self) -> None:
         session = self._session
@@ -286,7 +288,7 @@ class PromptDock(Dock):
 
     def _on_answered(self, is_there: bool) -> None:
         if is_there:
-            self._show_summary()
+            self.show_summary()
             image = self.state.image_layer
             if image is not None:
                 self._on_data_bar(image, self.state.segmenter(image).data_bar)
@@ -302,13 +304,15 @@ class PromptDock(Dock):
         present = self.controller.present()
         if present is None or present.is_empty:
             self.score.setText("no prompts yet")
-            self.add_button.setEnabled(False)
+            # N begins another object under the brush.
+            self.add_button.setEnabled(present is not None and self.tools.current == "brush")
             return
         count = present.prompts.count
         parts = ["1 prompt" if count == 1 else f"{count} prompts"]
         chosen = present.chosen(self.controller.settings.scale)
+        waits = self.controller.waits
         if present.answer is None:
-            parts.insert(0, "…")
+            parts.insert(0, "…" if waits else "no mask")
         elif len(chosen) > 1:
             parts.insert(0, f"{len(chosen)} objects")
         elif chosen and np.isfinite(present.answer.masks.scores[chosen[0]]):
@@ -316,9 +320,9 @@ class PromptDock(Dock):
             score = min(1.0, float(present.answer.masks.scores[chosen[0]]))
             parts.insert(0, f"score {score:.2f}")
         self.score.setText(" · ".join(parts))
-        self.add_button.setEnabled(True)
+        self.add_button.setEnabled(present.answer is not None or waits)
 
-    def _show_summary(self) -> None:
+    def show_summary(self) -> None:
         """Say how many objects there are, how much they cover, and how fast the click was."""
         image = self.state.image_layer
         if image is None or self.running:

@@ -36,7 +36,7 @@ def reopen_in_prompt_dock(dock: Dock, object_id: int) -> None:
     if holder is not None:
         holder.show()
         holder.raise_()
-    if prompt.maker.reopen(object_id):
+    if prompt.reopen(object_id):
         dock.show_result(f"Object {object_id} is open in the Prompt dock.")
     else:
         raise SessionError(f"Object {object_id} could not be re-opened; see the Prompt dock.")
