@@ -454,6 +454,7 @@ def test_thousands_of_objects_stay_smooth(qtbot, viewer_model):
     grid[inside] = cells[inside]
     session(dock).apply_labels(grid)
     dock.refresh()
+    qtbot.waitUntil(lambda: not dock.measurer.measuring, timeout=20_000)
     assert dock.table.table.total >= 4900
     seconds = {}
     for name, action in {

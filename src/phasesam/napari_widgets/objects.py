@@ -18,6 +18,7 @@ from phasesam.napari_widgets.object_columns import shown_columns, table_data
 from phasesam.napari_widgets.object_editing import KEYBOARD_EDITS, ObjectEditor
 from phasesam.napari_widgets.object_export import Exporter
 from phasesam.napari_widgets.object_highlight import ObjectHighlight
+from phasesam.napari_widgets.object_measuring import TableMeasurer
 from phasesam.napari_widgets.object_picking import ObjectPicker
 from phasesam.napari_widgets.object_summary import (
     FRACTION_TOOLTIP,
@@ -54,6 +55,9 @@ class ObjectsDock(Dock):
         self._session: SegmentationSession | None = None
         self._table: ObjectTable | None = None
         self._counting = Lane(self)
+        self.measurer = TableMeasurer(
+            self, self.refresh, lambda failure: self.show_error(failure.message)
+        )
         self._fraction_text = ""
         self.highlight = ObjectHighlight(self.viewer)
         self.editor = ObjectEditor(self)
@@ -121,6 +125,8 @@ class ObjectsDock(Dock):
 
     def _on_image_changed(self, layer: Image | None) -> None:
         self._follow_no_session()
+        self.measurer.stop()
+        self._counting.invalidate()
         self.editor.split_line.cancel()
         self.highlight.clear()
         if layer is not None and layer.ndim >= 2:
@@ -158,7 +164,7 @@ class ObjectsDock(Dock):
             return None
 
     def refresh(self) -> None:
-        """Measure what changed and show it."""
+        """Show what changed; what takes long to measure follows."""
         self._timer.stop()
         session = self._session
         if session is None:
@@ -167,7 +173,7 @@ class ObjectsDock(Dock):
             self.histogram.set_diameters((), "px")
             self.summary.setText("Open an image first.")
         else:
-            self._table = session.table(self._plane())
+            self._table = self.measurer.table(session, self._plane())
             physical = session.pixel_size.is_physical
             data = table_data(self._table, physical)
             self.table.show_table(shown_columns(data, physical, len(session.shape) - 2), data)
@@ -180,6 +186,9 @@ class ObjectsDock(Dock):
     def _show_sizes(self) -> None:
         """Describe the objects that the filter leaves."""
         if self._table is None:
+            return
+        if self.measurer.measuring and not len(self._table):
+            self.summary.setText("Measuring the objects …")
             return
         sizes = summarise_sizes(self._shown_table(), len(self._table))
         self.histogram.set_diameters(sizes.diameters, sizes.unit, sizes.marks)
@@ -206,10 +215,13 @@ class ObjectsDock(Dock):
 
     def _show_counts(self) -> None:
         shown, total = self.table.table.rowCount(), self.table.table.total
-        self.count.setText(
-            grouped(total) if shown == total else f"{grouped(shown)} of {grouped(total)}"
-        )
-        self.count.setToolTip("Number of objects shown")
+        if self.measurer.measuring:
+            self.count.setText("measuring …")
+            self.count.setToolTip("Sizes of objects that changed follow in a moment.")
+        else:
+            of_all = "" if shown == total else f" of {grouped(total)}"
+            self.count.setText(f"{grouped(shown)}{of_all}")
+            self.count.setToolTip("Number of objects shown")
         selected = self.table.selected_ids()
         self.actions_bar.show_state(len(selected), total)
         if self._table is not None and len(self.table.table.columns):
@@ -291,7 +303,7 @@ class ObjectsDock(Dock):
         self._show_highlight()
         self._show_counts()
         hidden = set(ids) - set(self.table.selected_ids())
-        if hidden:
+        if hidden and not self.measurer.measuring:
             self.show_result(f"Object {min(hidden)} is hidden by the filter.")
 
     # ------------------------------------------------------------------ edits
@@ -301,7 +313,9 @@ class ObjectsDock(Dock):
         if session is None or layer is None:
             return
         try:
-            if key in ("csv", "coco", "tiff"):
+            if key in ("csv", "coco") and self.measurer.measuring:
+                self.show_result("Objects are still being measured; export them in a moment.")
+            elif key in ("csv", "coco", "tiff"):
                 self.exporter.ask(key, session, self._shown_table(), self._plane())
             else:
                 self.editor.carry_out(key, session, layer, self.table.selected_ids())
