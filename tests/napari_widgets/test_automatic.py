@@ -437,6 +437,31 @@ def test_image_removed_during_a_run(dock, network, until):
     assert len(dock._found) == 0
 
 
+def test_data_replaced_during_a_run_get_no_masks(dock, network, until):
+    network.gate.clear()
+    dock.search.find_button.click()
+    until(lambda: network.runs)
+    image = dock.viewer.layers["SEM"]
+    image.data = np.asarray(image.data)[:-8, :-8].copy()
+    network.gate.set()
+    until(lambda: not dock.running)
+    assert dock.footer.result.text().startswith("The image was removed or changed")
+    assert len(dock._found) == 0
+    assert list(dock.viewer.layers) == [image]
+    assert dock.search.find_button.isEnabled()
+
+
+def test_data_of_another_size_drop_the_masks(dock, run):
+    run()
+    image = dock.viewer.layers["SEM"]
+    image.data = np.asarray(image.data)[:-8, :-8].copy()
+    assert list(dock.viewer.layers) == [image]
+    assert not dock.keep.isEnabled()
+    run()
+    dock.keep.click()
+    assert dock.state.session(image).shape == image.data.shape
+
+
 def test_image_removed_afterwards_takes_its_preview_along(dock, run, qtbot):
     run()
     dock.uncovered.setChecked(True)

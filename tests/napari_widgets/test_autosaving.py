@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from phasesam.core.images import content_hash
+from phasesam.napari_widgets import autosaving
 from phasesam.napari_widgets.autosaving import autosaver_of
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.viewer_state import state_of
@@ -122,3 +124,29 @@ def test_an_object_that_is_being_changed_is_saved_too(reopened, until, interrupt
     session.remove_for_editing(1)
     autosaver_of(reopened.state).save_now()
     assert [r.id for r in SegmentationSession.load(interrupted).objects] == [1]
+
+
+def test_closing_the_window_saves_at_once(make_napari_viewer, qtbot, until, tmp_path):
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image(IMAGE)
+    dock = Dock(viewer)
+    viewer.window.add_dock_widget(dock)
+    session = dock.state.session(image)
+    until(lambda: session.autosave_path is not None)
+    session.commit(np.eye(40, 50, dtype=bool))
+    assert not session.autosave_path.exists()
+    viewer.close()
+    assert len(SegmentationSession.load(session.autosave_path).objects) == 1
+
+
+def test_what_is_quit_before_its_image_is_known_is_saved(qtbot, viewer_model, monkeypatch):
+    # The worker that reads the image never gets there.
+    monkeypatch.setattr(autosaving, "run_in_background", lambda *args, **options: None)
+    image = viewer_model.add_image(np.stack([IMAGE] * 3))
+    dock = Dock(viewer_model)
+    qtbot.addWidget(dock)
+    session = dock.state.session(image)
+    session.commit(np.eye(40, 50, dtype=bool), plane=(1,))
+    autosaver_of(dock.state).flush()
+    saved = SegmentationSession.load(session.autosave_path)
+    assert (len(saved.objects), saved.image_key) == (1, content_hash(IMAGE))

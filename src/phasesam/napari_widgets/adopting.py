@@ -49,11 +49,14 @@ class AdoptRow(QWidget):
 
     def _refresh(self, _event: Any = None) -> None:
         image = self._dock.state.image_layer
+        state = self._dock.state
         shape = None if image is None else spatial_shape(image)
         self._found = [
             layer
             for layer in self._dock.viewer.layers
-            if isinstance(layer, Labels) and not is_own(layer) and spatial_shape(layer) == shape
+            if isinstance(layer, Labels)
+            and (not is_own(layer) or state.is_orphan(layer))
+            and spatial_shape(layer) == shape
         ]
         blocker = QSignalBlocker(self.combo)
         self.combo.clear()

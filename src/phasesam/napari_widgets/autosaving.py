@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary, ref
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet, ref
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.compat import isalive
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from phasesam.core.errors import PhaseSAMError
@@ -18,7 +19,7 @@ from phasesam.napari_widgets.planes import (
     read_plane,
     spatial_shape,
 )
-from phasesam.napari_widgets.workers import run_in_background
+from phasesam.napari_widgets.workers import finish_saving, run_in_background
 from phasesam.session import SavedSession, SegmentationSession, autosave_path_for, find_recoverable
 from phasesam.session.storage import autosave_folder
 
@@ -56,7 +57,12 @@ class Autosaver(QObject):
         self._timer.setSingleShot(True)
         self._timer.setInterval(_DELAY_MS)
         self._timer.timeout.connect(self.save_now)
+        self._widgets: WeakSet[QWidget] = WeakSet()
         state.events.session_opened.connect(self._on_session_opened)
+        state.viewer.layers.events.removed.connect(self._on_layer_removed)
+        app = QApplication.instance()
+        if app is not None:
+            app.aboutToQuit.connect(self.flush)
         for image in state.images():
             if state.has_session(image):
                 self._on_session_opened(image)
@@ -68,8 +74,7 @@ class Autosaver(QObject):
         session = state.session(image)
         session.events.history_changed.connect(self._on_history_changed)
         session_ref, image_ref = ref(session), ref(image)
-        shape = spatial_shape(image)
-        middle = ShownPlane(tuple(n // 2 for n in shape[:-2]), (shape[-2], shape[-1]))
+        shape, middle = spatial_shape(image), _middle_plane(image)
         data = full_resolution(image)
 
         def job(
@@ -85,25 +90,74 @@ class Autosaver(QObject):
 
         def done(result: tuple[str, list[SavedSession]]) -> None:
             session, image = session_ref(), image_ref()
-            if session is None or image is None:
-                return
-            session.image_key, found = result
-            if session.autosave_path is None:
-                session.autosave_path = autosave_path_for(autosave_folder(), session.name)
-            if session.objects:
-                self._on_history_changed()
-            elif found:
-                self.offered.emit(image, found[0])
+            if session is not None:
+                self._on_known(session, image, *result)
 
         # An image that cannot be hashed is an image without autosave; prompting it says why.
         run_in_background(job, on_done=done, parent=self)
 
+    def _on_known(
+        self,
+        session: SegmentationSession,
+        image: Image | None,
+        key: str,
+        found: list[SavedSession],
+    ) -> None:
+        """Go on when the content of an image is known."""
+        _name(session, key)
+        if session.objects:
+            self._on_history_changed()
+        state = self._state()
+        if state is None or not state.has_viewer:
+            return
+        state.reattach_sessions()
+        if image not in state.images() or state.session(image) is not session:
+            return  # removed, or it has another session by now
+        if found and not session.objects:
+            self.offered.emit(image, found[0])
+
     def _on_history_changed(self) -> None:
+        for widget in filter(isalive, self._widgets):
+            # Only now: a dock is made before it is put into its window.
+            _outermost(widget).installEventFilter(self)
         if not self._timer.isActive():
             self._timer.start()
 
+    def _on_layer_removed(self, _event: Any) -> None:
+        if self._timer.isActive():
+            self.save_now()
+
+    def watch(self, widget: QWidget) -> None:
+        """Save when the window closes that ``widget`` is in."""
+        self._widgets.add(widget)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Save before the viewer's window closes."""
+        if event.type() == QEvent.Type.Close:
+            self.flush()
+            finish_saving()
+        return bool(super().eventFilter(watched, event))
+
+    def flush(self) -> None:
+        """Save at once, on the GUI thread: there is no time left."""
+        state = self._state()
+        if state is None:
+            return
+        images = state.images() if state.has_viewer else []
+        for image in filter(state.has_session, images):
+            session = state.session(image)
+            if session.autosave_path is None and (session.objects or session.open_objects):
+                # Edited and closed before the background was through with the image.
+                try:
+                    plane = read_plane(full_resolution(image), _middle_plane(image))
+                    _name(session, content_hash(plane))
+                except PhaseSAMError:
+                    continue  # it cannot be hashed
+        self.save_now()
+
     def save_now(self) -> None:
         """Write what has changed; an autosave without objects is removed."""
+        self._timer.stop()
         state = self._state()
         if state is None:
             return
@@ -131,6 +185,7 @@ class Autosaver(QObject):
         state = self._state()
         if state is not None:
             present, recovered = state.session(image), SegmentationSession.recover(saved.path)
+            present.put_all_back()
             for record in present.objects:
                 recovered.commit(
                     present.object_mask(record.id),
@@ -147,6 +202,25 @@ class Autosaver(QObject):
         """Delete an interrupted session."""
         Path(saved.path).unlink(missing_ok=True)
         self.settled.emit(image)
+
+
+def _name(session: SegmentationSession, key: str) -> None:
+    """Tell a session the content of its image, and where to save itself."""
+    session.image_key = key
+    if session.autosave_path is None:
+        session.autosave_path = autosave_path_for(autosave_folder(), session.name)
+
+
+def _middle_plane(image: Image) -> ShownPlane:
+    """Choose the plane by which a stack is known."""
+    shape = spatial_shape(image)
+    return ShownPlane(tuple(n // 2 for n in shape[:-2]), (shape[-2], shape[-1]))
+
+
+def _outermost(widget: QWidget) -> QWidget:
+    while (parent := widget.parentWidget()) is not None:
+        widget = parent
+    return widget
 
 
 _savers: WeakKeyDictionary[ViewerState, Autosaver] = WeakKeyDictionary()
@@ -173,6 +247,7 @@ class RecoveryNotice(QFrame):
     def __init__(self, state: ViewerState, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._saver = autosaver_of(state)
+        self._saver.watch(self)
         self._offers: WeakKeyDictionary[Image, SavedSession] = WeakKeyDictionary()
         self._state = state
         self.text = QLabel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +11,8 @@ from qtpy.QtWidgets import (
     QDockWidget,
     QFormLayout,
     QFrame,
-    QHBoxLayout,
-    QLabel,
     QMainWindow,
-    QProgressBar,
-    QPushButton,
     QScrollArea,
-    QSizePolicy,
-    QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -27,6 +20,7 @@ from superqt import QCollapsible
 
 from phasesam.core.errors import UnsupportedViewError
 from phasesam.napari_widgets.autosaving import RecoveryNotice
+from phasesam.napari_widgets.footer import Footer
 from phasesam.napari_widgets.header import Header, Status
 from phasesam.napari_widgets.subscriptions import Subscriptions
 from phasesam.napari_widgets.viewer_state import state_of
@@ -36,20 +30,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-_ERROR_COLOUR = "#e8743b"  # vermilion, a little lighter to be read on dark grey
-_ESTIMATE_AFTER = 1.0
 _LEAST_HEIGHT = 80
-
-
-def duration_text(seconds: float) -> str:
-    """Write a duration for people: ``"24 ms"``, ``"14 s"``, ``"3 min 5 s"``."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
 def folded(title: str) -> QCollapsible:
@@ -59,66 +40,6 @@ def folded(title: str) -> QCollapsible:
         if layout is not None:
             layout.setContentsMargins(0, 0, 0, 0)
     return part
-
-
-class Footer(QStackedWidget):
-    """Last line of a dock: progress with time left and Cancel, else the last result."""
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
-        self.result = QLabel()
-        self.result.setWordWrap(True)
-        self.result.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.addWidget(self.result)
-        running = QWidget()
-        layout = QVBoxLayout(running)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.running_text = QLabel()
-        row = QHBoxLayout()
-        self.bar = QProgressBar()
-        self.cancel = QPushButton("Cancel")
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.cancel)
-        layout.addWidget(self.running_text)
-        layout.addLayout(row)
-        self.addWidget(running)
-        self._title = ""
-        self._started = 0.0
-
-    def begin(self, title: str) -> None:
-        """Show an endless bar until the first progress comes."""
-        self._title = title
-        self._started = time.monotonic()
-        self.running_text.setText(f"{title} …")
-        self.bar.setRange(0, 0)
-        self.cancel.setEnabled(True)
-        self.setCurrentIndex(1)
-
-    def progress(self, done: int, total: int) -> None:
-        """Move the bar and estimate the time left."""
-        self.bar.setRange(0, max(total, 0))
-        self.bar.setValue(done)
-        elapsed = time.monotonic() - self._started
-        left = ""
-        if 0 < done < total and elapsed > _ESTIMATE_AFTER:
-            left = f" · about {duration_text(elapsed / done * (total - done))} left"
-        self.running_text.setText(f"{self._title} …{left}")
-
-    def stopping(self) -> None:
-        """Say that Cancel was understood."""
-        self.cancel.setEnabled(False)
-        self.running_text.setText(f"{self._title}: stopping …")
-
-    def end(self) -> None:
-        """Show the last result again."""
-        self.setCurrentIndex(0)
-
-    def say(self, text: str, *, details: str = "", is_error: bool = False) -> None:
-        """Show one sentence; errors stand out, their details are in the tooltip."""
-        self.result.setText(text)
-        self.result.setToolTip(details)
-        self.result.setStyleSheet(f"color: {_ERROR_COLOUR};" if is_error else "")
 
 
 class _Body(QScrollArea):

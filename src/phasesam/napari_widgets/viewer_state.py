@@ -12,8 +12,9 @@ from psygnal import Signal, SignalGroup
 
 from phasesam.core.images import Normalisation
 from phasesam.models.registry import DEFAULT_MODEL
-from phasesam.napari_widgets.committed_labels import CommittedLabels
-from phasesam.napari_widgets.layers import is_own, pixel_size
+from phasesam.napari_widgets.committed_labels import SESSION, CommittedLabels, session_behind
+from phasesam.napari_widgets.detached import DetachedSessions
+from phasesam.napari_widgets.layers import OWN, is_own, pixel_size
 from phasesam.napari_widgets.planes import ShownPlane, full_resolution, shown_plane, spatial_shape
 from phasesam.napari_widgets.segmenters import LazySegmenter
 from phasesam.session import SegmentationSession
@@ -32,6 +33,8 @@ class ViewerEvents(SignalGroup):
     settings_changed = Signal(object)
     object_selected = Signal(int)
     session_opened = Signal(object)
+    data_replaced = Signal(object, bool)
+    said = Signal(str)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class ViewerState:
     events : ViewerEvents
         ``image_changed(layer or None)``, ``model_changed(name)``,
         ``settings_changed(layer)``, ``object_selected(id)`` (0 for none),
-        ``session_opened(layer)``.
+        ``session_opened(layer)``, ``data_replaced(layer, resized)`` when an image got other
+        data, ``said(sentence)`` for all docks to show.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -69,6 +73,7 @@ class ViewerState:
         self._selected = 0
         self._sessions: WeakKeyDictionary[Layer, SegmentationSession] = WeakKeyDictionary()
         self._committed: WeakKeyDictionary[Layer, CommittedLabels] = WeakKeyDictionary()
+        self._detached = DetachedSessions()
         self._settings: WeakKeyDictionary[Layer, ImageSettings] = WeakKeyDictionary()
         self._segmenters: WeakKeyDictionary[Layer, OrderedDict[Any, LazySegmenter]] = (
             WeakKeyDictionary()
@@ -77,6 +82,8 @@ class ViewerState:
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.selection.events.active.connect(self._on_active)
         images = self.images()
+        for image in images:
+            image.events.data.connect(self._on_data)
         active = viewer.layers.selection.active
         if images:
             self._set_image(active if active in images else images[-1])
@@ -94,6 +101,11 @@ class ViewerState:
         if viewer is None:
             raise ReferenceError("the viewer has been closed")
         return viewer
+
+    @property
+    def has_viewer(self) -> bool:
+        """Whether the viewer is still there."""
+        return self._viewer() is not None
 
     # ------------------------------------------------------------------ image and model
 
@@ -171,8 +183,8 @@ class ViewerState:
         return layer in self._sessions
 
     def sessions(self) -> list[SegmentationSession]:
-        """List the sessions of all images of the viewer."""
-        return list(self._sessions.values())
+        """List the sessions of all images of the viewer, and of images that were removed."""
+        return [*self._sessions.values(), *self._detached.sessions]
 
     def set_session(self, layer: Image, session: SegmentationSession) -> None:
         """Put a loaded or recovered session in place of the present one of ``layer``."""
@@ -180,11 +192,46 @@ class ViewerState:
         self._sessions[layer] = session
         self.events.session_opened.emit(layer)
         if committed is not None:
-            committed.detach()
-            if committed.layer in self.viewer.layers:
-                self.viewer.layers.remove(committed.layer)
+            self._drop(committed)
         self.labels_layer(layer)
         self.events.image_changed.emit(self.image_layer)
+
+    def reattach_sessions(self) -> list[Image]:
+        """Give images that came back, known by their content, the sessions they had.
+
+        An image with objects of its own keeps those. Returns the images that got theirs back.
+        """
+        found = []
+        for layer in self.images():
+            session = self._sessions.get(layer)
+            if session is None or session.objects or session.can_undo:
+                continue
+            entry = self._detached.take_key(session.image_key, session.shape)
+            if entry is None:
+                continue
+            if entry.committed is not None:
+                self._drop(entry.committed)
+            entry.session.pixel_size = session.pixel_size
+            self.set_session(layer, entry.session)
+            found.append(layer)
+            self.events.said.emit(f"Back with this image: {_objects(entry.session)}.")
+        return found
+
+    def _detach(self, layer: Image) -> SegmentationSession | None:
+        """Part an image from its session; it is kept, and returned, if it has objects."""
+        session = self._sessions.pop(layer, None)
+        committed = self._committed.pop(layer, None)
+        if session is None:
+            return None
+        session.put_all_back()
+        if session.objects or committed is not None:
+            self._detached.add(layer, session, committed)
+        return session if session.objects else None
+
+    def _drop(self, committed: CommittedLabels) -> None:
+        committed.detach()
+        if committed.layer in self.viewer.layers:
+            self.viewer.layers.remove(committed.layer)
 
     def labels_layer(self, layer: Image) -> Labels:
         """Get the one Labels layer with the committed objects of an image, made on first use.
@@ -206,6 +253,12 @@ class ViewerState:
         if committed is None or committed.layer not in self.viewer.layers:
             return None
         return committed.layer
+
+    def is_orphan(self, layer: Labels) -> bool:
+        """Whether a Labels layer shows objects of an image that is no longer there."""
+        if SESSION not in layer.metadata.get(OWN, {}):
+            return False
+        return session_behind(layer.metadata) not in self._sessions.values()
 
     def adopt_labels(self, layer: Image, labels: Labels) -> Labels:
         """Go on with the objects of another Labels layer of the same shape.
@@ -262,20 +315,53 @@ class ViewerState:
 
     def _on_inserted(self, event: Any) -> None:
         layer = event.value
-        if isinstance(layer, Image) and not is_own(layer) and self.image_layer is None:
+        if not isinstance(layer, Image) or is_own(layer):
+            return
+        layer.events.data.connect(self._on_data)
+        entry = self._detached.take_layer(layer, spatial_shape(layer))
+        if entry is not None:
+            self._sessions[layer] = entry.session
+            if entry.committed is not None:
+                self._committed[layer] = entry.committed
+        if self.image_layer is None:
             self._set_image(layer)
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value
         self._segmenters.pop(layer, None)
+        if isinstance(layer, Image):
+            self._detach(layer)
         if layer is self.image_layer:
             images = self.images()
             self._set_image(images[-1] if images else None)
+
+    def _on_data(self, event: Any) -> None:
+        """Part an image from its objects when they no longer fit it."""
+        layer = event.source
+        if layer not in self.viewer.layers:
+            return
+        self._segmenters.pop(layer, None)
+        session = self._sessions.get(layer)
+        resized = session is not None and session.shape != spatial_shape(layer)
+        kept = self._detach(layer) if resized else None
+        self.events.data_replaced.emit(layer, resized)
+        if resized and layer is self.image_layer:
+            self.events.image_changed.emit(layer)
+        if kept is not None:
+            self.events.said.emit(
+                f"{layer.name!r} has another size now. Left in the old Labels layer: "
+                f"{_objects(kept)}. New ones go to a new layer."
+            )
 
     def _on_active(self, event: Any) -> None:
         layer = event.value
         if isinstance(layer, Image) and not is_own(layer):
             self.image_layer = layer
+
+
+def _objects(session: SegmentationSession) -> str:
+    count = len(session.objects)
+    return "1 object" if count == 1 else f"{count} objects"
 
 
 _states: WeakKeyDictionary[Any, ViewerState] = WeakKeyDictionary()
