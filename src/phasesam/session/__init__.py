@@ -1,6 +1,7 @@
 """Everything that changes while somebody works on one image: objects, undo, autosave."""
 
 from phasesam.session.objects import ObjectRecord
+from phasesam.session.rehearsal import Rehearsal, Rehearsed, rehearse
 from phasesam.session.session import SegmentationSession
 from phasesam.session.storage import (
     SavedSession,
@@ -12,10 +13,13 @@ from phasesam.session.storage import (
 
 __all__ = [
     "ObjectRecord",
+    "Rehearsal",
+    "Rehearsed",
     "SavedSession",
     "SegmentationSession",
     "autosave_folder",
     "autosave_path_for",
     "describe",
     "find_recoverable",
+    "rehearse",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,13 @@ class SegmentationSession(ReopenableObjects):
         self._table = TableCache()
         self._candidates: Any = None
         self._autosaved_version = 0
+
+    @classmethod
+    def around(cls, objects: ObjectMap, on_write: Callable[[], None]) -> SegmentationSession:
+        """Make a session of given objects; ``on_write`` is called in every edit."""
+        session = cls(objects.labels.shape)
+        session._objects, session._on_write = objects, on_write
+        return session
 
     @property
     def candidates(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -21,10 +22,13 @@ class Transaction:
     ----------
     objects : ObjectMap
         What to edit.
+    on_write : callable, optional
+        Called before every write; an exception from it ends the edit.
     """
 
-    def __init__(self, objects: ObjectMap) -> None:
+    def __init__(self, objects: ObjectMap, on_write: Callable[[], None] | None = None) -> None:
         self.objects = objects
+        self._on_write = on_write
         self._changes: list[LabelChange] = []
         self._drafts: dict[int, ObjectRecord] = {}
         self._reach: dict[int, Box] = {}
@@ -48,6 +52,8 @@ class Transaction:
 
     def write(self, plane: Plane, corner: tuple[int, int], after: NDArray[np.integer]) -> None:
         """Replace the (h, w) piece of a plane that begins at ``corner``."""
+        if self._on_write is not None:
+            self._on_write()
         y, x = corner
         piece = self.objects.labels[plane][y : y + after.shape[0], x : x + after.shape[1]]
         change = LabelChange.between(plane, corner, piece, after)

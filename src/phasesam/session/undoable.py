@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -37,6 +37,8 @@ class UndoableObjects:
         self._objects = objects
         self._history = History(_HISTORY_BYTES)
         self._version = 0
+        self._writes = 0
+        self._on_write: Callable[[], None] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,9 +75,34 @@ class UndoableObjects:
         """Return the pixels of one object; `SessionError` if there is none."""
         return self._objects.mask(object_id)
 
+    @property
+    def writes(self) -> int:
+        """Number that changes whenever labels may have been written, even for a moment."""
+        return self._writes
+
+    @property
+    def version(self) -> int:
+        """Number that changes with every edit that changed something, undo and redo."""
+        return self._version
+
+    @property
+    def last_step(self) -> Step | None:
+        """The step that `undo` takes back, None if there is none."""
+        return self._history.last
+
+    def take_over(self, step: Step | None, next_id: int) -> None:
+        """Make an edit that was worked out on a copy of the present state; see `Rehearsal`."""
+        self._objects.next_id = next_id
+        if step is not None:
+            self._writes += 1
+            step.replay(self._objects, forward=True)
+            self._history.push(step)
+            self._announce(step)
+
     @contextmanager
     def _step(self, name: str) -> Iterator[Transaction]:
-        edit = Transaction(self._objects)
+        self._writes += 1
+        edit = Transaction(self._objects, self._on_write)
         try:
             yield edit
             step = edit.finish(name)
@@ -112,6 +139,7 @@ class UndoableObjects:
     def _replay(self, step: Step | None, forward: bool) -> str | None:
         if step is None:
             return None
+        self._writes += 1
         step.replay(self._objects, forward)
         self._announce(step)
         return step.title
