@@ -92,7 +92,7 @@ def test_find_tune_keep_save_and_reopen(make_napari_viewer, qtbot, until, tmp_pa
     assert " masks in " in dock.footer.result.text(), dock.footer.result.text()
     found = len(dock._current().kept.masks)
     assert found >= 7, "SAM finds the discs"
-    assert "SEM preview" in viewer.layers
+    assert "SEM found masks" in viewer.layers
 
     # The handle goes to the right: fewer masks with every step, in the layer at once.
     bar = dock.thresholds.area.bar
@@ -112,7 +112,7 @@ def test_find_tune_keep_save_and_reopen(make_napari_viewer, qtbot, until, tmp_pa
     mouse(qtbot, dock.keep)
     labels = viewer.layers["SEM objects"]
     assert len(np.unique(labels.data)) - 1 == counts[-1]
-    assert "SEM preview" not in viewer.layers
+    assert "SEM found masks" not in viewer.layers
     np.testing.assert_allclose(labels.scale, (0.2, 0.2))
     assert labels.units == viewer.layers["SEM"].units
 

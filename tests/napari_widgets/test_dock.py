@@ -9,7 +9,7 @@ from napari.components import ViewerModel
 from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtWidgets import QLabel, QWidget
 
-from phasesam.napari_widgets.dock import Dock, duration_text
+from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.header import Status
 from phasesam.napari_widgets.layers import like
 from phasesam.napari_widgets.viewer_state import ImageSettings, state_of
@@ -197,10 +197,3 @@ def test_state_goes_with_its_viewer():
     gone = open_and_leave()
     gc.collect()
     assert [reference() for reference in gone] == [None, None]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.024, "24 ms"), (1.25, "1.2 s"), (14.2, "14 s"), (185, "3 min 5 s")]
-)
-def test_durations_in_words(seconds, text):
-    assert duration_text(seconds) == text

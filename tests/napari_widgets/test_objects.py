@@ -99,6 +99,29 @@ def test_summary_and_histogram(dock):
     assert len(dock.histogram.marks) == 3
 
 
+def test_one_object_is_one_object(dock, qtbot):
+    session(dock).delete([2, 3, 4])
+    dock.refresh()
+    assert dock.summary.text().startswith("1 object · D50 ")
+
+
+def test_scores_end_at_one(dock):
+    session(dock).commit(disc(30, 60, 4), score=1.02)
+    session(dock).commit(disc(10, 75, 4))
+    dock.refresh()
+    scores = dock.table.table.shown("score")
+    assert scores[4] == 1.0
+    assert np.isnan(scores[5])
+
+
+def test_the_summary_is_seen_in_a_low_dock(dock, qtbot):
+    dock.resize(296, 680)
+    qtbot.wait(20)
+    assert dock.summary.visibleRegion().boundingRect() == dock.summary.rect()
+    assert dock.summary.height() >= dock.summary.heightForWidth(dock.summary.width())
+    assert dock.table.height() > 150, "the table takes what is left"
+
+
 def test_without_pixel_size_the_unit_is_pixels(qtbot, viewer_model):
     viewer_model.add_image(np.zeros(SHAPE), name="SEM")
     dock = open_dock(qtbot, viewer_model)

@@ -162,3 +162,13 @@ def test_keys_in_a_volume_explain_themselves(
     viewer_model.dims.ndisplay = 3
     dock.maker.undo()
     assert len(session_of(dock).objects) == 0, "nothing is out of sight any more"
+
+
+def test_layers_of_both_docks_have_names_of_their_own(dock, until, viewer_model):
+    from phasesam.napari_widgets.candidate_preview import CandidatePreview
+
+    click(dock, until)
+    image = dock.state.image_layer
+    CandidatePreview(viewer_model, image, (), image.data.shape).show()
+    names = {layer.name for layer in viewer_model.layers}
+    assert {"discs prompt preview", "discs found masks"} <= names

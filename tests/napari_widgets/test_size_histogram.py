@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from qtpy.QtGui import QColor
 
-from phasesam.napari_widgets.size_histogram import SizeHistogram, nice_ticks, short_number
+from phasesam.napari_widgets.size_histogram import (
+    SizeHistogram,
+    nice_ticks,
+    short_number,
+    side_by_side,
+)
 
 
 @pytest.fixture
@@ -48,6 +53,28 @@ def test_selected_objects_are_painted_in_the_text_colour(histogram):
     before = text_coloured()
     histogram.set_selected(np.full(20, 10.0))
     assert text_coloured() > before + 3
+
+
+@pytest.mark.parametrize("width", [180, 240, 296, 420])
+@pytest.mark.parametrize("marks", [(24.9, 29.9, 35.0), (29.8, 29.9, 29.9), (0.1, 17.3, 35.0)])
+def test_texts_at_the_lines_do_not_overlap(histogram, width, marks):
+    histogram.resize(width, 130)
+    histogram.set_diameters([*marks, 35.0], "µm", marks)
+    texts = histogram.mark_texts()
+    assert len(texts) == 3 or (width == 180 and [text[:3] for text, _, _ in texts] == ["D50"])
+    right = 0.0
+    for _, left, text_width in texts:
+        assert left > right
+        right = left + text_width
+    assert right <= width
+    assert "D90" in histogram.toolTip()
+
+
+def test_texts_stay_at_their_places_where_there_is_room():
+    assert side_by_side([50, 200], [20, 20], 0, 300, 6) == [40, 190]
+    assert side_by_side([50, 52], [20, 20], 0, 300, 6) == [40, 66]
+    assert side_by_side([290, 295], [20, 20], 0, 300, 6) == [254, 280]
+    assert side_by_side([1, 2], [20, 20], 0, 45, 6) is None
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from phasesam.napari_widgets.candidate_filter import (
     FoundCandidates,
     counts_text,
     dropped_text,
+    grouped,
+    objects_text,
     result_text,
 )
 from phasesam.napari_widgets.candidate_preview import CandidatePreview
@@ -277,8 +279,9 @@ class AutomaticMasksDock(Dock):
         current.preview.remove()
         labels.visible = True
         left_out = len(kept.masks) - len(ids)
-        more = f"; {left_out} lie on objects that were there already" if left_out else ""
-        self.show_result(f"{len(ids)} objects kept in {labels.name!r}{more}.")
+        lie = "1 lies" if left_out == 1 else f"{grouped(left_out)} lie"
+        more = f"; {lie} on objects that were there already" if left_out else ""
+        self.show_result(f"{objects_text(len(ids))} kept in {labels.name!r}{more}.")
 
     def _undo(self, which: str) -> None:
         """Take the last step of the image's objects back, or make it again."""

@@ -197,6 +197,11 @@ def grouped(count: int) -> str:
     return f"{count:,}".replace(",", "\u202f")
 
 
+def objects_text(count: int) -> str:
+    """Write how many objects: "1 object", "12 objects"."""
+    return "1 object" if count == 1 else f"{grouped(count)} objects"
+
+
 def counts_text(kept: Kept, total: int) -> str:
     """Say how many masks stay and what they cover: "kept 231 of 1 184 · coverage 61 %"."""
     return (

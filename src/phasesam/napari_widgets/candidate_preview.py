@@ -60,7 +60,7 @@ class CandidatePreview:
     def show(self) -> None:
         """Show what was painted; a layer that the user removed comes back."""
         if self.layer is None or not self._shows(self.layer):
-            self.layer = self._add(self.painted, "preview", opacity=0.55)
+            self.layer = self._add(self.painted, "found masks", opacity=0.55)
             self.outline(self._outlined)
         elif self.layer.visible:
             self.layer.refresh(extent=False, thumbnail=False)

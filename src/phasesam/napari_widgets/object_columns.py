@@ -85,7 +85,8 @@ def table_data(table: ObjectTable, physical: bool) -> dict[str, NDArray[Any]]:
         "diameter": table["equivalent_diameter_um" if physical else "equivalent_diameter_px"],
         "aspect": table["aspect_ratio"],
         "circularity": table["circularity"],
-        "score": table["score"],
+        # The model's estimate of an IoU may come out a little above 1.
+        "score": np.minimum(table["score"], 1.0),
         "edge": np.asarray(table["touches_edge"], dtype=np.bool_),
         "y": table["centroid_y"],
         "x": table["centroid_x"],

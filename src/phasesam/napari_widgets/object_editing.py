@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phasesam.core.errors import PhaseSAMError
-from phasesam.napari_widgets.candidate_filter import grouped
+from phasesam.napari_widgets.candidate_filter import objects_text
 from phasesam.napari_widgets.reopening import reopen_in_prompt_dock
 from phasesam.napari_widgets.split_line import SplitLine
 
@@ -87,16 +87,16 @@ class ObjectEditor:
         if len(ids) == 1 and len(rest):
             # The next row, so that Del can be pressed again.
             self._dock.select([int(rest[min(row, len(rest) - 1)])])
-        self._dock.show_result(f"Deleted {_objects(len(ids))}.")
+        self._dock.show_result(f"Deleted {objects_text(len(ids))}.")
 
     def _fill(self, session: SegmentationSession, ids: list[int]) -> None:
         areas = {object_id: session.record(object_id).area for object_id in ids}
         session.fill_holes(ids)
         filled = sum(session.record(object_id).area > area for object_id, area in areas.items())
         if filled:
-            self._dock.show_result(f"Filled the holes of {_objects(filled)}.")
+            self._dock.show_result(f"Filled the holes of {objects_text(filled)}.")
         else:
-            self._dock.show_result(f"Nothing to fill: no holes in {_objects(len(ids))}.")
+            self._dock.show_result(f"Nothing to fill: no holes in {objects_text(len(ids))}.")
 
     def _smooth(self, session: SegmentationSession, ids: list[int]) -> None:
         # Only an edit that changes a pixel becomes a step, and only a step is announced.
@@ -111,20 +111,20 @@ class ObjectEditor:
         finally:
             session.events.history_changed.disconnect(note)
         if steps:
-            self._dock.show_result(f"Smoothed {_objects(len(ids))}.")
+            self._dock.show_result(f"Smoothed {objects_text(len(ids))}.")
         else:
-            self._dock.show_result(f"Nothing to smooth on {_objects(len(ids))}.")
+            self._dock.show_result(f"Nothing to smooth on {objects_text(len(ids))}.")
 
     def _merge(self, session: SegmentationSession, ids: list[int]) -> None:
         merged = session.merge(ids)
         self._dock.refresh()
         self._dock.select([merged])
-        self._dock.show_result(f"Merged {_objects(len(ids))} into object {merged}.")
+        self._dock.show_result(f"Merged {objects_text(len(ids))} into object {merged}.")
 
     def _show_parts(self, parts: list[int]) -> None:
         self._dock.refresh()
         self._dock.select(parts)
-        self._dock.show_result(f"Split into {_objects(len(parts))}.")
+        self._dock.show_result(f"Split into {objects_text(len(parts))}.")
 
     def _ask_for_line(self, session: SegmentationSession, layer: Image, object_id: int) -> None:
         if self.split_line.waiting:
@@ -147,7 +147,3 @@ class ObjectEditor:
 
     def _say_step(self, what: str, name: str | None) -> None:
         self._dock.show_result(f"{what}: {name}." if name else "Nothing left to do.")
-
-
-def _objects(count: int) -> str:
-    return "1 object" if count == 1 else f"{grouped(count)} objects"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from phasesam.core.phase_fraction import PhaseFraction, phase_fraction
 from phasesam.core.size_distribution import size_distribution
-from phasesam.napari_widgets.candidate_filter import grouped
+from phasesam.napari_widgets.candidate_filter import grouped, objects_text
 from phasesam.napari_widgets.size_histogram import short_number
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def summarise_sizes(table: ObjectTable, total: int) -> SizeSummary:
     marks = (sizes.d10, sizes.d50, sizes.d90)
     if total == 0:
         return SizeSummary(diameters, unit, marks, "No objects yet.")
-    of_all = "" if len(table) == total else f" of {grouped(total)}"
-    words = f"{grouped(len(table))}{of_all} objects"
+    some = "" if len(table) == total else f"{grouped(len(table))} of "
+    words = f"{some}{objects_text(total)}"
     if len(table):
         words += f" · D50 {short_number(sizes.d50)} {unit}"
     cut = int(np.count_nonzero(table["touches_edge"]))

@@ -23,6 +23,7 @@ from phasesam.core.errors import InvalidSettingError
 from phasesam.napari_widgets.table_filter import filter_rows
 
 _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+_LEAST_HEIGHT = 120
 _NO_PARENT = QModelIndex()
 
 
@@ -232,7 +233,7 @@ class ObjectTableView(QTableView):
         self.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         self.setShowGrid(False)
         self.setWordWrap(False)
-        self.setMinimumHeight(120)
+        self.setMinimumHeight(_LEAST_HEIGHT)
         self.setAccessibleName("Objects")
         self.verticalHeader().setVisible(False)
         # Fixed heights: measuring thousands of rows would take seconds.
@@ -261,8 +262,8 @@ class ObjectTableView(QTableView):
             self.setColumnWidth(section, max(usual if column.editable else 0, heading, 26) + 13)
 
     def sizeHint(self) -> QSize:
-        """Ask for room for all columns."""
-        return QSize(self.horizontalHeader().length() + 24, 300)
+        """Ask for room for all columns; the height is what the dock has left."""
+        return QSize(self.horizontalHeader().length() + 24, _LEAST_HEIGHT)
 
     def selected_ids(self) -> list[int]:
         """Return the selected objects that are shown, in the order of the rows."""

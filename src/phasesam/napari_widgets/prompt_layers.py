@@ -175,7 +175,7 @@ class PromptLayers:
         # Two-dimensional even on a stack: it lies under the mouse whatever plane is shown.
         layer = self._viewer.add_labels(
             np.zeros(spatial_shape(image)[-2:], np.uint8),
-            name=f"{self._name} preview",
+            name=f"{self._name} prompt preview",
             opacity=0.5,
             colormap=DirectLabelColormap(
                 color_dict={

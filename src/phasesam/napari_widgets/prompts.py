@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabe
 from phasesam.core.errors import UnsupportedViewError
 from phasesam.napari_widgets.adopting import AdoptRow
 from phasesam.napari_widgets.committing import ObjectMaker
-from phasesam.napari_widgets.dock import Dock, duration_text
+from phasesam.napari_widgets.dock import Dock
+from phasesam.napari_widgets.footer import duration_text
 from phasesam.napari_widgets.hover import HoverPreview
 from phasesam.napari_widgets.keys import bind_keys, keys_help
 from phasesam.napari_widgets.mask_picking import label_at

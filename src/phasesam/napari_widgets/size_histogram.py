@@ -11,9 +11,11 @@ from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QFontMetricsF, QPainter, QPalette, QPen
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
+from phasesam.napari_widgets.candidate_filter import objects_text
 from phasesam.napari_widgets.histogram_bar import faded, kept_colour
 
 PERCENTILES = (10, 50, 90)
+_TEXT_GAP = 6.0
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> NDArray[np.float64]:
@@ -33,6 +35,40 @@ def short_number(value: float) -> str:
     digits = int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 6))
     text = f"{value:.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def side_by_side(
+    centres: Sequence[float], widths: Sequence[float], low: float, high: float, gap: float
+) -> list[float] | None:
+    """Place texts near their centres without overlap.
+
+    Parameters
+    ----------
+    centres, widths : sequence of float
+        Where the texts belong, ascending, and how wide they are.
+    low, high : float
+        Where they may begin and must end.
+    gap : float
+        Least distance between two.
+
+    Returns
+    -------
+    list of float or None
+        Left edges; None if there is not room enough.
+    """
+    if sum(widths) + gap * (len(widths) - 1) > high - low:
+        return None
+    lefts: list[float] = []
+    free_from = low
+    for centre, width in zip(centres, widths, strict=True):
+        lefts.append(max(centre - width / 2.0, free_from))
+        free_from = lefts[-1] + width + gap
+    # What stands out on the right pushes the others back.
+    free_to = high
+    for place in reversed(range(len(lefts))):
+        lefts[place] = min(lefts[place], free_to - widths[place])
+        free_to = lefts[place] - gap
+    return lefts
 
 
 class SizeHistogram(QWidget):
@@ -100,6 +136,7 @@ class SizeHistogram(QWidget):
             for p, mark in zip(PERCENTILES, self._marks, strict=False)
         )
         self.setAccessibleDescription(f"{len(self._diameters)} objects; {words}")
+        self.setToolTip(words)
 
     def set_selected(self, diameters: NDArray[Any] | Sequence[float]) -> None:
         """Outline where the selected objects lie; the same unit as the axis."""
@@ -138,7 +175,7 @@ class SizeHistogram(QWidget):
             QToolTip.showText(
                 event.globalPosition().toPoint(),
                 f"{short_number(low)} to {short_number(high)} {self._unit}: "
-                f"{self._counts[index]} objects",
+                f"{objects_text(int(self._counts[index]))}\n{self.toolTip()}",
                 self,
             )
 
@@ -198,16 +235,29 @@ class SizeHistogram(QWidget):
     def _paint_marks(self, painter: QPainter) -> None:
         plot, metrics = self._plot(), QFontMetricsF(self.font())
         text_colour = self.palette().color(QPalette.ColorRole.WindowText)
-        free_from = plot.left()
-        for percentile, mark in zip(PERCENTILES, self._marks, strict=False):
+        for mark in self._marks:
             x = self._x(mark)
             painter.setPen(QPen(text_colour, 1.5, Qt.PenStyle.DashLine))
             painter.drawLine(QPointF(x, plot.top()), QPointF(x, plot.bottom()))
-            text = f"D{percentile} {short_number(mark)}"
-            width = metrics.horizontalAdvance(text) + 4.0
-            left = min(max(x - width / 2.0, free_from), plot.right() - width)
-            painter.setPen(text_colour)
+        painter.setPen(text_colour)
+        for text, left, width in self.mark_texts():
             painter.drawText(
                 QRectF(left, 1.0, width, metrics.height()), Qt.AlignmentFlag.AlignHCenter, text
             )
-            free_from = left + width + 6.0
+
+    def mark_texts(self) -> list[tuple[str, float, float]]:
+        """Lay the texts at the lines out, as (text, left edge, width) in pixels.
+
+        They stand side by side; where three do not fit, D50 stands alone, and the tooltip
+        tells the others.
+        """
+        plot, metrics = self._plot(), QFontMetricsF(self.font())
+        named = list(zip(PERCENTILES, self._marks, strict=False))
+        for chosen in (named, named[1:2]):
+            texts = [f"D{percentile} {short_number(mark)}" for percentile, mark in chosen]
+            widths = [metrics.horizontalAdvance(text) + 2.0 for text in texts]
+            centres = [self._x(mark) for _, mark in chosen]
+            lefts = side_by_side(centres, widths, plot.left(), plot.right(), _TEXT_GAP)
+            if lefts is not None:
+                return list(zip(texts, lefts, widths, strict=True))
+        return []
