@@ -258,7 +258,8 @@ class ViewerState:
         """Whether a Labels layer shows objects of an image that is no longer there."""
         if SESSION not in layer.metadata.get(OWN, {}):
             return False
-        return session_behind(layer.metadata) not in self._sessions.values()
+        session = session_behind(layer.metadata)
+        return all(attached is not session for attached in self._sessions.values())
 
     def adopt_labels(self, layer: Image, labels: Labels) -> Labels:
         """Go on with the objects of another Labels layer of the same shape.
