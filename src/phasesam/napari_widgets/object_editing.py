@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from phasesam.core.errors import PhaseSAMError
 from phasesam.napari_widgets.candidate_filter import objects_text
+from phasesam.napari_widgets.edit_runner import EditRunner, ObjectEdit
 from phasesam.napari_widgets.reopening import reopen_in_prompt_dock
 from phasesam.napari_widgets.split_line import SplitLine
 
@@ -33,6 +35,7 @@ class ObjectEditor:
     def __init__(self, dock: ObjectsDock) -> None:
         self._dock = dock
         self.split_line = SplitLine(dock.viewer)
+        self._runner = EditRunner(dock)
 
     def carry_out(
         self, key: str, session: SegmentationSession, layer: Image, ids: list[int]
@@ -53,15 +56,15 @@ class ObjectEditor:
         elif not ids:
             self._dock.show_result("Select an object first: click it in the table or the picture.")
         elif key == "delete":
-            self._delete(session, ids)
+            self._delete(session, layer, ids)
         elif key == "merge":
-            self._merge(session, ids)
+            self._merge(session, layer, ids)
         elif key == "fill":
-            self._fill(session, ids)
+            self._fill(session, layer, ids)
         elif key == "smooth":
-            self._smooth(session, ids)
+            self._smooth(session, layer, ids)
         elif key == "split_necks":
-            self._show_parts(session.split_by_watershed(ids[0]))
+            self._split(session, layer, ids[0], lambda s, i: s.split_by_watershed(i[0]))
         elif key == "split_line":
             self._ask_for_line(session, layer, ids[0])
         elif key == "reopen":
@@ -79,52 +82,83 @@ class ObjectEditor:
         self._dock.state.select_object(object_id)
         self._dock.look_at(layer, object_id)
 
-    def _delete(self, session: SegmentationSession, ids: list[int]) -> None:
+    def _delete(self, session: SegmentationSession, layer: Image, ids: list[int]) -> None:
         row = int(self._dock.table.table.rows_of(ids)[0])
-        session.delete(ids)
-        self._dock.refresh()
-        rest = self._dock.table.table.ids
-        if len(ids) == 1 and len(rest):
-            # The next row, so that Del can be pressed again.
-            self._dock.select([int(rest[min(row, len(rest) - 1)])])
-        self._dock.show_result(f"Deleted {objects_text(len(ids))}.")
 
-    def _fill(self, session: SegmentationSession, ids: list[int]) -> None:
-        areas = {object_id: session.record(object_id).area for object_id in ids}
-        session.fill_holes(ids)
-        filled = sum(session.record(object_id).area > area for object_id, area in areas.items())
-        if filled:
-            self._dock.show_result(f"Filled the holes of {objects_text(filled)}.")
-        else:
-            self._dock.show_result(f"Nothing to fill: no holes in {objects_text(len(ids))}.")
+        def done(_result: None, _changed: bool) -> None:
+            self._dock.refresh()
+            rest = self._dock.table.table.ids
+            if len(ids) == 1 and len(rest):
+                # The next row, so that Del can be pressed again.
+                self._dock.select([int(rest[min(row, len(rest) - 1)])])
+            self._dock.show_result(f"Deleted {objects_text(len(ids))}.")
 
-    def _smooth(self, session: SegmentationSession, ids: list[int]) -> None:
-        # Only an edit that changes a pixel becomes a step, and only a step is announced.
-        steps: list[str | None] = []
+        self._run("Deleting", session, layer, ids, lambda s, i: s.delete(i), done)
 
-        def note() -> None:
-            steps.append(session.undo_name)
+    def _fill(self, session: SegmentationSession, layer: Image, ids: list[int]) -> None:
+        def make(scene: SegmentationSession, present: list[int]) -> int:
+            areas = [scene.record(object_id).area for object_id in present]
+            scene.fill_holes(present)
+            return sum(
+                scene.record(object_id).area > area
+                for object_id, area in zip(present, areas, strict=True)
+            )
 
-        session.events.history_changed.connect(note)
-        try:
-            session.smooth(ids, radius=_SMOOTHING_RADIUS)
-        finally:
-            session.events.history_changed.disconnect(note)
-        if steps:
-            self._dock.show_result(f"Smoothed {objects_text(len(ids))}.")
-        else:
-            self._dock.show_result(f"Nothing to smooth on {objects_text(len(ids))}.")
+        def done(filled: int, _changed: bool) -> None:
+            if filled:
+                self._dock.show_result(f"Filled the holes of {objects_text(filled)}.")
+            else:
+                self._dock.show_result(f"Nothing to fill: no holes in {objects_text(len(ids))}.")
 
-    def _merge(self, session: SegmentationSession, ids: list[int]) -> None:
-        merged = session.merge(ids)
-        self._dock.refresh()
-        self._dock.select([merged])
-        self._dock.show_result(f"Merged {objects_text(len(ids))} into object {merged}.")
+        self._run("Filling holes", session, layer, ids, make, done)
 
-    def _show_parts(self, parts: list[int]) -> None:
-        self._dock.refresh()
-        self._dock.select(parts)
-        self._dock.show_result(f"Split into {objects_text(len(parts))}.")
+    def _smooth(self, session: SegmentationSession, layer: Image, ids: list[int]) -> None:
+        def done(_result: None, changed: bool) -> None:
+            said = "Smoothed" if changed else "Nothing to smooth on"
+            self._dock.show_result(f"{said} {objects_text(len(ids))}.")
+
+        def make(scene: SegmentationSession, present: list[int]) -> None:
+            scene.smooth(present, radius=_SMOOTHING_RADIUS)
+
+        self._run("Smoothing", session, layer, ids, make, done)
+
+    def _merge(self, session: SegmentationSession, layer: Image, ids: list[int]) -> None:
+        def done(merged: int, _changed: bool) -> None:
+            self._dock.refresh()
+            self._dock.select([merged])
+            self._dock.show_result(f"Merged {objects_text(len(ids))} into object {merged}.")
+
+        self._run("Merging", session, layer, ids, lambda s, i: s.merge(i), done)
+
+    def _split(
+        self,
+        session: SegmentationSession,
+        layer: Image,
+        object_id: int,
+        make: Callable[[SegmentationSession, list[int]], list[int]],
+    ) -> None:
+        def done(parts: list[int], _changed: bool) -> None:
+            self._dock.refresh()
+            self._dock.select(parts)
+            self._dock.show_result(f"Split into {objects_text(len(parts))}.")
+
+        self._run("Splitting", session, layer, [object_id], make, done)
+
+    def _run(
+        self,
+        title: str,
+        session: SegmentationSession,
+        layer: Image,
+        ids: list[int],
+        make: Callable[[SegmentationSession, list[int]], Any],
+        done: Callable[[Any, bool], None],
+    ) -> None:
+        def finish(result: Any, changed: bool) -> None:
+            # Another image may have come up while a long edit went on.
+            if self._dock.state.image_layer is layer:
+                done(result, changed)
+
+        self._runner.run(ObjectEdit(title, tuple(ids), make, finish), session, layer)
 
     def _ask_for_line(self, session: SegmentationSession, layer: Image, object_id: int) -> None:
         if self.split_line.waiting:
@@ -135,7 +169,7 @@ class ObjectEditor:
 
         def cut(line_yx: NDArray[np.float64]) -> None:
             try:
-                self._show_parts(session.split_by_line(object_id, line_yx))
+                self._split(session, layer, object_id, lambda s, i: s.split_by_line(i[0], line_yx))
             except PhaseSAMError as error:
                 self._dock.show_error(str(error))
 
