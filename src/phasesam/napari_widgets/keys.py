@@ -48,8 +48,8 @@ KEYS = (
     Key("previous_object", "H", "H", "select the previous object"),
     Key("delete", "Delete", "Del", "delete the selected objects"),
     Key("toggle_preview", "W", "W", "preview on or off"),
-    Key("undo", "Control-Z", "Ctrl+Z", "undo clicks, then objects"),
-    Key("redo", "Control-Shift-Z", "Ctrl+Shift+Z", "redo"),
+    Key("undo", "Control-Z", "Ctrl+Z", "undo the last step"),
+    Key("redo", "Control-Shift-Z", "Ctrl+Shift+Z", "redo it"),
 )
 
 
