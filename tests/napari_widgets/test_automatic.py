@@ -311,7 +311,12 @@ def test_uncovered_shows_what_no_mask_holds(dock, run, qtbot):
     set_iou(dock, qtbot, 0.6)
     np.testing.assert_array_equal(layer.data == 1, preview(dock).layer.data == 0)
     dock.uncovered.setChecked(False)
-    assert layer not in dock.viewer.layers
+    assert not layer.visible
+    set_iou(dock, qtbot, 0.7)
+    assert not layer.visible
+    dock.uncovered.setChecked(True)
+    assert layer.visible
+    np.testing.assert_array_equal(layer.data == 1, preview(dock).layer.data == 0)
 
 
 def test_data_bar_does_not_count(dock, run, network):

@@ -96,7 +96,7 @@ def test_row_and_picture_are_linked_both_ways(viewer, dock, qtbot, click, drag):
     viewer.reset_view()
     click(viewer, (40.0, 5.0))
     assert dock.table.selected_ids() == []
-    assert "SEM selected" not in viewer.layers
+    assert not viewer.layers["SEM selected"].visible
 
 
 def test_delete_merge_undo_with_mouse_and_keys(viewer, dock, qtbot):

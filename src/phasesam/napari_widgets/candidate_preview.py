@@ -70,8 +70,9 @@ class CandidatePreview:
     def show_uncovered(self, shown: bool) -> None:
         """Show or hide where no mask lies."""
         if not shown:
-            self._remove(self.uncovered_layer)
-            self.uncovered_layer = None
+            # Removing a layer takes napari seconds in a large session.
+            if self.uncovered_layer is not None and self.uncovered_layer.visible:
+                self.uncovered_layer.visible = False
         elif self.uncovered_layer is None or not self._shows(self.uncovered_layer):
             self.uncovered_layer = self._add(
                 self.uncovered,
@@ -79,8 +80,10 @@ class CandidatePreview:
                 opacity=0.45,
                 colormap=DirectLabelColormap(color_dict={1: _UNCOVERED, None: "transparent"}),
             )
-        else:
+        elif self.uncovered_layer.visible:
             self.uncovered_layer.refresh(extent=False, thumbnail=False)
+        else:
+            self.uncovered_layer.visible = True
 
     def outline(self, outlined: bool) -> None:
         """Draw outlines instead of filled masks."""

@@ -128,7 +128,7 @@ class ObjectsDock(Dock):
         self.measurer.stop()
         self._counting.invalidate()
         self.editor.split_line.cancel()
-        self.highlight.clear()
+        self.highlight.leave()
         if layer is not None and layer.ndim >= 2:
             self._session = self.state.session(layer)
             self._session.events.objects_changed.connect(self._on_objects_changed)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def plane_geometry(
-    image: Layer, plane: tuple[int, ...], corner_yx: tuple[int, int] = (0, 0)
+    image: Layer, plane: tuple[int, ...], corner_yx: tuple[float, float] = (0, 0)
 ) -> dict[str, Any]:
     """Geometry of a layer of shape ``(1, ..., 1, h, w)`` that lies on one plane of an image.
 
@@ -25,7 +25,7 @@ def plane_geometry(
         The image.
     plane : tuple of int
         Position on the leading axes.
-    corner_yx : (int, int), optional
+    corner_yx : (float, float), optional
         Where in the plane the layer's first pixel lies.
 
     Returns
