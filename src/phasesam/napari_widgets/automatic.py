@@ -27,7 +27,7 @@ from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.drawn_region import add_region_layer, region_mask
 from phasesam.napari_widgets.keys import bind_keys, keys_help
 from phasesam.napari_widgets.layers import pixel_size
-from phasesam.napari_widgets.planes import full_resolution, spatial_shape
+from phasesam.napari_widgets.planes import spatial_shape
 from phasesam.napari_widgets.search_panel import SearchPanel
 from phasesam.napari_widgets.threshold_panel import ThresholdPanel
 
@@ -129,14 +129,13 @@ class AutomaticMasksDock(Dock):
             region = self._region(layer, plane.index, plane.shape)
             segmenter = self.state.segmenter(layer)
             config = self.search.config(region)
-            data = full_resolution(layer)
         except PhaseSAMError as error:
             self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
             return
         task = self.start(
             search_job(segmenter, config, region, self.thresholds.config()),
             title="Finding masks",
-            on_done=lambda found: self._on_found(layer, found, data),
+            on_done=lambda found: self._on_found(layer, found),
             on_failed=lambda failure: self._on_failed(layer, failure),
             on_cancelled=self._show_buttons,
             layer=layer,
@@ -162,10 +161,9 @@ class AutomaticMasksDock(Dock):
             self.show_error(f"{layer.name}: {failure.message}", details=failure.details)
         self._show_buttons()
 
-    def _on_found(self, layer: Image, found: FoundCandidates, data: Any) -> None:
-        if layer not in self.viewer.layers or full_resolution(layer) is not data:
-            self.show_result("The image was removed or changed; its masks were dropped.")
-            self._show_buttons()
+    def _on_found(self, layer: Image, found: FoundCandidates) -> None:
+        if layer not in self.viewer.layers:
+            self.show_result("The image was removed; its masks were dropped.")
             return
         before = self._found.pop(layer, None)
         if before is not None:
@@ -331,7 +329,9 @@ class AutomaticMasksDock(Dock):
             self.show_result(result_text(current.kept, current.found.seconds))
 
     def _on_data_replaced(self, layer: Image, resized: bool) -> None:
-        """Drop masks that no longer fit the image."""
+        """Drop masks that no longer fit the image, and a search in data that are gone."""
+        if layer is self._task_layer:
+            self.cancel()
         entry = self._found.pop(layer, None) if resized else None
         if entry is not None:
             entry.preview.remove()
