@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import pytest
 from napari.components import ViewerModel
@@ -150,3 +153,55 @@ def test_what_is_quit_before_its_image_is_known_is_saved(qtbot, viewer_model, mo
     autosaver_of(dock.state).flush()
     saved = SegmentationSession.load(session.autosave_path)
     assert (len(saved.objects), saved.image_key) == (1, content_hash(IMAGE))
+
+
+def test_a_change_is_written_outside_the_gui_thread(qtbot, until, monkeypatch):
+    viewer = ViewerModel()
+    dock = Dock(viewer)
+    qtbot.addWidget(dock)
+    session = dock.state.session(viewer.add_image(IMAGE, name="first"))
+    saver = autosaver_of(dock.state)
+    until(lambda: session.autosave_path is not None)
+    threads = []
+    gate = threading.Event()
+    write = storage.write
+
+    def slow(path, packed):
+        threads.append(threading.current_thread())
+        assert threads[-1] is threading.main_thread() or gate.wait(20)
+        write(path, packed)
+
+    monkeypatch.setattr(storage, "write", slow)
+    session.commit(np.ones((40, 50), bool))
+    saver._timer.timeout.emit()
+    until(lambda: threads)
+    # What is edited while a worker writes is not in its file, but in the next one.
+    session.commit(np.eye(40, 50, dtype=bool))
+    gate.set()
+    until(session.autosave_path.is_file)
+    assert len(SegmentationSession.load(session.autosave_path).objects) == 1
+    assert threading.main_thread() not in threads
+    saver.save_now()
+    assert threads[-1] is threading.main_thread()
+    assert len(SegmentationSession.load(session.autosave_path).objects) == 2
+
+
+def test_closing_waits_for_what_a_worker_writes(qtbot, until, monkeypatch):
+    viewer = ViewerModel()
+    dock = Dock(viewer)
+    qtbot.addWidget(dock)
+    session = dock.state.session(viewer.add_image(IMAGE, name="first"))
+    saver = autosaver_of(dock.state)
+    until(lambda: session.autosave_path is not None)
+    write = storage.write
+
+    def slow(path, packed):
+        time.sleep(0.2)
+        write(path, packed)
+
+    monkeypatch.setattr(storage, "write", slow)
+    session.commit(np.ones((40, 50), bool))
+    saver.save_beside()
+    assert not session.autosave_path.exists()
+    saver.flush()
+    assert len(SegmentationSession.load(session.autosave_path).objects) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -56,7 +57,7 @@ class Autosaver(QObject):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_DELAY_MS)
-        self._timer.timeout.connect(self.save_now)
+        self._timer.timeout.connect(self.save_beside)
         self._widgets: WeakSet[QWidget] = WeakSet()
         state.events.session_opened.connect(self._on_session_opened)
         state.viewer.layers.events.removed.connect(self._on_layer_removed)
@@ -135,7 +136,6 @@ class Autosaver(QObject):
         """Save before the viewer's window closes."""
         if event.type() == QEvent.Type.Close:
             self.flush()
-            finish_saving()
         return bool(super().eventFilter(watched, event))
 
     def flush(self) -> None:
@@ -154,19 +154,27 @@ class Autosaver(QObject):
                 except PhaseSAMError:
                     continue  # it cannot be hashed
         self.save_now()
+        finish_saving()
+
+    def save_beside(self) -> None:
+        """Like `save_now`, but a worker writes what the sessions hold now."""
+        self._save(lambda job: run_in_background(lambda _progress, _stop: job(), must_finish=True))
 
     def save_now(self) -> None:
         """Write what has changed; an autosave without objects is removed."""
+        self._save(lambda job: job())
+
+    def _save(self, write: Callable[[Callable[[], None]], object]) -> None:
         self._timer.stop()
         state = self._state()
         if state is None:
             return
         for session in state.sessions():
             try:
-                if session.objects or session.open_objects:
-                    session.autosave()
-                else:
+                if not session.objects and not session.open_objects:
                     session.discard_autosave()
+                elif (job := session.autosave_job()) is not None:
+                    write(job)
             except PhaseSAMError:
                 # No place or no permission: nothing the user could do while segmenting. The
                 # next change tries again.

@@ -16,12 +16,12 @@ from phasesam.core.measurements import ObjectTable
 from phasesam.core.types import PixelSize
 from phasesam.session import edits, storage
 from phasesam.session.edits import Origin, Overlap
-from phasesam.session.objects import Box, ObjectMap, Plane
-from phasesam.session.open_objects import ReopenableObjects
+from phasesam.session.objects import ObjectMap, Plane
+from phasesam.session.saving import SavedObjects
 from phasesam.session.table import Measuring, TableCache
 
 
-class SegmentationSession(ReopenableObjects):
+class SegmentationSession(SavedObjects):
     """Candidates, committed objects, undo and autosave of one image or stack.
 
     A session belongs to one thread (the GUI's in napari). Every edit is one undo step;
@@ -72,10 +72,8 @@ class SegmentationSession(ReopenableObjects):
         self.name = name
         self.image_key = image_key
         self.autosave_path = None if autosave_path is None else Path(autosave_path)
-        self.field_of_view: Box | None = None
         self._table = TableCache()
         self._candidates: Any = None
-        self._autosaved_version = 0
 
     @classmethod
     def around(cls, objects: ObjectMap, on_write: Callable[[], None]) -> SegmentationSession:
@@ -329,18 +327,6 @@ class SegmentationSession(ReopenableObjects):
 
     # Files
 
-    def save(self, path: Path | str) -> None:
-        """Write objects and settings (not the undo history) to an ``.npz`` file.
-
-        Objects that are open (`remove_for_editing`) are written as they were.
-
-        Raises
-        ------
-        SaveError
-            If it cannot be written; an older file is then intact.
-        """
-        storage.write(Path(path), self._objects, self._facts(), self._open)
-
     @classmethod
     def load(cls, path: Path | str) -> SegmentationSession:
         """Read a saved session.
@@ -361,34 +347,12 @@ class SegmentationSession(ReopenableObjects):
         session._objects = objects
         return session
 
-    def autosave(self) -> bool:
-        """Write to `autosave_path` if anything changed since; returns whether it wrote."""
-        if self.autosave_path is None or self._autosaved_version == self._version:
-            return False
-        self.save(self.autosave_path)
-        self._autosaved_version = self._version
-        return True
-
-    def discard_autosave(self) -> None:
-        """Delete the autosave: the work was saved elsewhere, or is not wanted."""
-        if self.autosave_path is not None:
-            self.autosave_path.unlink(missing_ok=True)
-            self._autosaved_version = 0
-
     @classmethod
     def recover(cls, path: Path | str) -> SegmentationSession:
         """Continue an interrupted session from its autosave, which it goes on writing."""
         session = cls.load(path)
         session.autosave_path = Path(path)
         return session
-
-    def _facts(self) -> storage.SessionFacts:
-        return storage.SessionFacts(
-            name=self.name,
-            image_key=self.image_key,
-            pixel_size=self.pixel_size,
-            field_of_view=self.field_of_view,
-        )
 
 
 def _counted(verb: str, ids: list[int]) -> str:

@@ -93,29 +93,25 @@ class SavedSession:
     in_use: bool
 
 
-def write(
-    path: Path,
+Packed = Mapping[str, NDArray[Any]]
+"""What a session file holds."""
+
+
+def pack(
     objects: ObjectMap,
     facts: SessionFacts,
     opened: dict[int, OpenObject] | None = None,
-) -> None:
-    """Write a session file in one piece.
+) -> Packed:
+    """Copy what is to be saved; it no longer changes with the objects.
 
     Parameters
     ----------
-    path : Path
-        The file.
     objects : ObjectMap
         What to write.
     facts : SessionFacts
         Written with them.
     opened : dict of int to OpenObject, optional
         Objects that are out for a while; they are written too.
-
-    Raises
-    ------
-    SaveError
-        If it cannot be written; an older file is then intact.
     """
     pairs = list(with_open_objects(objects, opened or {}))
     records, crops = [record for record, _ in pairs], [crop for _, crop in pairs]
@@ -130,7 +126,7 @@ def write(
         "class_names": [record.class_name for record in records],
         "sources": [record.source for record in records],
     }
-    arrays: dict[str, NDArray[Any]] = {
+    return {
         "head": np.frombuffer(json.dumps(head).encode(), dtype=np.uint8),
         "ids": np.array([record.id for record in records], dtype=np.int64),
         "planes": np.array([record.plane for record in records], dtype=np.int64),
@@ -138,12 +134,22 @@ def write(
         "boxes": np.array([crop.box for crop in crops], dtype=np.int64).reshape(-1, 4),
         "bits": np.concatenate([np.zeros(0, np.uint8), *(crop.bits for crop in crops)]),
     }
+
+
+def write(path: Path, packed: Packed) -> None:
+    """Write a session file in one piece.
+
+    Raises
+    ------
+    SaveError
+        If it cannot be written; an older file is then intact.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SaveError(f"could not create the folder {path.parent}: {error.strerror}") from error
     with atomic_file(path) as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **packed)
 
 
 def read(path: Path) -> tuple[ObjectMap, SessionFacts]:
