@@ -186,6 +186,30 @@ def test_a_change_is_written_outside_the_gui_thread(qtbot, until, monkeypatch):
     assert len(SegmentationSession.load(session.autosave_path).objects) == 2
 
 
+def test_objects_edited_while_a_worker_copies_them_are_saved_whole(qtbot, until, monkeypatch):
+    viewer = ViewerModel()
+    dock = Dock(viewer)
+    qtbot.addWidget(dock)
+    session = dock.state.session(viewer.add_image(IMAGE, name="first"))
+    saver = autosaver_of(dock.state)
+    until(lambda: session.autosave_path is not None)
+    gate = threading.Event()
+    pack = storage.pack
+
+    def slow(*args):
+        assert threading.current_thread() is threading.main_thread() or gate.wait(20)
+        return pack(*args)
+
+    monkeypatch.setattr(storage, "pack", slow)
+    session.commit(np.ones((40, 50), bool))
+    saver.save_beside()
+    session.commit(np.eye(40, 50, dtype=bool))
+    gate.set()
+    until(session.autosave_path.is_file)
+    saved = SegmentationSession.load(session.autosave_path)
+    np.testing.assert_array_equal(saved.labels, session.labels)
+
+
 def test_closing_waits_for_what_a_worker_writes(qtbot, until, monkeypatch):
     viewer = ViewerModel()
     dock = Dock(viewer)

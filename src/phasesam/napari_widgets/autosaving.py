@@ -153,18 +153,28 @@ class Autosaver(QObject):
                     _name(session, content_hash(plane))
                 except PhaseSAMError:
                     continue  # it cannot be hashed
-        self.save_now()
+        # What a worker could not save, because objects were edited meanwhile, is saved now.
         finish_saving()
+        self.save_now()
 
     def save_beside(self) -> None:
-        """Like `save_now`, but a worker writes what the sessions hold now."""
-        self._save(lambda job: run_in_background(lambda _progress, _stop: job(), must_finish=True))
+        """Like `save_now`, but in a worker, unless objects are edited while it copies them."""
+
+        def done(written: bool) -> None:
+            if not written:
+                self.save_now()
+
+        self._save(
+            lambda job: run_in_background(
+                lambda _progress, _stop: job(), on_done=done, parent=self, must_finish=True
+            )
+        )
 
     def save_now(self) -> None:
         """Write what has changed; an autosave without objects is removed."""
         self._save(lambda job: job())
 
-    def _save(self, write: Callable[[Callable[[], None]], object]) -> None:
+    def _save(self, write: Callable[[Callable[[], bool]], object]) -> None:
         self._timer.stop()
         state = self._state()
         if state is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +86,12 @@ class ObjectMap:
     def plane_shape(self) -> tuple[int, int]:
         """Height and width of one plane."""
         return self.labels.shape[-2], self.labels.shape[-1]
+
+    def at_present(self) -> ObjectMap:
+        """Copy the records but not the labels, which go on changing with this map."""
+        present = copy(self)
+        present.records = dict(self.records)
+        return present
 
     def checked_plane(self, plane: Iterable[int]) -> Plane:
         """Return ``plane`` as a tuple of ints; `SessionError` unless it is within the array."""

@@ -63,7 +63,7 @@ class SavedObjects(ReopenableObjects):
         SaveError
             If it cannot be written; an older file is then intact.
         """
-        storage.write(Path(path), self._packed())
+        storage.write(Path(path), storage.pack(self._objects, self._facts(), self._open))
 
     def autosave(self) -> bool:
         """Write to `autosave_path` if anything changed since; returns whether it wrote.
@@ -74,32 +74,38 @@ class SavedObjects(ReopenableObjects):
             If it cannot be written; the next call tries again.
         """
         job = self.autosave_job()
-        if job is not None:
-            job()
-        return job is not None
+        return job is not None and job()
 
-    def autosave_job(self) -> Callable[[], None] | None:
-        """Fix what `autosave` would write now; None if nothing changed since the last time.
+    def autosave_job(self) -> Callable[[], bool] | None:
+        """Do what `autosave` does in a worker; None if nothing changed since the last time.
 
         Returns
         -------
         callable or None
-            Compresses and writes. It may be called in a worker, and raises `SaveError` like
-            `autosave`. If something newer was written or the autosave was discarded by then,
-            it does nothing.
+            Writes and returns True. It may be called in a worker, and raises `SaveError` like
+            `autosave`. It returns False, and the next call tries again, if the objects were
+            edited while it copied them. It writes nothing if something newer was written or
+            the autosave was discarded by then.
         """
         path, version = self.autosave_path, self._version
         if path is None or self._autosaved_version == version:
             return None
-        packed, ticket = self._packed(), self._autosave_file.ticket()
+        # Records can be copied at once, pixels take too long for the thread of the session.
+        present, facts, opened = self._objects.at_present(), self._facts(), dict(self._open)
+        ticket, writes = self._autosave_file.ticket(), self._writes
         self._autosaved_version = version
 
-        def job() -> None:
+        def job() -> bool:
+            packed = storage.pack(present, facts, opened)
+            if self._writes != writes:
+                self._autosaved_version = 0
+                return False
             try:
                 self._autosave_file.write(ticket, lambda: storage.write(path, packed))
             except SaveError:
                 self._autosaved_version = 0
                 raise
+            return True
 
         return job
 
@@ -112,11 +118,10 @@ class SavedObjects(ReopenableObjects):
             )
             self._autosaved_version = 0
 
-    def _packed(self) -> storage.Packed:
-        facts = storage.SessionFacts(
+    def _facts(self) -> storage.SessionFacts:
+        return storage.SessionFacts(
             name=self.name,
             image_key=self.image_key,
             pixel_size=self.pixel_size,
             field_of_view=self.field_of_view,
         )
-        return storage.pack(self._objects, facts, self._open)
