@@ -162,10 +162,20 @@ def set_class(edit: Transaction, ids: Iterable[int], name: str) -> None:
 def paint(edit: Transaction, labels: ArrayLike, plane: Plane) -> dict[int, int]:
     """Take over a painted plane; returns which labels had to be renamed."""
     objects = edit.objects
-    after = _checked_labels(labels, objects.plane_shape)
-    changed = after != objects.labels[plane]
+    whole = _checked_labels(labels, objects.plane_shape)
+    changed = whole != objects.labels[plane]
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    if len(rows) == 0:
+        return {}
+    # A stroke is a small part of a large plane.
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    after, changed = whole[box], changed[box]
+    _check_values(after)
     renamed: dict[int, int] = {}
-    values = np.unique(after[changed]).tolist()
+    painted = after[changed]
+    # One of every run of equal labels is enough; there may be millions of pixels.
+    first = np.concatenate([[True], painted[1:] != painted[:-1]])
+    values = np.unique(painted[first]).tolist()
     never_used = objects.next_id
     for label in (v for v in values if v):
         record = objects.records.get(label)
@@ -181,7 +191,7 @@ def paint(edit: Transaction, labels: ArrayLike, plane: Plane) -> dict[int, int]:
         after = after.copy()
         for label, new in renamed.items():
             after[changed & (after == label)] = new
-    edit.write(plane, (0, 0), after)
+    edit.write(plane, (int(rows[0]), int(columns[0])), after)
     return renamed
 
 
@@ -191,7 +201,10 @@ def _checked_labels(labels: ArrayLike, shape: tuple[int, int]) -> NDArray[Any]:
         raise InvalidMaskError(
             f"expected integer labels of shape {shape}, got {array.shape} {array.dtype}"
         )
-    low, high = int(array.min()), int(array.max())
+    return array
+
+
+def _check_values(labels: NDArray[Any]) -> None:
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= MAX_ID:
         raise InvalidMaskError(f"labels must be 0 to {MAX_ID - 1}, got {low} to {high}")
-    return array

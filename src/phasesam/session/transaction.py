@@ -127,7 +127,8 @@ def _boxes_of(change: LabelChange) -> dict[int, Box]:
     if len(values) == 1:
         return {int(values[0]): change.box}
     piece = np.zeros(change.changed.shape, dtype=np.int32)
-    piece[change.changed] = np.searchsorted(values, change.after.decode()) + 1
+    runs = np.searchsorted(values, change.after.values).astype(np.int32) + 1
+    piece[change.changed] = np.repeat(runs, change.after.lengths)
     boxes = {}
     for value, slices in zip(values.tolist(), ndimage.find_objects(piece), strict=True):
         rows, columns = slices
