@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import perimeter_crofton, regionprops
 
+from phasesam.core import measurements
 from phasesam.core.errors import InvalidMaskError, InvalidSettingError
 from phasesam.core.measurements import ObjectTable, join_tables, measure
 from phasesam.core.types import PixelSize
@@ -227,3 +228,17 @@ def test_tables():
         join_tables([])
     with pytest.raises(TypeError):
         table.columns["id"] = np.zeros(3)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("pixels", [1, 500, 5000])
+def test_strips_give_the_same_as_the_whole(monkeypatch, pixels):
+    rng = np.random.default_rng(3)
+    labels = np.kron(rng.integers(0, 6, (9, 11)), np.ones((8, 7), int))
+    whole = measure(labels, PixelSize(0.5, 0.25, "um"))
+    monkeypatch.setattr(measurements, "_STRIP_PIXELS", pixels)
+    strips = measure(labels, PixelSize(0.5, 0.25, "um"))
+    for name, column in whole.columns.items():
+        if column.dtype.kind == "f":
+            np.testing.assert_allclose(strips[name], column, rtol=1e-12, atol=1e-12, err_msg=name)
+        else:
+            np.testing.assert_array_equal(strips[name], column)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from phasesam.core.types import PixelSize
 _MICROMETRES = {"um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _DIRECTIONS = 90
 _LARGEST_TABLE = 1 << 24
+_STRIP_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,18 +213,23 @@ def _column(values: Any, ids: NDArray[np.int64], default: Any, kind: type) -> ND
 def _sizes_and_shapes(
     compact: NDArray[np.int32], n: int, spacing: tuple[float, float], physical: bool
 ) -> dict[str, NDArray[Any]]:
-    y, x = np.nonzero(compact)
-    index = compact[y, x] - 1
-    area = np.bincount(index, minlength=n)
-    centre_y = np.bincount(index, y, minlength=n) / area
-    centre_x = np.bincount(index, x, minlength=n) / area
-    off_y, off_x = y - centre_y[index], x - centre_x[index]
+    area, sums = np.zeros(n, dtype=np.int64), np.zeros((2, n))
+    for index, y, x in _pixels(compact):
+        area += np.bincount(index, minlength=n)
+        sums += [np.bincount(index, values, minlength=n) for values in (y, x)]
+    centre_y, centre_x = sums / area
+    squares = np.zeros((3, n))
+    for index, y, x in _pixels(compact):
+        off_y, off_x = y - centre_y[index], x - centre_x[index]
+        products = (off_y**2, off_x**2, off_y * off_x)
+        squares += [np.bincount(index, values, minlength=n) for values in products]
+    squares /= area
     # A pixel is a square, not a point: its own second moment is a twelfth of its side squared.
     moments = np.stack(
         [
-            spacing[0] ** 2 * (np.bincount(index, off_y**2, minlength=n) / area + 1 / 12),
-            spacing[1] ** 2 * (np.bincount(index, off_x**2, minlength=n) / area + 1 / 12),
-            spacing[0] * spacing[1] * np.bincount(index, off_y * off_x, minlength=n) / area,
+            spacing[0] ** 2 * (squares[0] + 1 / 12),
+            spacing[1] ** 2 * (squares[1] + 1 / 12),
+            spacing[0] * spacing[1] * squares[2],
         ]
     )
     aspect, orientation = _ellipse(moments)
@@ -249,6 +255,21 @@ def _sizes_and_shapes(
     columns["orientation_deg"] = orientation
     columns["centroid_y"], columns["centroid_x"] = centre_y, centre_x
     return columns
+
+
+def _pixels(
+    compact: NDArray[np.int32],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Index of the object, row and column of every pixel, strip by strip.
+
+    The positions of all pixels of a large image would take many times its memory, and
+    counting them at one go would hold up every other thread.
+    """
+    rows = max(1, _STRIP_PIXELS // max(1, compact.shape[1]))
+    for top in range(0, compact.shape[0], rows):
+        strip = compact[top : top + rows]
+        y, x = np.nonzero(strip)
+        yield strip[y, x].astype(np.int64) - 1, y + top, x
 
 
 def _ellipse(
