@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SESSION = "session"
 _OPACITY = 0.5
+_FEW_PIXELS = 50_000
 
 # Writers get a layer's data and metadata only; through this they find scores and classes.
 _sessions: WeakValueDictionary[str, SegmentationSession] = WeakValueDictionary()
@@ -96,10 +97,18 @@ class CommittedLabels:
     ) -> None:
         y0, x0, y1, x1 = box if box is not None else (0, 0, *self._session.labels.shape[-2:])
         where: Any = (*plane, slice(y0, y1), slice(x0, x1))
-        wanted = self._session.labels[where]
-        if not np.array_equal(self.layer.data[where], wanted):
-            self.layer.data[where] = wanted
+        wanted, shown = self._session.labels[where], self.layer.data[where]
+        changed = shown != wanted
+        count = int(np.count_nonzero(changed))
+        if count > _FEW_PIXELS:
+            shown[...] = wanted
             self.layer.refresh(extent=False)
+        elif count:
+            # napari draws the box around these pixels again, not all of a large image.
+            rows, columns = np.nonzero(changed)
+            leading = tuple(np.full(count, i) for i in plane)
+            with self.layer.events.paint.blocker(self._on_paint):
+                self.layer.data_setitem((*leading, rows + y0, columns + x0), wanted[changed])
 
     # ------------------------------------------------------------------ layer to session
 
@@ -111,6 +120,8 @@ class CommittedLabels:
             self._take_over()
 
     def _take_over(self, _event: Any = None) -> None:
+        if not self._pending:
+            return
         planes, self._pending = sorted(self._pending), set()
         renamed = self._session.apply_planes((plane, self.layer.data[plane]) for plane in planes)
         if len(planes) > 1:
