@@ -23,6 +23,17 @@ def scene(viewer_model):
     return viewer_model, image, session, ObjectHighlight(viewer_model)
 
 
+def rim(mask):
+    """Pixels of a mask at most two steps from its outside."""
+    inside = mask
+    for _ in range(2):
+        padded = np.pad(inside, 1, mode="edge")
+        inside = (
+            inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        )
+    return mask & ~inside
+
+
 def outlined(layer, image):
     """Which pixels of the image have an outlined object, by their world positions."""
     found = np.zeros(image.data.shape, bool)
@@ -37,9 +48,8 @@ def test_outlines_lie_on_the_objects(scene):
     _, image, session, highlight = scene
     for ids in ([1], [2], [1, 2], [2]):
         highlight.show(image, session, ids)
-        np.testing.assert_array_equal(
-            outlined(highlight.layer, image), np.isin(session.labels, ids)
-        )
+        expected = rim(np.isin(session.labels, ids))
+        np.testing.assert_array_equal(outlined(highlight.layer, image), expected)
         assert highlight.layer.visible
 
 
@@ -65,7 +75,9 @@ def test_another_image_gets_a_layer_of_its_own(scene):
     volume.commit(session.object_mask(2), plane=(3,))
     highlight.show(stack, volume, [1])
     assert [layer.name for layer in viewer.layers if "selected" in layer.name] == ["stack selected"]
-    np.testing.assert_array_equal(outlined(highlight.layer, stack), volume.labels == 1)
+    expected = np.zeros((4, *SHAPE), bool)
+    expected[3] = rim(volume.labels[3] == 1)
+    np.testing.assert_array_equal(outlined(highlight.layer, stack), expected)
 
 
 def test_leaving_an_image_hides_and_removing_it_removes(scene):
@@ -100,7 +112,7 @@ def test_a_large_selection_is_outlined_in_steps(scene, monkeypatch, step):
         )
     highlight.show(image, session, [1])
     np.testing.assert_allclose(highlight.layer.scale, (0.5, 0.25))
-    np.testing.assert_array_equal(outlined(highlight.layer, image), session.labels == 1)
+    np.testing.assert_array_equal(outlined(highlight.layer, image), rim(session.labels == 1))
 
 
 def test_far_labels_are_found_without_a_table(scene, monkeypatch):
@@ -112,3 +124,29 @@ def test_far_labels_are_found_without_a_table(scene, monkeypatch):
         expected[limit] = np.array(highlight.layer.data)
     np.testing.assert_array_equal(*expected.values())
     assert expected[1].max() == 2
+
+
+def test_touching_objects_have_a_line_between_them(scene):
+    _, image, session, highlight = scene
+    session.split_by_line(2, [(46, 50), (46, 90)])
+    parts = [record.id for record in session.objects if record.id != 1]
+    highlight.show(image, session, parts)
+    expected = np.zeros(SHAPE, bool)
+    for part in parts:
+        expected |= rim(session.labels == part)
+    np.testing.assert_array_equal(outlined(highlight.layer, image), expected)
+
+
+def test_the_same_selection_is_not_drawn_again(scene):
+    _, image, session, highlight = scene
+    highlight.show(image, session, [1])
+    drawn = []
+    highlight.layer.events.data.connect(drawn.append)
+    highlight.show(image, session, [1])
+    assert not drawn
+    highlight.show(image, session, [])
+    highlight.show(image, session, [1])
+    assert not drawn
+    assert highlight.layer.visible
+    highlight.show(image, session, [2])
+    assert drawn

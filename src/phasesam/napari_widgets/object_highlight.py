@@ -23,6 +23,9 @@ _COLOUR = "#F0E442"  # Okabe-Ito yellow
 _RIM = 3
 _MOST_PIXELS = 2_500_000
 _LARGEST_TABLE = 1 << 22
+_THICKNESS = 2
+_PLACE = ("scale", "translate")
+_PAIRS = ((np.s_[1:, :], np.s_[:-1, :]), (np.s_[:, 1:], np.s_[:, :-1]))
 
 
 class ObjectHighlight:
@@ -60,7 +63,7 @@ class ObjectHighlight:
         right = min(width, int(boxes[:, 3].max()) + _RIM)
         step = math.ceil(math.sqrt((bottom - top) * (right - left) / _MOST_PIXELS))
         piece = session.labels[plane][top:bottom:step, left:right:step]
-        data = _numbered(piece, [record.id for record in records])
+        data = _rims(_numbered(piece, [record.id for record in records]))
         middle = (step - 1) / 2
         geometry = plane_geometry(image, plane, (top + middle, left + middle))
         steps = np.ones(image.ndim)
@@ -95,11 +98,15 @@ class ObjectHighlight:
         self.layer = None
 
     def _change(self, layer: Labels, data: NDArray, geometry: dict) -> None:
+        same = layer.data.shape == data.shape and np.array_equal(layer.data, data)
+        if same and all(np.array_equal(getattr(layer, n), geometry[n]) for n in _PLACE):
+            layer.visible = True
+            return
         # What changes while a layer is hidden is drawn once, when it comes back.
         layer.visible = False
         layer.data = data
-        layer.scale = geometry["scale"]
-        layer.translate = geometry["translate"]
+        for name in _PLACE:
+            setattr(layer, name, geometry[name])
         layer.visible = True
 
     def _add(self, viewer: ViewerModel, image: Image, data: NDArray, geometry: dict) -> None:
@@ -111,7 +118,6 @@ class ObjectHighlight:
             colormap=DirectLabelColormap(color_dict={0: "transparent", None: _COLOUR}),
             **geometry,
         )
-        self.layer.contour = 2
         self.layer.editable = False
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active
@@ -128,3 +134,22 @@ def _numbered(piece: NDArray[np.int32], ids: Sequence[int]) -> NDArray[np.uint8]
         return table[piece]
     places = np.searchsorted(wanted, piece).clip(max=len(wanted) - 1)
     return np.where(wanted[places] == piece, places % 250 + 1, 0).astype(np.uint8)
+
+
+def _rims(numbered: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Leave the pixels of each label that are at most two steps from another label.
+
+    napari could draw outlines, but takes ten times as long for a large selection.
+    """
+    inside = np.ones(numbered.shape, dtype=np.bool_)
+    for a, b in _PAIRS:
+        same = numbered[a] == numbered[b]
+        inside[a] &= same
+        inside[b] &= same
+    for _ in range(_THICKNESS - 1):
+        inner = inside.copy()
+        for a, b in _PAIRS:
+            inner[a] &= inside[b]
+            inner[b] &= inside[a]
+        inside = inner
+    return np.where(inside, np.uint8(0), numbered)

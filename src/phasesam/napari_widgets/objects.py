@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from phasesam.core.phase_fraction import PhaseFraction
     from phasesam.session import SegmentationSession
 
-_COUNTED_AT_ONCE = 4_000_000
+_COUNTED_AT_ONCE = 1_000_000
 
 
 class ObjectsDock(Dock):
