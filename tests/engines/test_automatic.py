@@ -307,12 +307,18 @@ def test_region_without_prompts_is_no_error(tiny, monkeypatch):
     tiny.encode()
     monkeypatch.setattr(SamModel, "encode", lambda self, x: pytest.fail("nothing to encode"))
     region = np.zeros((192, 256), bool)
+    region[0, 0] = True
     seen = []
     search = tiny.automatic(
         points_per_side=4, crop_n_layers=1, region=region, progress=lambda *a: seen.append(a)
     )
     assert (len(search), search.n_prompts) == (0, 0)
     assert len(search.filter(nms_kind="mask")) == 0
+
+
+def test_empty_regions_are_refused(tiny):
+    with pytest.raises(InvalidSettingError, match="a region with at least one pixel, got none"):
+        tiny.automatic(points_per_side=4, region=np.zeros((192, 256), bool))
 
 
 def test_crops_without_prompts_are_not_encoded(tiny, monkeypatch):
