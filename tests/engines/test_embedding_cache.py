@@ -387,7 +387,7 @@ class TestProcessWide:
 
     def test_bad_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PHASESAM_EMBEDDINGS_MEMORY", "lots")
-        with pytest.raises(InvalidSettingError, match="PHASESAM_EMBEDDINGS_MEMORY: .*'lots'"):
+        with pytest.raises(InvalidSettingError, match=r"PHASESAM_EMBEDDINGS_MEMORY: .*'lots'"):
             get_embedding_cache()
 
 
