@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--quality", action="store_true", help="also run the particle preset")
     parser.add_argument("--micro-sam", metavar="PYTHON", help="interpreter that has micro-sam")
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=120)  # the names of images stay whole
     speed = Table(title="Automatic masks, 32 x 32 points, MobileSAM: PhaseSAM / segment-anything")
     for column in ("image", "seconds", "speed-up", "peak MB", "memory", "masks", "found", "extra",
                    "threshold change"):  # fmt: skip

@@ -24,6 +24,7 @@ from phasesam.core.errors import InvalidImageError, ModelError
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.models.attention import fast_attention
 from phasesam.models.checkpoints import compare, load_state_dict
+from phasesam.models.class_decoder import ClassDecoder
 from phasesam.models.llvm_clash import avoid_llvm_clash
 from phasesam.models.model_spec import ModelSpec
 from phasesam.models.registry import get_spec, locate
@@ -79,10 +80,16 @@ class SamModel(nn.Module):
         The registry entry this was built from.
     image_encoder, prompt_encoder, mask_decoder : nn.Module
         Parts with the parameter names of ``segment_anything.modeling.Sam``.
+
+    Attributes
+    ----------
+    class_decoder : ClassDecoder or None
+        Class tokens that an adapter brings.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    class_decoder: ClassDecoder | None
 
     def __init__(
         self,
@@ -96,6 +103,7 @@ class SamModel(nn.Module):
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
+        self.class_decoder = None
         self.image_size = IMAGE_SIZE
         self.embed_size = EMBED_SIZE
         mean = torch.tensor(spec.pixel_mean, device="cpu").view(3, 1, 1)

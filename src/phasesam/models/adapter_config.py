@@ -1,0 +1,184 @@
+"""What an adapter changes in a SAM: settings, and the layers they mean."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from torch import nn
+
+from phasesam.core.errors import InvalidSettingError
+
+Method = Literal["lora", "conv_lora"]
+EncoderTarget = Literal["qkv", "qv", "proj", "mlp"]
+Blocks = Literal["all", "late"]
+Part = Literal["none", "lora", "full"]
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "method": ("lora", "conv_lora"),
+    "blocks": ("all", "late"),
+    "decoder": ("none", "lora", "full"),
+    "hq": ("none", "lora", "full"),
+    "gate": ("dense", "switch", "published"),
+}
+_TARGETS = ("qkv", "qv", "proj", "mlp")
+
+_VIT_BLOCK = re.compile(r"image_encoder\.blocks\.(\d+)\.(attn\.qkv|attn\.proj|mlp\.lin[12])")
+_TINY_BLOCK = re.compile(
+    r"image_encoder\.layers\.([123])\.blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc[12])"
+)
+_DECODER = re.compile(
+    r"mask_decoder\.transformer\.(layers\.\d+\.\w*attn\w*|final_attn_token_to_image)"
+    r"\.(q_proj|k_proj|v_proj|out_proj)|mask_decoder\.transformer\.layers\.\d+\.mlp\.lin[12]"
+)
+_HQ_LINEAR = re.compile(r"mask_decoder\.hf_mlp\.layers\.\d+")
+_HQ_CONV = re.compile(r"mask_decoder\.embedding_maskfeature\.[03]")
+_FIRST_LATE_STAGE = 2
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Which layers an adapter changes, and how.
+
+    Attributes
+    ----------
+    method : {"lora", "conv_lora"}
+        How encoder layers are changed. The decoder has tokens without a place and always gets
+        plain LoRA.
+    encoder : tuple of {"qkv", "qv", "proj", "mlp"}
+        Layers of each encoder block: "qkv" with one bottleneck for query, key and value (as
+        peft does), "qv" with one each for query and value (as SAMed does), the output
+        projection, the multi-layer perceptron. Empty for none.
+    blocks : {"all", "late"}
+        All blocks, or the second half: then the first half is the same for the base and all
+        adapters, and runs once an image in training.
+    decoder : {"none", "lora", "full"}
+        The transformer of the mask decoder.
+    hq : {"none", "lora", "full"}
+        SAM-HQ's own part of the decoder; nothing in other models.
+    iou_head : bool
+        Whether the head that predicts the IoU is trained (in full).
+    rank, decoder_rank : int
+        Width of the bottleneck in encoder and decoder.
+    alpha : float
+        Scale: alpha / sqrt(rank) with `rslora`, alpha / rank without.
+    rslora : bool
+        Rank-stabilised scaling (Kalajdzievski, arXiv 2312.03732).
+    dropout : float
+        Share of inputs of the bottleneck left out in training, 0–1.
+    gate : {"dense", "switch", "published"}
+        Of Conv-LoRA; see `phasesam.models.conv_lora`.
+    """
+
+    method: Method = "lora"
+    encoder: tuple[EncoderTarget, ...] = ("qkv", "proj")
+    blocks: Blocks = "late"
+    decoder: Part = "lora"
+    hq: Part = "none"
+    iou_head: bool = False
+    rank: int = 16
+    decoder_rank: int = 16
+    alpha: float = 16.0
+    rslora: bool = True
+    dropout: float = 0.0
+    gate: Literal["dense", "switch", "published"] = "dense"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encoder", tuple(self.encoder))
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InvalidSettingError(
+                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
+        unknown = [target for target in self.encoder if target not in _TARGETS]
+        if unknown or {"qkv", "qv"} <= set(self.encoder):
+            raise InvalidSettingError(
+                f"encoder takes some of {', '.join(_TARGETS)} (qkv or qv, not both), "
+                f"got {list(self.encoder)}"
+            )
+        if self.method == "conv_lora" and "mlp" in self.encoder:
+            raise InvalidSettingError("Conv-LoRA adapts qkv, qv or proj; mlp has no grid of tokens")
+        for name in ("rank", "decoder_rank"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InvalidSettingError(f"{name} must be a whole number from 1, got {value!r}")
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise InvalidSettingError(f"alpha must be a positive number, got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise InvalidSettingError(f"dropout must be within 0–1, got {self.dropout}")
+        if not self.encoder and self.decoder == "none" and self.hq == "none":
+            raise InvalidSettingError("the adapter changes nothing: choose encoder, decoder or hq")
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether the adapter can become part of the weights of its base."""
+        return self.method == "lora" or not self.encoder
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a card in JSON."""
+        return {**asdict(self), "encoder": list(self.encoder)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AdapterConfig:
+        """Read what `to_dict` wrote.
+
+        Raises
+        ------
+        InvalidSettingError
+            If a setting is unknown or out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InvalidSettingError(f"unknown settings of an adapter: {', '.join(unknown)}")
+        return cls(**values)
+
+
+def encoder_layers(model: nn.Module, config: AdapterConfig) -> list[str]:
+    """Names of the encoder layers that `config` means.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the encoder has none of them.
+    """
+    if not config.encoder:
+        return []
+    wanted = {
+        "attn.qkv": {"qkv", "qv"},
+        "attn.proj": {"proj"},
+        "mlp.lin1": {"mlp"}, "mlp.lin2": {"mlp"}, "mlp.fc1": {"mlp"}, "mlp.fc2": {"mlp"},
+    }  # fmt: skip
+    chosen = set(config.encoder)
+    names = []
+    for name, _ in model.named_modules():
+        match = _VIT_BLOCK.fullmatch(name) or _TINY_BLOCK.fullmatch(name)
+        if match is None or not wanted[match[2]] & chosen:
+            continue
+        if config.blocks == "all" or int(match[1]) >= first_late(model):
+            names.append(name)
+    if not names:
+        raise InvalidSettingError("the image encoder has no layers of the kind asked for")
+    return names
+
+
+def first_late(model: nn.Module) -> int:
+    """Index of the first block (ViT) or stage (TinyViT) of the late half of the encoder."""
+    blocks = getattr(model.image_encoder, "blocks", None)
+    return _FIRST_LATE_STAGE if blocks is None else len(blocks) // 2
+
+
+def decoder_layers(model: nn.Module) -> list[str]:
+    """Names of the linear layers of the decoder's transformer."""
+    return [name for name, _ in model.named_modules() if _DECODER.fullmatch(name)]
+
+
+def hq_layers(model: nn.Module) -> list[str]:
+    """Names of SAM-HQ's own layers that LoRA fits."""
+    return [
+        name for name, _ in model.named_modules()
+        if _HQ_LINEAR.fullmatch(name) or _HQ_CONV.fullmatch(name)
+    ]  # fmt: skip

@@ -1,0 +1,87 @@
+"""Class tokens beside SAM's own: prompt-free maps of several classes from the same decoder.
+
+The mask decoder keeps its tokens and weights, so that prompts go on working. For a class map
+its transformer gets one more token per class and no prompt; each class has a hyper-network of
+its own, as each of SAM's masks has. Both start as copies of SAM's token and hyper-network for
+a single mask (after SAMed, Zhang and Liu, arXiv 2304.13785, which starts them anew).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from phasesam.core.errors import InvalidSettingError
+
+if TYPE_CHECKING:
+    from phasesam.models.sam import SamModel
+
+_SPREAD = 0.02
+MOST_CLASSES = 64
+
+
+class ClassDecoder(nn.Module):
+    """What is added to a mask decoder for `n` classes.
+
+    Parameters
+    ----------
+    decoder : nn.Module
+        SAM's mask decoder; nothing of it is kept or changed.
+    n_classes : int
+        Classes, background included where it is one; 2 to 64.
+    seed : int
+        Of the small differences between the tokens in the beginning.
+    """
+
+    def __init__(self, decoder: nn.Module, n_classes: int, seed: int = 0) -> None:
+        super().__init__()
+        if not 2 <= n_classes <= MOST_CLASSES:
+            raise InvalidSettingError(f"expected 2 to {MOST_CLASSES} classes, got {n_classes}")
+        own = cast(Any, decoder)
+        token = own.mask_tokens.weight[0].detach()
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn((n_classes, len(token)), generator=generator).to(token)
+        self.tokens = nn.Parameter(token + _SPREAD * noise)
+        self.networks = nn.ModuleList(
+            copy.deepcopy(own.output_hypernetworks_mlps[0]) for _ in range(n_classes)
+        )
+        self.requires_grad_(True)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.networks)
+
+
+def class_logits(model: SamModel, features: Tensor) -> Tensor:
+    """Logits of all classes at a quarter of the model's resolution.
+
+    Parameters
+    ----------
+    model : SamModel
+        With a `ClassDecoder` as ``model.class_decoder``.
+    features : (b, c, 64, 64) tensor
+        Image embeddings.
+
+    Returns
+    -------
+    (b, n_classes, 256, 256) tensor
+        To be compared by a softmax.
+    """
+    head = cast(ClassDecoder, model.class_decoder)
+    decoder, prompts = cast(Any, model.mask_decoder), cast(Any, model.prompt_encoder)
+    batch = len(features)
+    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([own, head.tokens]).expand(batch, -1, -1)
+    dense = prompts.no_mask_embed.weight[:, :, None, None]
+    position = prompts.get_dense_pe().to(features).expand(batch, -1, -1, -1)
+    hidden, keys = decoder.transformer(features + dense, position, tokens)
+    picture = keys.transpose(1, 2).reshape(features.shape)
+    fine = decoder.output_upscaling(picture)
+    weights = torch.stack(
+        [network(hidden[:, len(own) + i]) for i, network in enumerate(head.networks)], dim=1
+    )
+    return torch.einsum("bkc,bchw->bkhw", weights, fine)
