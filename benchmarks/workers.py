@@ -46,12 +46,16 @@ def reference(image: Path, points: int) -> dict[str, Any]:
 def micro_sam(image: Path, points: int) -> dict[str, Any]:
     """The same weights in micro-sam's generator; needs an environment that has micro-sam."""
     from micro_sam.instance_segmentation import AutomaticMaskGenerator
+    from micro_sam.util import precompute_image_embeddings
     from segment_anything import SamPredictor
 
     rgb = read_rgb(image)
-    generator = AutomaticMaskGenerator(SamPredictor(mobile_sam()), points_per_side=points)
+    predictor = SamPredictor(mobile_sam())
+    generator = AutomaticMaskGenerator(predictor, points_per_side=points)
     start = time.perf_counter()
-    generator.initialize(rgb)
+    # Without the dimensions an RGB image is taken for a stack.
+    embeddings = precompute_image_embeddings(predictor, rgb, ndim=2, verbose=False)
+    generator.initialize(rgb, image_embeddings=embeddings)
     generator.generate()
     seconds = time.perf_counter() - start
     start = time.perf_counter()
