@@ -228,3 +228,27 @@ def test_late_blocks_and_patch_embedding(base):
     everything = encoder_layers(base, AdapterConfig(blocks="all", encoder=("qkv", "proj", "mlp")))
     assert len(everything) == 8
     assert not any("patch_embed" in name or "decoder" in name for name in everything)
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (AdapterConfig(rank=4, encoder=("qkv", "proj", "mlp")), 32),
+        (AdapterConfig("conv_lora", encoder=("qkv", "proj"), rank=4), 16),
+        (AdapterConfig(encoder=("qv",), blocks="all", rank=4), 10),
+    ],
+)
+def test_tiny_vit(picture, config, count):
+    """Strips, chunks and folded normalisation of the encoder leave adapters alone."""
+    base = build_model("mobile_sam")
+    assert len(encoder_layers(base, config)) == count
+    model = disturbed(attach(base, config), config).eval()
+    trained = model.encode(picture).features.detach()
+    with torch.inference_mode():
+        inferred = model.encode(picture).features
+        plain = base.encode(picture).features
+        FoldedAdapter(model, base, config)
+        folded = model.encode(picture).features
+    assert (trained - plain).norm() > 1e-2 * plain.norm()
+    for found in (inferred, folded):
+        assert (found - trained).norm() < 1e-5 * trained.norm()
