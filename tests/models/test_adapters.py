@@ -32,7 +32,7 @@ KINDS = {
     "conv": AdapterConfig("conv_lora", encoder=("qkv",), blocks="all", rank=4),
     "switch": AdapterConfig("conv_lora", encoder=("qkv", "proj"), blocks="all", rank=3,
                             gate="switch"),
-    "published": AdapterConfig("conv_lora", encoder=("qv",), blocks="all", rank=2, rslora=False,
+    "published": AdapterConfig("conv_lora", encoder=("qkv",), blocks="all", rank=2, rslora=False,
                                alpha=32, gate="published", decoder="none"),
 }  # fmt: skip
 
@@ -252,3 +252,22 @@ def test_tiny_vit(picture, config, count):
     assert (trained - plain).norm() > 1e-2 * plain.norm()
     for found in (inferred, folded):
         assert (found - trained).norm() < 1e-5 * trained.norm()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "dora"}, "method must be one of lora, conv_lora, got 'dora'"),
+        ({"encoder": ("qkv", "qv")}, "qkv or qv, not both"),
+        ({"encoder": ("k",)}, "encoder takes some of"),
+        ({"method": "conv_lora", "encoder": ("qv",)}, r"adapts qkv and proj .* got \['qv'\]"),
+        ({"method": "conv_lora", "encoder": ("mlp",)}, "adapts qkv and proj"),
+        ({"rank": 0}, "rank must be a whole number from 1, got 0"),
+        ({"alpha": float("nan")}, "alpha must be a positive number"),
+        ({"dropout": 1.0}, "dropout must be within 0"),
+        ({"encoder": (), "decoder": "none"}, "the adapter changes nothing"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(InvalidSettingError, match=message):
+        AdapterConfig(**settings)

@@ -155,13 +155,18 @@ def test_what_is_quit_before_its_image_is_known_is_saved(qtbot, viewer_model, mo
     assert (len(saved.objects), saved.image_key) == (1, content_hash(IMAGE))
 
 
-def test_a_change_is_written_outside_the_gui_thread(qtbot, until, monkeypatch):
+def known_session(qtbot, until):
+    """The session of an image whose content is known, and what saves it."""
     viewer = ViewerModel()
     dock = Dock(viewer)
     qtbot.addWidget(dock)
     session = dock.state.session(viewer.add_image(IMAGE, name="first"))
-    saver = autosaver_of(dock.state)
     until(lambda: session.autosave_path is not None)
+    return session, autosaver_of(dock.state)
+
+
+def test_a_change_is_written_outside_the_gui_thread(qtbot, until, monkeypatch):
+    session, saver = known_session(qtbot, until)
     threads = []
     gate = threading.Event()
     write = storage.write
@@ -187,12 +192,7 @@ def test_a_change_is_written_outside_the_gui_thread(qtbot, until, monkeypatch):
 
 
 def test_objects_edited_while_a_worker_copies_them_are_saved_whole(qtbot, until, monkeypatch):
-    viewer = ViewerModel()
-    dock = Dock(viewer)
-    qtbot.addWidget(dock)
-    session = dock.state.session(viewer.add_image(IMAGE, name="first"))
-    saver = autosaver_of(dock.state)
-    until(lambda: session.autosave_path is not None)
+    session, saver = known_session(qtbot, until)
     gate = threading.Event()
     pack = storage.pack
 
@@ -211,12 +211,7 @@ def test_objects_edited_while_a_worker_copies_them_are_saved_whole(qtbot, until,
 
 
 def test_closing_waits_for_what_a_worker_writes(qtbot, until, monkeypatch):
-    viewer = ViewerModel()
-    dock = Dock(viewer)
-    qtbot.addWidget(dock)
-    session = dock.state.session(viewer.add_image(IMAGE, name="first"))
-    saver = autosaver_of(dock.state)
-    until(lambda: session.autosave_path is not None)
+    session, saver = known_session(qtbot, until)
     write = storage.write
 
     def slow(path, packed):

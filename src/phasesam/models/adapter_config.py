@@ -99,8 +99,10 @@ class AdapterConfig:
                 f"encoder takes some of {', '.join(_TARGETS)} (qkv or qv, not both), "
                 f"got {list(self.encoder)}"
             )
-        if self.method == "conv_lora" and "mlp" in self.encoder:
-            raise InvalidSettingError("Conv-LoRA adapts qkv, qv or proj; mlp has no grid of tokens")
+        if self.method == "conv_lora" and not set(self.encoder) <= {"qkv", "proj"}:
+            raise InvalidSettingError(
+                f"Conv-LoRA adapts qkv and proj of the encoder, got {list(self.encoder)}"
+            )
         for name in ("rank", "decoder_rank"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:

@@ -167,11 +167,6 @@ class ConvLoraLinear(LoraLinear):
 
     adapter_layer_names = (*LoraLinear.adapter_layer_names, "lora_mixture")
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: LoraConfig, **kwargs: Any):
-        # update_layer, which the parent calls, fills it; a Module takes it only afterwards.
-        self._gate: Gate = getattr(config, "phasesam_gate", "dense")
-        super().__init__(base_layer, adapter_name, config, **kwargs)
-
     def update_layer(
         self, adapter_name: str, r: int, lora_alpha: int, config: LoraConfig, **kwargs: Any
     ) -> None:
