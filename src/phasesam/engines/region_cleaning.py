@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from phasesam.core.mask_set import MaskCrop
+from phasesam.core.masks import remove_small_regions
 from phasesam.core.nms import box_nms
-
-_CORNERS = np.ones((3, 3), dtype=np.bool_)
 
 
 def clean_masks(
@@ -50,23 +49,11 @@ def clean_mask(crop: MaskCrop, min_area: int) -> MaskCrop:
     mask = crop.array()
     # The rim joins all that lies around the mask, which is no hole.
     around, count = ndimage.label(np.pad(~mask, 1, constant_values=True))
-    holes = _small(around, count, min_area)
-    holes[around[0, 0]] = False
+    holes = np.bincount(around.ravel(), minlength=count + 1) < min_area
+    holes[[0, around[0, 0]]] = False
     if holes.any():
         mask = mask | holes[around[1:-1, 1:-1]]
-    regions, count = ndimage.label(mask, _CORNERS)
-    islands = _small(regions, count, min_area)
-    if count and islands[1:].all():
-        islands[1 + np.bincount(regions.ravel())[1:].argmax()] = False
-    if islands.any():
-        mask = mask & ~islands[regions]
-    elif not holes.any():
+    mask, dropped = remove_small_regions(mask, min_area, "islands")
+    if not dropped and not holes.any():
         return crop
     return MaskCrop.from_array(mask, crop.y0, crop.x0)
-
-
-def _small(regions: NDArray[np.int32], count: int, min_area: int) -> NDArray[np.bool_]:
-    """Tell for each region, and the background 0, whether it is too small."""
-    small = np.bincount(regions.ravel(), minlength=count + 1) < min_area
-    small[0] = False
-    return small
