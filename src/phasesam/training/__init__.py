@@ -1,0 +1,1 @@
+"""Adapting SAM to labelled images: data, recipes, tasks, trainer. Knows no Qt and no napari."""
