@@ -7,6 +7,7 @@
      +-- InvalidPromptError       (ValueError)   points, boxes or masks that make no sense
      +-- InvalidMaskError         (ValueError)   a mask or label image of the wrong kind
      +-- InvalidSettingError      (ValueError)   a threshold or option out of range
+     +-- TrainingDataError        (ValueError)   images and labels that nothing can be learnt from
      +-- UnsupportedViewError     (ValueError)   what the viewer shows is not one plane of an image
      +-- FileFormatError          (ValueError)   a file that cannot be read as what it claims to be
      +-- SaveError                (OSError)      nothing was written, the old file is intact
@@ -40,6 +41,10 @@ class InvalidMaskError(PhaseSAMError, ValueError):
 
 class InvalidSettingError(PhaseSAMError, ValueError):
     """A threshold or option is out of its range."""
+
+
+class TrainingDataError(PhaseSAMError, ValueError):
+    """Labelled images do not fit together, or there is nothing in them to learn from."""
 
 
 class UnsupportedViewError(PhaseSAMError, ValueError):
