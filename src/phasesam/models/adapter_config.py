@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from phasesam.core.errors import InvalidSettingError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Method = Literal["lora", "conv_lora"]
 EncoderTarget = Literal["qkv", "qv", "proj", "mlp"]

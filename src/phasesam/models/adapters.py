@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
 from phasesam.core.errors import CheckpointError, InvalidSettingError
 from phasesam.formats.atomic import atomic_file
+from phasesam.models.adapter_card import AdapterCard, read_card
 from phasesam.models.adapter_config import AdapterConfig, decoder_layers, encoder_layers, hq_layers
 from phasesam.models.class_decoder import ClassDecoder
 from phasesam.models.conv_lora import ConvLoraLinear
@@ -32,62 +31,19 @@ from phasesam.models.query_value import QueryValueLinear
 if TYPE_CHECKING:
     from phasesam.models.sam import SamModel
 
+__all__ = [
+    "ADAPTER_NAME",
+    "AdapterCard",
+    "adapter_tensors",
+    "attach",
+    "load_trainable",
+    "read_card",
+    "save_adapter",
+    "share",
+    "weights_hash",
+]
+
 ADAPTER_NAME = "default"
-_FORMAT = "phasesam-adapter-1"
-
-
-@dataclass(frozen=True)
-class AdapterCard:
-    """What is known about an adapter, stored with its weights.
-
-    Attributes
-    ----------
-    config : AdapterConfig
-        Which layers it changes.
-    base : str
-        Name of the base in the registry.
-    base_hash : str
-        `weights_hash` of the base.
-    task : {"promptable", "instance", "semantic"}
-        What it was trained for.
-    classes : tuple of str
-        Names of the classes of a "semantic" adapter, background included.
-    details : mapping
-        Recipe, data hash, pixel size, splits, metrics, licence: plain values only.
-    """
-
-    config: AdapterConfig
-    base: str
-    base_hash: str
-    task: str = "promptable"
-    classes: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """Write the card as JSON."""
-        values = {**asdict(self), "config": self.config.to_dict(), "format": _FORMAT}
-        return json.dumps(values, indent=1, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str, origin: str) -> AdapterCard:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        CheckpointError
-            If it is no card of this version.
-        """
-        try:
-            values = json.loads(text)
-            if values.pop("format") != _FORMAT:
-                raise ValueError("another version")
-            values["config"] = AdapterConfig.from_dict(values["config"])
-            values["classes"] = tuple(values["classes"])
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CheckpointError(
-                f"{origin}: the card of the adapter is damaged: {error}"
-            ) from error
 
 
 def share(base: SamModel) -> SamModel:
@@ -251,24 +207,6 @@ def save_adapter(model: SamModel, card: AdapterCard, path: Path) -> None:
     content = to_bytes(tensors, {"card": card.to_json()})
     with atomic_file(path) as file:
         file.write(content)
-
-
-def read_card(path: Path) -> AdapterCard:
-    """Read the card of an adapter without its weights.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is no adapter.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as an adapter: {error}") from error
-    if "card" not in metadata:
-        raise CheckpointError(f"{path} is no adapter of PhaseSAM: it has no card")
-    return AdapterCard.from_json(metadata["card"], str(path))
 
 
 def load_trainable(base: SamModel, path: Path) -> tuple[SamModel, AdapterCard]:
