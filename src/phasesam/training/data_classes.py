@@ -1,0 +1,69 @@
+"""Find the classes that semantic labels hold, and name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from phasesam.core.errors import TrainingDataError
+from phasesam.training.data_stacks import Pair
+from phasesam.training.label_values import (
+    MOST_CLASSES,
+    UNLABELLED,
+    label_integers,
+    values_and_counts,
+)
+
+
+def name_classes(
+    pairs: Sequence[Pair],
+    given: Sequence[str] | Mapping[int, str] | None,
+    unlabelled: int | None = None,
+) -> dict[int, str]:
+    """Name the classes by their values.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        Their labels are read, unless all values are given.
+    given : sequence of str, mapping of int to str, or None
+        Names in the order of the values, or by value; ``class VALUE`` when left out.
+    unlabelled : int or None
+        Value that is no class.
+
+    Returns
+    -------
+    dict of int to str
+        In no particular order.
+
+    Raises
+    ------
+    TrainingDataError
+        If there are too many values for classes, or another number than names.
+    """
+    if isinstance(given, Mapping):
+        return {int(value): str(name) for value, name in given.items()}
+    found = _values_found(pairs, unlabelled)
+    if given is None:
+        return {value: f"class {value}" for value in found}
+    if not found or found[-1] < len(given):
+        return dict(enumerate(str(name) for name in given))
+    if len(found) != len(given):
+        raise TrainingDataError(
+            f"expected {len(given)} classes ({', '.join(given)}), got the values {found}"
+        )
+    return dict(zip(found, (str(name) for name in given), strict=True))
+
+
+def _values_found(pairs: Sequence[Pair], unlabelled: int | None) -> list[int]:
+    found: set[int] = set()
+    for pair in pairs:
+        values = set(values_and_counts(label_integers(pair.labels.read(), pair.labels.name)))
+        values -= {UNLABELLED, unlabelled}
+        found |= values
+        if len(found) > MOST_CLASSES:
+            raise TrainingDataError(
+                f"{pair.labels.name}: expected at most {MOST_CLASSES} classes, got "
+                f"{len(found)} different values; are these objects? Then the task is instance "
+                "or promptable"
+            )
+    return sorted(found)

@@ -1,0 +1,257 @@
+"""Where the pixels of training images and labels come from; nothing is read before it is needed."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import PngImagePlugin
+
+from phasesam.core.errors import FileFormatError, TrainingDataError
+from phasesam.core.mask_set import MaskSet
+from phasesam.core.types import PixelSize
+from phasesam.formats.micrograph_file import MicrographFile
+from phasesam.formats.readers import read_image
+from phasesam.formats.signatures import image_format
+from phasesam.formats.tiff_reader import BROKEN
+from phasesam.training.label_values import UNLABELLED
+
+_PALETTE = 3
+Plane = tuple[int, ...]
+
+
+class ImageSource(Protocol):
+    """One plane of intensities."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    def load(self) -> tuple[NDArray[Any], PixelSize]:
+        """Read the plane, (h, w) or (h, w, 3 or 4), and the size of its pixels."""
+
+
+class LabelSource(Protocol):
+    """One plane of labels, with the values they have in the file."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    def read(self) -> NDArray[Any]:
+        """Read the plane, (h, w)."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A plane of an image file, or the whole of it when it is one plane.
+
+    Attributes
+    ----------
+    path : Path
+        File, or folder of slices.
+    plane : tuple of int
+        Position on the axes before the plane.
+    """
+
+    path: Path
+    plane: Plane = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the file, with the plane in brackets."""
+        return plane_name(self.path.name, self.plane)
+
+    def load(self) -> tuple[NDArray[Any], PixelSize]:
+        """Read the plane and the size of its pixels.
+
+        Raises
+        ------
+        FileFormatError
+            If the file cannot be read.
+        """
+        file = open_image(self.path) if self.plane else read_image(self.path)
+        return file.plane(self.plane), file.pixel_size
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A plane of a label file; palettes are taken as numbers, not as colours.
+
+    Attributes
+    ----------
+    path : Path
+        File, or folder of slices.
+    plane : tuple of int
+        Position on the axes before the plane.
+    """
+
+    path: Path
+    plane: Plane = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the file, with the plane in brackets."""
+        return plane_name(self.path.name, self.plane)
+
+    def read(self) -> NDArray[Any]:
+        """Read the plane.
+
+        Raises
+        ------
+        FileFormatError
+            If the file cannot be read.
+        TrainingDataError
+            If it is a JPEG, whose compression changes labels.
+        """
+        kind = image_format(self.path)
+        if kind == "JPEG":
+            raise TrainingDataError(
+                f"{self.path.name}: expected labels in a lossless format, got JPEG, which changes "
+                "values along edges; save the labels as PNG or TIFF"
+            )
+        indices = _palette_indices(self.path, kind)
+        if indices is not None:
+            return indices[self.plane]
+        file = open_image(self.path) if self.plane else read_image(self.path)
+        return file.plane(self.plane)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImage:
+    """A plane in memory, or of a lazy array.
+
+    Attributes
+    ----------
+    name : str
+        What to call it in messages.
+    array : (h, w) or (h, w, 3 or 4) array
+        numpy, dask or anything else that numpy can read.
+    pixel_size : PixelSize
+        Size of its pixels.
+    """
+
+    name: str
+    array: Any
+    pixel_size: PixelSize = field(default_factory=PixelSize)
+
+    def load(self) -> tuple[NDArray[Any], PixelSize]:
+        """Return the plane and the size of its pixels."""
+        return np.asarray(self.array), self.pixel_size
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayLabels:
+    """Labels in memory, or of a lazy array.
+
+    Attributes
+    ----------
+    name : str
+        What to call them in messages.
+    array : (h, w) array
+        Labels; -1 where nothing is labelled.
+    """
+
+    name: str
+    array: Any
+
+    def read(self) -> NDArray[Any]:
+        """Return the plane."""
+        return np.asarray(self.array)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskLabels:
+    """Masks that are drawn into a label image, larger ones first.
+
+    Attributes
+    ----------
+    name : str
+        What to call them in messages.
+    masks : MaskSet
+        The n masks.
+    values : (n,) int array
+        Value of each mask in the label image; negative ones are drawn beneath all others.
+    """
+
+    name: str
+    masks: MaskSet
+    values: NDArray[np.int64]
+
+    def read(self) -> NDArray[np.int32]:
+        """Draw the labels, (h, w); 0 where there is no mask."""
+        labels = np.zeros(self.masks.shape, np.int32)
+        areas = np.array([crop.area for crop in self.masks.crops], np.int64)
+        for index in np.lexsort((-areas, self.values >= 0)):
+            crop = self.masks.crops[index]
+            value = UNLABELLED if self.values[index] < 0 else self.values[index]
+            labels[crop.slices][crop.array()] = value
+        return labels
+
+
+def plane_name(name: str, plane: Plane) -> str:
+    """Name one plane of a stack, such as ``cement.tif[12]``."""
+    return f"{name}[{','.join(str(i) for i in plane)}]" if plane else name
+
+
+def stack_shape(path: Path) -> tuple[int, ...]:
+    """Find the lengths of the axes before the plane without decoding pixels where possible.
+
+    Raises
+    ------
+    FileFormatError
+        If the file cannot be read.
+    """
+    kind = image_format(path)
+    if kind in ("PNG", "JPEG", "BMP"):
+        return ()
+    if kind == "TIFF":
+        try:
+            with tifffile.TiffFile(path) as tif:
+                if len(tif.pages) == 1 and tif.pages.first.ndim == 2:
+                    return ()
+        except (OSError, ValueError, tifffile.TiffFileError) as error:
+            raise FileFormatError(f"{path.name}: cannot be read as TIFF: {error}") from error
+    return open_image(path).stack_shape
+
+
+def open_image(path: Path) -> MicrographFile:
+    """Open an image file; stacks stay open, as finding their planes takes a while.
+
+    Raises
+    ------
+    FileFormatError
+        If the file cannot be read.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise FileFormatError(f"{path.name}: cannot be opened: {error.strerror}") from error
+    return _opened(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: Path, _changed: int, _size: int) -> MicrographFile:
+    return read_image(path)
+
+
+def _palette_indices(path: Path, kind: str | None) -> NDArray[Any] | None:
+    """Read the numbers behind the colours of a palette; None for files without one."""
+    if kind not in ("PNG", "TIFF"):
+        return None
+    try:
+        if kind == "PNG":
+            with path.open("rb") as file:
+                picture = PngImagePlugin.PngImageFile(file)
+                return np.array(picture) if picture.mode == "P" else None
+        with tifffile.TiffFile(path) as tif:
+            if tif.pages.first.photometric == _PALETTE and not tif.is_imagej:
+                return tif.series[0].asarray()
+    except BROKEN:
+        pass  # The general reader says what is wrong with the file.
+    return None
