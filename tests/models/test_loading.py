@@ -7,7 +7,7 @@ from torch import nn
 from phasesam.core.errors import (
     CheckpointError,
     DeviceMemoryError,
-    ModelError,
+    UnknownModelError,
 )
 
 MB = 10**6
@@ -58,9 +58,11 @@ class TestAdapters:
         assert [(m.adapter, m.leases) for m in manager.resident()] == [(None, 0)]
         assert manager.unload("m1") == MB
 
-    def test_need_a_loader(self, factory) -> None:
-        with pytest.raises(ModelError, match="adapter loader"):
-            factory.manager().load("m1", "x")
+    def test_that_are_not_there(self, factory) -> None:
+        manager = factory.manager()
+        with pytest.raises(UnknownModelError, match="no adapter 'x'"):
+            manager.load("m1", "x")
+        assert manager.resident() == ()
 
 
 class TestOutOfMemory:

@@ -209,7 +209,9 @@ def save_adapter(model: SamModel, card: AdapterCard, path: Path) -> None:
         file.write(content)
 
 
-def load_trainable(base: SamModel, path: Path) -> tuple[SamModel, AdapterCard]:
+def load_trainable(
+    base: SamModel, path: Path, base_hash: str | None = None
+) -> tuple[SamModel, AdapterCard]:
     """Put an adapter from a file on its base, ready to be trained further.
 
     Parameters
@@ -218,6 +220,8 @@ def load_trainable(base: SamModel, path: Path) -> tuple[SamModel, AdapterCard]:
         The very model it was made for.
     path : Path
         File that `save_adapter` wrote.
+    base_hash : str, optional
+        `weights_hash` of the base, where it is known already.
 
     Returns
     -------
@@ -231,7 +235,7 @@ def load_trainable(base: SamModel, path: Path) -> tuple[SamModel, AdapterCard]:
         misshapen tensors.
     """
     card = read_card(path)
-    if card.base_hash != weights_hash(base):
+    if card.base_hash != (weights_hash(base) if base_hash is None else base_hash):
         raise CheckpointError(
             f"{path} was made for other weights: it names {card.base} ({card.base_hash[:12]}), "
             f"the model here is {base.spec.name}"

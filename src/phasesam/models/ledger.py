@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from phasesam.models.adapter_loading import AdapterVersion, title_of
 from phasesam.models.memory import format_bytes
 
 
@@ -18,7 +19,7 @@ class ModelKey(NamedTuple):
     """What makes two copies in memory different."""
 
     name: str
-    adapter: str | None
+    adapter: AdapterVersion | str | None
     device: str
 
 
@@ -31,7 +32,7 @@ class ResidentModel:
     name : str
         Name in the registry.
     adapter : str or None
-        Adapter on top of it.
+        Name of the adapter on top of it.
     bytes : int
         Bytes of its weights; an adapter counts what it adds to its base. While it is
         being loaded: the bytes set aside for it.
@@ -45,6 +46,8 @@ class ResidentModel:
         Whether it goes as soon as its last lease ends.
     last_used : float
         Seconds since the epoch.
+    strength : float
+        How much of the adapter acts, 0–1.
     """
 
     name: str
@@ -55,6 +58,7 @@ class ResidentModel:
     loading: bool
     leaving: bool
     last_used: float
+    strength: float = 1.0
 
 
 @dataclass(eq=False)
@@ -198,13 +202,14 @@ class Ledger:
         return tuple(
             ResidentModel(
                 entry.key.name,
-                entry.key.adapter,
+                title_of(entry.key.adapter),
                 entry.bytes,
                 entry.key.device,
                 entry.leases,
                 entry.loading,
                 entry.retired,
                 entry.last_used,
+                getattr(entry.key.adapter, "strength", 1.0),
             )
             for entry in self
         )
@@ -214,7 +219,7 @@ class Ledger:
         parts = []
         for entry in self:
             if entry.key.device == device and not entry.idle and entry is not but:
-                adapter = f" + {entry.key.adapter}" if entry.key.adapter else ""
+                adapter = f" + {title_of(entry.key.adapter)}" if entry.key.adapter else ""
                 state = "loading" if entry.loading else f"in use {entry.leases}x"
                 if entry.pins and not entry.leases:
                     state = "base of an adapter"

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from phasesam.core.errors import ModelError
 from phasesam.models import memory
+from phasesam.models.adapter_loading import AdapterVersion, load_adapter, title_of
 from phasesam.models.ledger import Entry, ModelKey
 from phasesam.models.residency import Request, Residency, shared_storages
 from phasesam.models.shortage import ShortageGuard, check_stop
@@ -19,7 +19,7 @@ Builder = Callable[..., Any]
 """Called as ``builder(spec, progress=..., should_stop=...)`` with the callbacks that were given;
 returns a module on the CPU."""
 
-AdapterLoader = Callable[[Any, str], Any]
+AdapterLoader = Callable[[Any, Any], Any]
 """Called as ``loader(base, adapter)`` with the base model on its device; returns a module that
 may share the base's weights and leaves the base as it is."""
 
@@ -38,7 +38,7 @@ class ModelLoader:
     find_spec : callable, optional
         `phasesam.models.registry.get_spec` when left out.
     adapter_loader : callable, optional
-        Without one there are no adapters.
+        `phasesam.models.adapter_loading.load_adapter` when left out.
     """
 
     def __init__(
@@ -53,15 +53,17 @@ class ModelLoader:
         self._guard = guard
         self._builder = builder
         self._find_spec = find_spec
-        self._adapter_loader = adapter_loader
+        self._adapter_loader = adapter_loader or load_adapter
         self._sizes: dict[tuple[str, str | None], int] = {}
 
     def acquire(
-        self, name: str, adapter: str | None, device: torch.device, request: Request
+        self,
+        name: str,
+        adapter: AdapterVersion | str | None,
+        device: torch.device,
+        request: Request,
     ) -> Entry:
         """Return a model with a lease of the calling thread on it, loading it if need be."""
-        if adapter is not None and self._adapter_loader is None:
-            raise ModelError(f"expected an adapter loader for adapter {adapter!r}, got none")
         entry, must_load = self._residency.borrow(ModelKey(name, adapter, str(device)), request)
         if must_load:
             try:
@@ -87,7 +89,9 @@ class ModelLoader:
             return
         base = self.acquire(name, None, device, request.for_base_of(entry))
         try:
-            module = self._build(entry, 0, request, lambda: self._adapt(base, adapter), base)
+            module = self._build(
+                entry, 0, request, lambda: self._adapter_loader(base.module, adapter), base
+            )
             self._residency.settle(entry, module.eval(), base)
         finally:
             self._residency.end_lease(base, threading.get_ident())
@@ -102,14 +106,15 @@ class ModelLoader:
     ) -> Any:
         """Build a module and set aside the bytes it has for its device."""
         shared = shared_storages(base)
-        known = self._sizes.get(entry.key[:2])
+        key = (entry.key.name, title_of(entry.key.adapter))
+        known = self._sizes.get(key)
         expected = self._residency.at_most_budget(entry, guess if known is None else known)
         while True:
             self._residency.reserve(entry, expected, request)
             module = self._guard.twice(construct, f"loading {entry.key.name}")
             with memory.emptied_on_error(module, shared):
                 size = memory.module_bytes(module, shared)
-                self._sizes[entry.key[:2]] = size
+                self._sizes[key] = size
                 if self._residency.reserve(entry, size, request, wait=False):
                     return module
             # It is larger than expected and there is no room now: wait empty-handed.
@@ -136,8 +141,3 @@ class ModelLoader:
         from phasesam.models.sam import build_model
 
         return build_model(spec, **request.callbacks())
-
-    def _adapt(self, base: Entry, adapter: str) -> Any:
-        if self._adapter_loader is None:
-            raise ModelError(f"expected an adapter loader for adapter {adapter!r}, got none")
-        return self._adapter_loader(base.module, adapter)

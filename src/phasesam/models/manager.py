@@ -17,13 +17,16 @@ import torch, so a window may call them; loading does, and belongs into a worker
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.models import devices, memory
+from phasesam.models.adapter_loading import Adapter, AdapterVersion, AdapterVersions, names
+from phasesam.models.computing import DeviceWork
 from phasesam.models.devices import DeviceChoice
 from phasesam.models.execution import ExecutionLock
 from phasesam.models.figures import ManagerEvents, ManagerStatus, read_status, shortage_report
@@ -39,10 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ManagerEvents", "ManagerStatus", "ModelManager", "ResidentModel", "get_manager"]
 
-Result = TypeVar("Result")
 
-
-class ModelManager:
+class ModelManager(DeviceWork):
     """Loads models, counts who uses them, and keeps them within a memory budget.
 
     Parameters
@@ -60,7 +61,9 @@ class ModelManager:
     find_spec : callable, optional
         Finds what the builder takes by name; `phasesam.models.registry.get_spec` when left out.
     adapter_loader : callable, optional
-        ``loader(base, adapter)`` returns a module that may share the base's weights.
+        ``loader(base, adapter)`` returns a module that may share the base's weights, and gets
+        adapters by the names that callers use. When left out they are looked up in
+        `phasesam.models.adapter_store`, and folded into a copy of the base's structure.
 
     Attributes
     ----------
@@ -90,6 +93,7 @@ class ModelManager:
         self._choice = DeviceChoice(devices.read_settings(device, precision, budget_bytes))
         self._residency = Residency(self._choice.budget, self.events.announce, self.execution_lock)
         self._guard = ShortageGuard(self.execution_lock, self._free, self._report)
+        self._versions = AdapterVersions() if adapter_loader is None else None
         self._loader = ModelLoader(self._residency, self._guard, builder, find_spec, adapter_loader)
 
     @property
@@ -169,7 +173,7 @@ class ModelManager:
     def lease(
         self,
         name: str,
-        adapter: str | None = None,
+        adapter: Adapter = None,
         *,
         progress: ProgressCallback | None = None,
         should_stop: StopCallback | None = None,
@@ -181,8 +185,9 @@ class ModelManager:
         ----------
         name : str
             Name in the registry.
-        adapter : str, optional
-            Adapter to put on it; the weights of the base are shared.
+        adapter : str, path or AdapterVersion, optional
+            Adapter to put on it, by its name in the store or its path; the weights of the base
+            are shared. With an `AdapterVersion` it is exactly that content and strength.
         progress : callable, optional
             ``progress(done, total)`` in bytes while this call downloads weights.
         should_stop : callable, optional
@@ -205,7 +210,8 @@ class ModelManager:
             If the user asked to stop.
         """
         request = Request(progress, should_stop, timeout)
-        entry = self._loader.acquire(name, adapter, self.device, request)
+        pinned = self.adapter_version(name, adapter)
+        entry = self._loader.acquire(name, pinned, self.device, request)
         holder = threading.get_ident()
         try:
             yield entry.module
@@ -215,7 +221,7 @@ class ModelManager:
     def load(
         self,
         name: str,
-        adapter: str | None = None,
+        adapter: Adapter = None,
         *,
         progress: ProgressCallback | None = None,
         should_stop: StopCallback | None = None,
@@ -230,11 +236,72 @@ class ModelManager:
         name, adapter, progress, should_stop, timeout
             As for `lease`, which also names the errors.
         """
-        self._residency.keep(ModelKey(name, adapter, str(self.device)))
-        with self.lease(name, adapter, progress=progress, should_stop=should_stop, timeout=timeout):
+        pinned = self.adapter_version(name, adapter)
+        self._residency.keep(ModelKey(name, pinned, str(self.device)))
+        with self.lease(name, pinned, progress=progress, should_stop=should_stop, timeout=timeout):
             pass
 
-    def unload(self, name: str, adapter: str | None = None) -> int:
+    def adapter_version(self, name: str, adapter: Adapter) -> AdapterVersion | str | None:
+        """Look which content and strength an adapter has now, and let older ones leave.
+
+        Parameters
+        ----------
+        name : str
+            The model it is for.
+        adapter : str, path or AdapterVersion, optional
+            The adapter; a version is returned as it is, and so is None.
+
+        Returns
+        -------
+        AdapterVersion or None
+            To lease what an embedding was made with. Whatever was passed, where the manager
+            has an adapter loader of its own.
+
+        Raises
+        ------
+        UnknownModelError, CheckpointError
+            If there is no such adapter, or it is damaged.
+        """
+        if adapter is None or isinstance(adapter, AdapterVersion):
+            return adapter
+        if self._versions is None:
+            return os.fspath(adapter)
+        version = self._versions.present(name, adapter)
+        if self._residency.retire(lambda key: version.replaces(key.name == name, key.adapter)):
+            self.events.announce()
+        return version
+
+    def adapter_strength(self, name: str, adapter: str | os.PathLike[str]) -> float:
+        """Tell how much of an adapter acts on a model: 1 unless `set_strength` chose less."""
+        return 1.0 if self._versions is None else self._versions.strength(name, adapter)
+
+    def set_strength(self, name: str, adapter: str | os.PathLike[str], strength: float) -> None:
+        """Choose how much of an adapter acts from now on: 0 the base, 1 all of it.
+
+        A computation that runs goes on, and ends, with the strength it began with.
+
+        Parameters
+        ----------
+        name : str
+            The model that the adapter is put on.
+        adapter : str or path
+            The adapter.
+        strength : float
+            0–1.
+
+        Raises
+        ------
+        InvalidSettingError
+            If it is not within 0–1.
+        UnknownModelError, CheckpointError
+            As `adapter_version`.
+        """
+        if self._versions is not None:
+            self._versions.set_strength(name, adapter, strength)
+            self.adapter_version(name, adapter)
+            self.events.announce()
+
+    def unload(self, name: str, adapter: Adapter = None) -> int:
         """Take a model out of memory, on all devices.
 
         A model in use counts as 0 here and leaves when its last lease ends; who leases it
@@ -244,7 +311,7 @@ class ModelManager:
         ----------
         name : str
             The model.
-        adapter : str, optional
+        adapter : str, path or AdapterVersion, optional
             Only this adapter; when left out, the model with all its adapters.
 
         Returns
@@ -253,7 +320,7 @@ class ModelManager:
             Bytes freed now.
         """
         freed = self._residency.retire(
-            lambda key: key.name == name and adapter in (None, key.adapter)
+            lambda key: key.name == name and (adapter is None or names(key.adapter, adapter))
         )
         self.events.announce()
         return freed
@@ -269,96 +336,6 @@ class ModelManager:
         freed = self._residency.evict_idle()
         self.events.announce()
         return freed
-
-    def retry(self, func: Callable[[], Result], *, doing: str = "computing") -> Result:
-        """Compute ``func()`` with the execution lock; once more if memory runs out.
-
-        Parameters
-        ----------
-        func : callable
-            A computation that can be started again.
-        doing : str
-            What it does, for the error message: "encoding the image".
-
-        Raises
-        ------
-        DeviceMemoryError
-            If memory runs out again after all idle models have left.
-        """
-        with self.execution_lock:
-            return self._guard.twice(func, doing)
-
-    def run_batches(
-        self,
-        func: Callable[[Any], Result],
-        items: Any,
-        batch_size: int,
-        *,
-        doing: str = "computing",
-        progress: ProgressCallback | None = None,
-        should_stop: StopCallback | None = None,
-    ) -> list[Result]:
-        """Compute ``func(items[i:j])`` piece by piece, each with the execution lock.
-
-        When memory runs out, idle models leave and the piece is tried again, then in halves down
-        to single items; the size that worked is kept. Between pieces others may compute.
-
-        Parameters
-        ----------
-        func : callable
-            Takes a slice of ``items``.
-        items : sequence, array or tensor
-            Anything with a length that can be sliced.
-        batch_size : int
-            Largest length of a slice.
-        doing : str
-            What it does, for the error message.
-        progress : callable, optional
-            ``progress(done, total)`` in items.
-        should_stop : callable, optional
-            Asked before every piece.
-
-        Returns
-        -------
-        list
-            What ``func`` returned for each piece, in order.
-
-        Raises
-        ------
-        DeviceMemoryError
-            If a single item does not fit.
-        CancelledError
-            If the user asked to stop.
-        """
-        results = []
-        for done, result in self._guard.batches(func, items, batch_size, doing, should_stop):
-            results.append(result)
-            if progress is not None:
-                progress(done, len(items))
-        return results
-
-    def iterate_batches(
-        self,
-        func: Callable[[Any], Result],
-        items: Any,
-        batch_size: int,
-        *,
-        doing: str = "computing",
-        should_stop: StopCallback | None = None,
-    ) -> Iterator[tuple[int, Result]]:
-        """Do as `run_batches`, and hand out every result as soon as it is there.
-
-        Parameters
-        ----------
-        func, items, batch_size, doing, should_stop
-            As for `run_batches`, which also names the errors.
-
-        Yields
-        ------
-        (int, object)
-            Items done so far, and what ``func`` returned for the last piece.
-        """
-        return self._guard.batches(func, items, batch_size, doing, should_stop)
 
     def _free(self) -> None:
         self._residency.evict_idle()

@@ -44,11 +44,15 @@ class FoldedAdapter:
         What it was attached to; stays as it is.
     config : AdapterConfig
         Of the adapter.
+    strength : float
+        See `set_strength`.
     """
 
-    def __init__(self, model: SamModel, base: SamModel, config: AdapterConfig) -> None:
+    def __init__(
+        self, model: SamModel, base: SamModel, config: AdapterConfig, strength: float = 1.0
+    ) -> None:
         self.model = model
-        self.strength = 1.0
+        self.strength = strength
         self._blends: list[_Blend] = []
         self._layers: list[tuple[LoraLayer, float]] = []
         originals = dict(base.named_parameters())
@@ -62,7 +66,7 @@ class FoldedAdapter:
             elif isinstance(layer, LoraLayer):
                 self._fold(name, layer)
         model.requires_grad_(False).eval()
-        self.set_strength(1.0)
+        self.set_strength(strength)
 
     def _fold(self, name: str, layer: LoraLayer) -> None:
         """Put a plain layer with a weight of its own in the place of a LoRA layer."""

@@ -1,0 +1,179 @@
+"""Adapters in memory: which version of one is meant, and how it gets onto its base.
+
+A version is one content of the file at one strength. It is part of what tells models in memory
+apart, so nobody ever computes with weights of two kinds: an adapter that was trained again, or
+whose strength was changed, is another model, and the old one leaves when nobody uses it. On a
+base in memory that takes a tenth of a second, because all other weights are shared.
+
+Importing this file does not import torch.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from phasesam.core.errors import CheckpointError, InvalidSettingError
+from phasesam.models import adapter_store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from phasesam.models.sam import SamModel
+
+_LOADING = threading.Lock()
+_base_hashes: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class AdapterVersion:
+    """One content of an adapter, at one strength.
+
+    Attributes
+    ----------
+    name : str
+        Name in the store; the path for a file elsewhere.
+    path : Path
+        The file.
+    content_hash : str
+        Hash of what it holds.
+    strength : float
+        How much of it acts, 0–1.
+    changes_encoder : bool
+        Whether it changes the image encoder at all, and not only what comes after it.
+    """
+
+    name: str
+    path: Path
+    content_hash: str
+    strength: float = 1.0
+    changes_encoder: bool = True
+
+    @property
+    def encodes_as_base(self) -> bool:
+        """Whether embeddings are those of the base."""
+        return self.strength == 0 or not self.changes_encoder
+
+    @property
+    def embedding_key(self) -> str | None:
+        """What tells its embeddings from others; None for those of the base."""
+        return None if self.encodes_as_base else f"{self.content_hash}@{self.strength!r}"
+
+    def replaces(self, on_same_base: bool, other: object) -> bool:
+        """Whether another version is out of date since this one is the present one."""
+        if not isinstance(other, AdapterVersion) or other.path != self.path:
+            return False
+        changed = on_same_base and other.strength != self.strength
+        return changed or other.content_hash != self.content_hash
+
+
+Adapter = str | os.PathLike[str] | AdapterVersion | None
+"""How callers name an adapter: by its name in the store, by its path, or pinned to a version."""
+
+
+def names(known: object, asked: Adapter) -> bool:
+    """Tell whether an adapter in memory is the one that a caller names."""
+    if not isinstance(known, AdapterVersion) or isinstance(asked, AdapterVersion):
+        return known == asked
+    text = "" if asked is None else os.fspath(asked)
+    return text == known.name or Path(os.path.abspath(Path(text).expanduser())) == known.path
+
+
+def title_of(adapter: AdapterVersion | str | None) -> str | None:
+    """Write an adapter in memory for people; None for none."""
+    return adapter.name if isinstance(adapter, AdapterVersion) else adapter
+
+
+class AdapterVersions:
+    """Which version of each adapter is the present one. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._strengths: dict[tuple[str, Path], float] = {}
+
+    def present(self, base: str, adapter: str | os.PathLike[str]) -> AdapterVersion:
+        """Return the present version of an adapter on a base.
+
+        Raises
+        ------
+        UnknownModelError, CheckpointError
+            If there is no such adapter, or it is damaged.
+        """
+        entry = adapter_store.get_adapter(adapter)
+        with self._lock:
+            strength = self._strengths.get((base, entry.path), 1.0)
+        encoder = entry.card is None or bool(entry.card.config.encoder)
+        return AdapterVersion(entry.name, entry.path, entry.content_hash, strength, encoder)
+
+    def strength(self, base: str, adapter: str | os.PathLike[str]) -> float:
+        """Return the strength chosen; raises as `present`."""
+        path = adapter_store.get_adapter(adapter).path
+        with self._lock:
+            return self._strengths.get((base, path), 1.0)
+
+    def set_strength(self, base: str, adapter: str | os.PathLike[str], strength: float) -> None:
+        """Choose a strength.
+
+        Raises
+        ------
+        InvalidSettingError
+            If it is not within 0–1.
+        UnknownModelError, CheckpointError
+            As `present`.
+        """
+        if not 0 <= strength <= 1:
+            raise InvalidSettingError(f"the strength must be within 0–1, got {strength}")
+        path = adapter_store.get_adapter(adapter).path
+        with self._lock:
+            self._strengths[base, path] = float(strength)
+
+
+def load_adapter(base: SamModel, version: Any) -> SamModel:
+    """Put an adapter on a base and fold it into weights of its own.
+
+    Parameters
+    ----------
+    base : SamModel
+        On its device; stays as it is.
+    version : AdapterVersion
+        Which content and strength.
+
+    Returns
+    -------
+    SamModel
+        Shares all weights with the base that the adapter leaves alone.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, was made for other weights than those of this base, or has
+        another content by now.
+    """
+    import torch
+
+    from phasesam.models.adapters import load_trainable
+    from phasesam.models.merging import FoldedAdapter
+
+    # Weights made in inference mode could never be changed again. New layers draw random
+    # numbers before they are filled, from a generator that belongs to all threads.
+    with _LOADING, torch.inference_mode(False), torch.no_grad():
+        model, card = load_trainable(base, version.path, _hash_of(base))
+        if adapter_store.content_hash(version.path) != version.content_hash:
+            raise CheckpointError(
+                f"{version.path} was written while it was being loaded; try again"
+            )
+        FoldedAdapter(model, base, card.config, version.strength)
+    return model
+
+
+def _hash_of(base: SamModel) -> str:
+    """Fingerprint a base once: the manager's models do not change while they are in memory."""
+    from phasesam.models.adapters import weights_hash
+
+    if base not in _base_hashes:
+        _base_hashes[base] = weights_hash(base)
+    return _base_hashes[base]
