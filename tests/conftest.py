@@ -42,3 +42,44 @@ def shared_data(project_root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("the development data (../shared) are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_adapter():
+    """Write an adapter that visibly changes its base.
+
+    ``make_adapter(path, base="tiny", config=..., classes=(), seed=0, **details)`` returns the
+    path; the classes make it a semantic one.
+    """
+    from functools import cache
+
+    bases = cache(_base)
+
+    def make(path, base="tiny", config=None, classes=(), seed=0, **details):
+        import torch
+
+        from phasesam.models.adapter_config import AdapterConfig
+        from phasesam.models.adapters import AdapterCard, adapter_tensors, attach, save_adapter
+
+        config = config or AdapterConfig(rank=2, decoder_rank=2)
+        model, fingerprint = bases(base)
+        adapted = attach(model, config, len(classes))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for tensor in adapter_tensors(adapted, config).values():
+                tensor += 0.1 * torch.randn(tensor.shape, generator=generator)
+        task = details.pop("task", "semantic" if classes else "promptable")
+        card = AdapterCard(config, base, fingerprint, task, tuple(classes), details)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_adapter(adapted, card, path)
+        return path
+
+    return make
+
+
+def _base(name):
+    from phasesam.models.adapters import weights_hash
+    from phasesam.models.sam import build_model
+
+    model = build_model(name)
+    return model, weights_hash(model)

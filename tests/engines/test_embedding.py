@@ -6,7 +6,10 @@ import torch
 
 from phasesam.core.coordinates import resize_image_longest_side
 from phasesam.core.errors import CancelledError, UnknownModelError
+from phasesam.engines import embedding_cache
 from phasesam.engines.embedding import embed, encode, fingerprint, is_embedded
+from phasesam.engines.embedding_cache import EmbeddingCache
+from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.manager import ModelManager
 from phasesam.models.registry import get_spec
 from phasesam.models.sam import SamModel
@@ -121,3 +124,60 @@ def test_fingerprint_tells_weights_apart():
     assert fingerprint("sam_vit_b") != fingerprint("sam_vit_l")
     with pytest.raises(UnknownModelError, match="there is no model 'sam_vit_x'"):
         fingerprint("sam_vit_x")
+
+
+@pytest.mark.usefixtures("fresh_cache")
+class TestAdapters:
+    """An embedding belongs to the content and the strength of an adapter, not to its name."""
+
+    @pytest.fixture
+    def path(self, tmp_path, make_adapter):
+        return make_adapter(tmp_path / "powder.safetensors")
+
+    def test_by_content_and_strength(self, manager, rgb, path, encoded):
+        plain = embed(rgb, model="tiny", adapter=None, manager=manager)
+        whole = embed(rgb, model="tiny", adapter=path, manager=manager)
+        assert not torch.allclose(whole.features, plain.features, atol=1e-3)
+        manager.set_strength("tiny", path, 0.5)
+        assert not is_embedded(rgb, "tiny", path, manager)
+        half = embed(rgb, model="tiny", adapter=path, manager=manager)
+        assert not torch.allclose(half.features, whole.features, atol=1e-3)
+        copy = path.with_name("other name.safetensors")
+        copy.write_bytes(path.read_bytes())
+        assert embed(rgb, model="tiny", adapter=copy, manager=manager) is whole
+        manager.set_strength("tiny", path, 1)
+        assert embed(rgb, model="tiny", adapter=path, manager=manager) is whole
+        assert len(encoded) == 3
+
+    def test_at_strength_zero_it_is_that_of_the_base(self, manager, rgb, path, encoded):
+        manager.set_strength("tiny", path, 0)
+        zero = embed(rgb, model="tiny", adapter=path, manager=manager)
+        assert embed(rgb, model="tiny", adapter=None, manager=manager) is zero
+        assert len(encoded) == 1
+
+    def test_decoder_only(self, manager, rgb, tmp_path, make_adapter, encoded):
+        config = AdapterConfig(encoder=(), decoder_rank=2)
+        path = make_adapter(tmp_path / "decoder.safetensors", config=config)
+        plain = embed(rgb, model="tiny", adapter=None, manager=manager)
+        assert embed(rgb, model="tiny", adapter=path, manager=manager) is plain
+        assert len(encoded) == 1
+
+    def test_trained_again(self, manager, rgb, path, make_adapter, encoded):
+        old = embed(rgb, model="tiny", adapter=path, manager=manager)
+        make_adapter(path, seed=1)
+        assert not is_embedded(rgb, "tiny", path, manager)
+        new = embed(rgb, model="tiny", adapter=path, manager=manager)
+        assert not torch.allclose(new.features, old.features, atol=1e-3)
+        assert len(encoded) == 2
+
+    def test_on_disk_too(self, manager, rgb, path, make_adapter, tmp_path, monkeypatch, encoded):
+        folder = tmp_path / "embeddings"
+        keys = []
+        for seed in (0, 1):
+            monkeypatch.setattr(embedding_cache, "_cache", EmbeddingCache(folder=folder))
+            make_adapter(path, seed=seed)
+            keys.append(embed(rgb, model="tiny", adapter=path, manager=manager).key)
+        assert keys[0] != keys[1]
+        monkeypatch.setattr(embedding_cache, "_cache", EmbeddingCache(folder=folder))
+        assert embed(rgb, model="tiny", adapter=path, manager=manager).key == keys[1]
+        assert len(encoded) == 2

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 from segment_anything import SamPredictor
 
 from phasesam.core.errors import (
+    CheckpointError,
     DeviceMemoryError,
     InvalidImageError,
     InvalidPromptError,
@@ -457,3 +458,56 @@ def test_image_is_not_changed(micrograph, manager):
     segmenter = Segmenter(image, "tiny", manager=manager)
     segmenter.predict(points=[(90, 100)])
     np.testing.assert_array_equal(segmenter.image, micrograph.image)
+
+
+class TestAdapters:
+    PROMPT = {"points": [(60.0, 80.0)], "multimask_output": False}  # noqa: RUF012
+
+    @pytest.fixture
+    def path(self, tmp_path, make_adapter):
+        return make_adapter(tmp_path / "powder.safetensors")
+
+    def test_answers_are_the_adapters(self, micrograph, manager, path, tiny):
+        seg = Segmenter(micrograph.image, "tiny", adapter=path, manager=manager)
+        plain = tiny.predict(**self.PROMPT).logits
+        whole = seg.predict(**self.PROMPT).logits
+        assert not np.allclose(whole, plain, atol=0.1)
+        manager.set_strength("tiny", path, 0)
+        assert np.array_equal(seg.predict(**self.PROMPT).logits, plain)
+        manager.set_strength("tiny", path, 0.5)
+        half = seg.predict(**self.PROMPT).logits
+        assert not np.allclose(half, whole, atol=0.1)
+        assert not np.allclose(half, plain, atol=0.1)
+        manager.set_strength("tiny", path, 1)
+        assert np.array_equal(seg.predict(**self.PROMPT).logits, whole)
+
+    def test_trained_again_under_the_same_name(self, micrograph, manager, path, make_adapter):
+        seg = Segmenter(micrograph.image, "tiny", adapter=path, manager=manager)
+        old = seg.predict(**self.PROMPT).logits
+        make_adapter(path, seed=1)
+        assert not seg.is_encoded
+        new = seg.predict(**self.PROMPT).logits
+        assert not np.allclose(new, old, atol=0.1)
+        fresh = Segmenter(micrograph.image, "tiny", adapter=str(path), manager=manager)
+        assert np.array_equal(fresh.predict(**self.PROMPT).logits, new)
+        assert len([m for m in manager.resident() if m.adapter == str(path)]) == 1
+
+    def test_automatic_masks_keep_the_strength_they_began_with(self, micrograph, manager, path):
+        seg = Segmenter(micrograph.image, "tiny", adapter=path, manager=manager)
+        settings = {"points_per_side": 2, "iou_floor": 0, "stability_floor": 0, "crop_n_layers": 1}
+        expected = seg.automatic(**settings)
+
+        def change(done, total):
+            manager.set_strength("tiny", path, 0.1)
+
+        found = seg.automatic(**settings, progress=change)
+        assert np.array_equal(found.scores, expected.scores)
+        assert [m.strength for m in manager.resident() if m.adapter == str(path)] in ([], [0.1])
+        assert not np.array_equal(seg.automatic(**settings).scores, expected.scores)
+
+    def test_of_another_model(self, micrograph, manager, path):
+        seg = Segmenter(micrograph.image, adapter=path, manager=manager)
+        with pytest.raises(CheckpointError, match="made for other weights: it names tiny"):
+            seg.encode()
+        with pytest.raises(UnknownModelError, match="no adapter 'gone'"):
+            Segmenter(micrograph.image, "tiny", adapter="gone", manager=manager).encode()

@@ -13,8 +13,10 @@ from phasesam.core.errors import CancelledError
 from phasesam.core.images import content_hash
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.engines.embedding_cache import Embedding, EmbeddingKey, get_embedding_cache
+from phasesam.models.adapter_loading import AdapterVersion
 
 if TYPE_CHECKING:
+    from phasesam.models.adapter_loading import Adapter
     from phasesam.models.manager import ModelManager
     from phasesam.models.sam import SamModel
 
@@ -57,7 +59,7 @@ def embed(
     rgb: NDArray[np.uint8],
     *,
     model: str,
-    adapter: str | None,
+    adapter: Adapter,
     manager: ModelManager,
     progress: ProgressCallback | None = None,
     should_stop: StopCallback | None = None,
@@ -68,8 +70,11 @@ def embed(
     ----------
     rgb : (h, w, 3) uint8 array
         The normalised picture: its content, so the normalisation is part of the key.
-    model, adapter : str, str or None
+    model : str
         What encodes it.
+    adapter : str, path, AdapterVersion or None
+        Adapter of the model. One that leaves the encoder as it is shares the embeddings of
+        the base.
     manager : ModelManager
         Lends the model.
     progress : callable, optional
@@ -82,11 +87,13 @@ def embed(
     CancelledError
         If the user asked to stop.
     """
-    key = _key(rgb, model, adapter, manager)
+    version = manager.adapter_version(model, adapter)
+    key = _key(rgb, model, version, manager)
+    encoder = None if key.adapter is None else version
 
     def compute() -> Embedding:
         _check(should_stop)
-        with manager.lease(model, adapter, progress=progress, should_stop=should_stop) as lent:
+        with manager.lease(model, encoder, progress=progress, should_stop=should_stop) as lent:
             _check(should_stop)
             features, intermediate, input_size = encode(lent, rgb, manager)
         return Embedding(
@@ -109,14 +116,18 @@ def fingerprint(model: str) -> str:
 
 
 def is_embedded(
-    rgb: NDArray[np.uint8], model: str, adapter: str | None, manager: ModelManager
+    rgb: NDArray[np.uint8], model: str, adapter: Adapter, manager: ModelManager
 ) -> bool:
     """Tell whether `embed` would answer from memory."""
-    return _key(rgb, model, adapter, manager) in get_embedding_cache()
+    version = manager.adapter_version(model, adapter)
+    return _key(rgb, model, version, manager) in get_embedding_cache()
 
 
 def _key(
-    rgb: NDArray[np.uint8], model: str, adapter: str | None, manager: ModelManager
+    rgb: NDArray[np.uint8],
+    model: str,
+    version: AdapterVersion | str | None,
+    manager: ModelManager,
 ) -> EmbeddingKey:
     # The normalised picture is hashed, so that the normalisation is part of its content.
     return EmbeddingKey(
@@ -124,7 +135,7 @@ def _key(
         normalisation="rgb8",
         model=model,
         model_fingerprint=fingerprint(model),
-        adapter=adapter,
+        adapter=version.embedding_key if isinstance(version, AdapterVersion) else version,
         precision=str(manager.precision).removeprefix("torch."),
     )
 

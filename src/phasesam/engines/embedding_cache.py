@@ -53,7 +53,8 @@ class EmbeddingKey:
     model_fingerprint : str
         What tells apart two models of the same name, such as the checksum of the weights.
     adapter : str or None
-        Adapter on the model, with whatever tells its versions apart.
+        Content hash and strength of the adapter on the model; None where it leaves the
+        embedding as it is.
     version : int
         `EMBEDDING_VERSION` of the program that made it.
     precision : str

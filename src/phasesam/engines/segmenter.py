@@ -23,6 +23,7 @@ from phasesam.engines.candidates import Candidates
 
 if TYPE_CHECKING:
     from phasesam.engines.embedding_cache import Embedding
+    from phasesam.models.adapter_loading import Adapter
     from phasesam.models.manager import ModelManager
 
 
@@ -44,8 +45,9 @@ class Segmenter:
         For measurements.
     exclude_data_bar : bool
         Leave out the bar with text and scale that SEMs write below the micrograph.
-    adapter : str, optional
-        Name of an adapter of the model.
+    adapter : str or path, optional
+        An adapter of the model, by its name in the store of adapters or its path. How much of
+        it acts is chosen with ``manager.set_strength``.
     manager : ModelManager, optional
         The process-wide one by default.
 
@@ -70,7 +72,7 @@ class Segmenter:
         normalisation: Normalisation | None = None,
         pixel_size: PixelSize | None = None,
         exclude_data_bar: bool = True,
-        adapter: str | None = None,
+        adapter: Adapter = None,
         manager: ModelManager | None = None,
     ) -> None:
         self.image = check_image(image)
@@ -137,12 +139,20 @@ class Segmenter:
         ModelError
             If the model cannot be had or does not fit into memory.
         """
+        return self._encode(self.adapter, progress, should_stop)
+
+    def _encode(
+        self,
+        adapter: Adapter,
+        progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+    ) -> Embedding:
         from phasesam.engines.embedding import embed
 
         return embed(
             self.rgb,
             model=self.model,
-            adapter=self.adapter,
+            adapter=adapter,
             manager=self.manager,
             progress=progress,
             should_stop=should_stop,
@@ -193,8 +203,9 @@ class Segmenter:
 
         prompts = self._checked(Prompts.build(points, labels, boxes, mask))
         check_prompts(prompts, logits)
-        embedding = self.encode()
-        with self.manager.lease(self.model, self.adapter) as model:
+        adapter = self.manager.adapter_version(self.model, self.adapter)
+        embedding = self._encode(adapter)
+        with self.manager.lease(self.model, adapter) as model:
             answer = predict(
                 model,
                 self.manager,
@@ -253,8 +264,9 @@ class Segmenter:
                 f"all pixels of the image of {self.shape[0]} x {self.shape[1]} are equal: there "
                 "is nothing to find"
             )
-        embedding = self.encode(should_stop=should_stop)
-        with self.manager.lease(self.model, self.adapter, should_stop=should_stop) as model:
+        adapter = self.manager.adapter_version(self.model, self.adapter)
+        embedding = self._encode(adapter, should_stop=should_stop)
+        with self.manager.lease(self.model, adapter, should_stop=should_stop) as model:
             found = search(
                 self.rgb,
                 embedding,
