@@ -89,3 +89,7 @@ class DownloadError(ModelError, OSError):
 
 class DeviceMemoryError(ModelError, MemoryError):
     """The device ran out of memory and every remedy has been tried."""
+
+
+class TrainingError(PhaseSAMError, RuntimeError):
+    """A training cannot go on."""

@@ -1,0 +1,67 @@
+"""Training on phases: maps of several classes without prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from phasesam.core.coordinates import resize_image_longest_side
+from phasesam.models.sam import EncoderOutput
+from phasesam.training.class_maps import class_targets, map_loss, window_logits
+from phasesam.training.objective import SamObjective
+from phasesam.training.run_folder import Preview
+from phasesam.training.view_plan import Sample
+from phasesam.training.views import View, windows
+
+
+class ClassObjective(SamObjective):
+    """A class for every pixel."""
+
+    def _losses(
+        self, encoded: EncoderOutput, samples: Sequence[Sample], views: Sequence[View]
+    ) -> Iterator[Tensor]:
+        targets = [class_targets(view.labels, len(self.data.classes)) for view in views]
+        yield map_loss(self.model, encoded, targets, self.recipe.loss) * len(samples)
+
+    @torch.no_grad()
+    def validate(self) -> tuple[dict[str, float], Preview | None]:
+        """Map the validation images: IoU of the classes that occur in them, pooled."""
+        images = self.data.of("val")
+        if not images:
+            return {}, None
+        n = len(self.data.classes)
+        confusion = np.zeros((n, n), np.int64)
+        preview = None
+        for index, image in enumerate(images):
+            rgb, truth = image.rgb(), image.label_array()
+            predicted = self._map(f"val-{index}", rgb)
+            known = truth >= 0
+            pairs = truth[known].astype(np.int64) * n + predicted[known]
+            confusion += np.bincount(pairs, minlength=n * n).reshape(n, n)
+            preview = preview or Preview(rgb, truth, predicted)
+        hits = np.diag(confusion)
+        present = confusion.sum(1) > 0
+        iou = hits / np.maximum(confusion.sum(0) + confusion.sum(1) - hits, 1)
+        figures = {f"iou_{i}": float(iou[i]) for i in range(n) if present[i]}
+        figures["val_score"] = float(iou[present].mean())
+        return figures, preview
+
+    def _map(self, name: str, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Class of each pixel, window by window."""
+        height, width = rgb.shape[:2]
+        window = self.recipe.views.window or max(height, width)
+        result = np.zeros((height, width), np.int32)
+        for box in windows((height, width), window):
+            y0, x0, y1, x1 = box
+            resized = resize_image_longest_side(rgb[y0:y1, x0:x1])
+            encoded = self.encode(f"{name}-{y0}-{x0}", resized)
+            with self.surroundings.autocast():
+                logits = window_logits(
+                    self.model, encoded, (resized.shape[0], resized.shape[1]), (y1 - y0, x1 - x0)
+                )
+            result[y0:y1, x0:x1] = logits.argmax(0).cpu().numpy()
+        return result

@@ -1,0 +1,328 @@
+"""From labelled images to an adapter: the one entry for Python, command line and dock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from phasesam.core.errors import CancelledError, InvalidSettingError, PhaseSAMError
+from phasesam.models.adapter_card import AdapterCard
+from phasesam.models.adapters import save_adapter, weights_hash
+from phasesam.models.sam import SamModel, build_model
+from phasesam.training.class_objective import ClassObjective
+from phasesam.training.feature_store import FeatureStore
+from phasesam.training.heap import keep_freed_memory
+from phasesam.training.objective import SamObjective, Surroundings
+from phasesam.training.prompt_objective import PromptObjective
+from phasesam.training.recipes import Recipe, get_recipe
+from phasesam.training.run_folder import Preview, RunFolder, RunStatus
+from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from phasesam.training.dataset import TrainingData
+
+_PAUSE_SECONDS = 0.2
+_STATUS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What to train, beside the data.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        How.
+    base : str
+        Model in the registry.
+    seed : int
+        Of all chance.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    precision : {"auto", "fp32", "bf16"}
+        Of products while training.
+    trackers : tuple of {"wandb", "tensorboard"}
+        Where the curves go beside the log.
+    licence : str
+        Licence of the adapter, for its card.
+    """
+
+    recipe: Recipe = field(default_factory=lambda: get_recipe("default"))
+    base: str = "mobile_sam"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    trackers: tuple[str, ...] = ()
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise InvalidSettingError(
+                f"the precision is auto, fp32 or bf16, got {self.precision!r}"
+            )
+        unknown = set(self.trackers) - {"wandb", "tensorboard"}
+        if unknown:
+            raise InvalidSettingError(f"trackers are wandb and tensorboard, got {sorted(unknown)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return {**asdict(self), "recipe": self.recipe.to_dict(), "trackers": list(self.trackers)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
+        """Read what `to_dict` wrote."""
+        recipe = Recipe.from_dict(values["recipe"])
+        trackers = tuple(values["trackers"])
+        return cls(**{**values, "recipe": recipe, "trackers": trackers})
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """What came out.
+
+    Attributes
+    ----------
+    path : Path
+        File of the best adapter.
+    card : AdapterCard
+        What is known about it.
+    rows : list of dict
+        The log, one row an epoch.
+    """
+
+    path: Path
+    card: AdapterCard
+    rows: list[dict[str, float]]
+
+
+def train(
+    data: TrainingData,
+    folder: str | Path,
+    settings: TrainingSettings | None = None,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> TrainedAdapter:
+    """Train an adapter.
+
+    Parameters
+    ----------
+    data : TrainingData
+        Images, labels, splits.
+    folder : path-like
+        Folder of this training; see `RunFolder`.
+    settings : TrainingSettings, optional
+        The default recipe on MobileSAM when left out.
+    resume : bool
+        Go on from the checkpoint in the folder, if there is one.
+    callbacks : sequence of Callback
+        Told about steps and epochs; may stop the training.
+
+    Returns
+    -------
+    TrainedAdapter
+        Its file is ``best.safetensors`` in `folder`.
+
+    Raises
+    ------
+    TrainingDataError
+        If there is nothing to learn from.
+    TrainingError
+        If the loss is not a number any more.
+    CancelledError
+        If it was stopped; ``resume=True`` goes on.
+    DeviceMemoryError
+        If it does not fit; the message says what to change.
+    SaveError
+        If results cannot be written.
+    """
+    settings = settings or TrainingSettings()
+    run = RunFolder(folder)
+    run.create()
+    run.clear_requests()
+    watch = _Watch(run)
+    watch.tell(RunStatus("preparing", "reading data"))
+    try:
+        result = _train(data, run, settings, resume, [*callbacks, watch])
+    except CancelledError as error:
+        watch.tell(replace(watch.last, state="cancelled", message=str(error)))
+        raise
+    except PhaseSAMError as error:
+        watch.tell(replace(watch.last, state="failed", message=str(error)))
+        raise
+    watch.tell(replace(watch.last, state="finished", message=""))
+    return result
+
+
+def _train(
+    data: TrainingData,
+    run: RunFolder,
+    settings: TrainingSettings,
+    resume: bool,
+    callbacks: list[Callback],
+) -> TrainedAdapter:
+    keep_freed_memory()
+    torch.manual_seed(settings.seed)
+    accelerator = make_accelerator(settings, run)
+    base = build_model(settings.base)
+    identity = weights_hash(base)
+    store = FeatureStore(run.cache_folder / str(accelerator.process_index))
+    objective = make_objective(base, data, settings, accelerator, store)
+    config = TrainerConfig(
+        optimiser=settings.recipe.optimiser,
+        batch=settings.recipe.batch,
+        epochs=settings.recipe.epochs,
+        patience=settings.recipe.patience,
+        checkpoint=run.checkpoint_file,
+        key=training_key(data, settings, identity),
+    )
+    keeper = _Keeper(objective, data, settings, identity, run)
+    trainer = Trainer(objective, config, accelerator, [keeper, *callbacks])
+    if not resume:
+        run.checkpoint_file.unlink(missing_ok=True)
+    run.write_settings(settings.to_dict())
+    if resume and trainer.resume():
+        run.write_log(trainer.state.rows)
+    try:
+        trainer.run()
+    finally:
+        store.clear()
+        accelerator.end_training()
+    return TrainedAdapter(run.best_file, keeper.card(), trainer.state.rows)
+
+
+def make_objective(
+    base: SamModel,
+    data: TrainingData,
+    settings: TrainingSettings,
+    accelerator: Accelerator,
+    store: FeatureStore,
+) -> SamObjective:
+    """Put what is learnt together."""
+    surroundings = Surroundings(accelerator.device, accelerator.autocast, store, settings.seed)
+    kind = ClassObjective if data.task == "semantic" else PromptObjective
+    return kind(base, data, settings.recipe, surroundings)
+
+
+def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
+    """Choose device and precision."""
+    from accelerate import Accelerator
+
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if _computes_bf16(settings.device) else "fp32"
+    return Accelerator(
+        cpu=settings.device == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+    )
+
+
+def _computes_bf16(device: str) -> bool:
+    """Whether products in bf16 are faster than in fp32."""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def training_key(data: TrainingData, settings: TrainingSettings, base_hash: str) -> str:
+    """Fingerprint everything the result depends on."""
+    parts = {"data": data.key, "base": base_hash, **settings.to_dict()}
+    for name in ("trackers", "device", "licence"):
+        parts.pop(name)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class _Keeper(Callback):
+    """Saves the best adapter, with its card."""
+
+    def __init__(
+        self,
+        objective: SamObjective,
+        data: TrainingData,
+        settings: TrainingSettings,
+        base_hash: str,
+        run: RunFolder,
+    ) -> None:
+        self._objective = objective
+        self._data = data
+        self._settings = settings
+        self._base_hash = base_hash
+        self._run = run
+        self._row: Mapping[str, float] = {}
+        self._rows: list[dict[str, float]] = []
+
+    def on_best(self, row: Mapping[str, float]) -> None:
+        self._row = row
+        save_adapter(self._objective.model, self.card(), self._run.best_file)
+
+    def on_epoch(
+        self, progress: Progress, row: Mapping[str, float], preview: Preview | None
+    ) -> None:
+        self._rows = [*self._run.log()[: int(row["epoch"]) - 1], dict(row)]
+        self._run.write_log(self._rows)
+        if preview is not None:
+            self._run.write_preview(preview)
+
+    def card(self) -> AdapterCard:
+        """Describe the adapter."""
+        data, recipe = self._data, self._settings.recipe
+        size = data.pixel_size
+        details = {
+            "recipe": recipe.name,
+            "data_hash": data.key,
+            "window": recipe.views.window,
+            "pixel_size_um": [size.y, size.x] if size.unit == "um" else None,
+            "splits": {name: [i.name for i in data.of(name)] for name in data.splits},
+            "class_values": list(data.class_values),
+            "metrics": dict(self._row),
+            "seed": self._settings.seed,
+            "licence": self._settings.licence,
+        }
+        return AdapterCard(
+            recipe.adapter, self._settings.base, self._base_hash, data.task, data.classes, details
+        )
+
+
+class _Watch(Callback):
+    """Writes the status and obeys requests to pause and to stop."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._written = 0.0
+        self.last = RunStatus()
+
+    def tell(self, status: RunStatus) -> None:
+        """Write a status."""
+        self.last = status
+        self._run.write_status(status)
+        self._written = time.monotonic()
+
+    def on_step(self, progress: Progress, loss: float) -> None:
+        self.last = RunStatus("training", f"loss {loss:.3f}", **_known(progress))
+        if time.monotonic() - self._written > _STATUS_SECONDS:
+            self.tell(self.last)
+
+    def on_epoch(
+        self, progress: Progress, row: Mapping[str, float], preview: Preview | None
+    ) -> None:
+        self.tell(RunStatus("training", f"loss {row['loss']:.3f}", **_known(progress)))
+
+    def should_stop(self) -> bool:
+        if self._run.is_paused and not self._run.is_cancelled:
+            self.tell(replace(self.last, state="paused"))
+            while self._run.is_paused and not self._run.is_cancelled:
+                time.sleep(_PAUSE_SECONDS)
+        return self._run.is_cancelled
+
+
+def _known(progress: Progress) -> dict[str, Any]:
+    return asdict(progress)

@@ -1,0 +1,150 @@
+"""Training on objects: from prompts, and telling objects from background."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phasesam.models.sam import EncoderOutput
+from phasesam.training.clicks import click_in
+from phasesam.training.losses import soft_iou
+from phasesam.training.objective import SamObjective
+from phasesam.training.prompt_rounds import (
+    PromptState,
+    Targets,
+    choose_objects,
+    correct,
+    decode,
+    objectness_loss,
+    prompt_losses,
+)
+from phasesam.training.run_folder import Preview
+from phasesam.training.view_plan import Sample
+from phasesam.training.views import View, plain_view
+
+_MOST_OBJECTS = 48
+_CLICKS = 5
+_JUDGED = (1, 3, 5)
+_FRAME = 1024
+
+
+class PromptObjective(SamObjective):
+    """Objects from prompts; with objectness for "instance"."""
+
+    def _losses(
+        self, encoded: EncoderOutput, samples: Sequence[Sample], views: Sequence[View]
+    ) -> Iterator[Tensor]:
+        recipe = self.recipe
+        for index, (sample, view) in enumerate(zip(samples, views, strict=True)):
+            one = EncoderOutput(
+                encoded.features[index : index + 1],
+                tuple(t[index : index + 1] for t in encoded.intermediate),
+            )
+            rng = self.plan.chance(sample)
+            targets = choose_objects(view.labels, recipe.prompts.objects, rng)
+            if targets is None:
+                continue
+            with self.surroundings.autocast():
+                yield from prompt_losses(
+                    self.model, one, targets, (recipe.prompts, recipe.loss), rng
+                )
+                if self.data.task == "instance":
+                    count = recipe.prompts.background
+                    loss = objectness_loss(self.model, one, targets.background, count, rng)
+                    if loss is not None:
+                        yield recipe.loss.iou * loss
+
+    @torch.no_grad()
+    def validate(self) -> tuple[dict[str, float], Preview | None]:
+        """Click on objects of the validation images as the standard evaluation does."""
+        images = self.data.of("val")
+        if not images:
+            return {}, None
+        curves, quality, preview = [], [], None
+        share = max(1, _MOST_OBJECTS // len(images))
+        for index, image in enumerate(images):
+            view = plain_view(image.rgb(), image.label_array())
+            rng = np.random.default_rng([self.surroundings.seed, index])
+            targets = choose_objects(view.labels, share, rng)
+            if targets is None:
+                continue
+            encoded = self.encode(f"val-{index}", view.rgb)
+            dice, masks = self._clicked(encoded, targets)
+            curves.append(dice)
+            if self.data.task == "instance":
+                quality.append(self._objectness(encoded, targets, rng))
+            if preview is None:
+                preview = _preview(view, targets, masks)
+        if not curves:
+            return {}, None
+        by_click = np.concatenate(curves, 1).mean(1)
+        figures = {f"dice_{n}": float(by_click[n - 1]) for n in _JUDGED}
+        figures["val_score"] = float(np.mean([by_click[n - 1] for n in _JUDGED]))
+        if quality:
+            figures["objectness"] = float(np.mean(quality))
+            figures["val_score"] = (figures["dice_1"] + figures["objectness"]) / 2
+        return figures, preview
+
+    def _clicked(self, encoded: EncoderOutput, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+        """Dice after each click (clicks, n) and the masks after the first."""
+        device = encoded.features.device
+        aim, weight = targets.masks.to(device), targets.weight.to(device)
+        rng = np.random.default_rng(0)
+        state = PromptState(device)
+        state.add([click_in(t, rng, centre=True) for t in targets.truth], [1] * len(targets.truth))
+        dice, first = [], np.zeros((0, 0, 0), bool)
+        for click in range(_CLICKS):
+            masks, scores = decode(self.model, encoded, state)
+            wanted = slice(1, 4) if click == 0 else slice(0, 1)
+            best = scores[:, wanted].argmax(1)
+            answer = masks[:, wanted][torch.arange(len(masks), device=device), best].float()
+            iou = soft_iou(answer[:, None], aim, weight)[:, 0]
+            dice.append((2 * iou / (1 + iou)).cpu().numpy())
+            if click == 0:
+                first = (answer > 0).cpu().numpy()
+            if click + 1 < _CLICKS:
+                correct(state, targets, answer, 1.0, rng)
+        return np.array(dice), first
+
+    def _objectness(
+        self, encoded: EncoderOutput, targets: Targets, rng: np.random.Generator
+    ) -> float:
+        """Foretell a search with points anywhere, 0–1.
+
+        Mean of the IoU of the best-scored mask where there is an object, and of how often an
+        object scores higher than background.
+        """
+        device = encoded.features.device
+        state = PromptState(device)
+        places = [click_in(truth, rng, centre=False) for truth in targets.truth]
+        state.add(places, [1] * len(places))
+        masks, scores = decode(self.model, encoded, state)
+        best = scores[:, 1:].argmax(1)
+        rows = torch.arange(len(masks), device=device)
+        aim, weight = targets.masks.to(device), targets.weight.to(device)
+        iou = soft_iou(masks[:, 1:][rows, best][:, None], aim, weight).mean()
+        inside = scores[:, 1:].max(1).values
+        background = np.argwhere(targets.background)
+        if len(background) == 0:
+            return float(iou)
+        picks = rng.integers(len(background), size=len(places))
+        empty = PromptState(device)
+        empty.add([(int(r), int(c)) for r, c in background[picks]], [1] * len(picks))
+        outside = decode(self.model, encoded, empty)[1][:, 1:].max(1).values
+        told_apart = (inside[:, None] > outside[None]).float().mean()
+        return float((iou + told_apart) / 2)
+
+
+def _preview(view: View, targets: Targets, masks: np.ndarray) -> Preview:
+    """Paint the objects that were clicked on, and the answers to one click each."""
+    height, width = view.labels.shape
+    rows, columns = ((np.arange(n) * masks.shape[1] // _FRAME) for n in (height, width))
+    truth = np.zeros((height, width), np.int32)
+    prediction = np.zeros((height, width), np.int32)
+    for number, (true, mask) in enumerate(zip(targets.truth, masks, strict=True), 1):
+        truth[true[rows][:, columns]] = number
+        prediction[mask[rows][:, columns]] = number
+    return Preview(view.rgb, truth, prediction)

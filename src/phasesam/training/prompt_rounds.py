@@ -1,0 +1,281 @@
+"""Prompts in rounds: what a model answers to clicks and boxes, and what it should have answered.
+
+Every round is judged by itself. The clicks and the mask that one round hands to the next carry
+no gradient, so each loss may be differentiated at once and its memory given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from phasesam.training.clicks import click_in, correction, noisy_box
+from phasesam.training.loss_config import LossConfig
+from phasesam.training.losses import mask_loss, pooled_mask, soft_iou
+from phasesam.training.prompt_config import PromptTraining
+
+if TYPE_CHECKING:
+    from phasesam.models.sam import EncoderOutput, SamModel
+
+_MASK_SIZE = 256
+_FRAME = 1024
+_FACTOR = _FRAME // _MASK_SIZE
+_SMALLEST_AREA = 4.0
+_MOST_COVERED = 0.95
+
+
+@dataclass
+class Targets:
+    """Objects of one view on the grid of the decoder.
+
+    Attributes
+    ----------
+    masks : (n, 256, 256) tensor
+        Covered fraction of each pixel.
+    weight : (256, 256) tensor
+        Labelled fraction.
+    background : (256, 256) bool array
+        Labelled, and no object.
+    """
+
+    masks: Tensor
+    weight: Tensor
+    background: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        self.truth: NDArray[np.bool_] = (self.masks > 0.5).cpu().numpy()
+        self.valid: NDArray[np.bool_] = (self.weight > 0.5).cpu().numpy()
+
+
+def choose_objects(
+    labels: NDArray[np.int32], count: int | None, rng: np.random.Generator
+) -> Targets | None:
+    """Pick objects of a view that are large enough to be clicked on.
+
+    Parameters
+    ----------
+    labels : (h, w) int32 array
+        At most 1024 pixels a side; 0 background, -1 unlabelled.
+    count : int or None
+        How many; None for all.
+    rng : numpy Generator
+        Source of chance.
+
+    Returns
+    -------
+    Targets or None
+        None when there are none.
+    """
+    frame = np.full((_FRAME, _FRAME), -1, dtype=np.int32)
+    frame[: labels.shape[0], : labels.shape[1]] = labels
+    ids, areas = np.unique(frame[frame > 0], return_counts=True)
+    ids = ids[areas >= _SMALLEST_AREA * _FACTOR**2]
+    # An object that fills the view has no outside to be told from.
+    ids = ids[areas[areas >= _SMALLEST_AREA * _FACTOR**2] < _MOST_COVERED * labels.size]
+    if len(ids) == 0:
+        return None
+    chosen = ids if count is None else rng.permutation(ids)[:count]
+    tensor = torch.from_numpy(frame)
+    masks = torch.stack([pooled_mask(tensor == int(i), _MASK_SIZE) for i in chosen])
+    seen = (masks > 0.5).flatten(1).any(1)
+    if not seen.any():
+        return None
+    weight = pooled_mask(tensor >= 0, _MASK_SIZE)
+    background = pooled_mask(tensor == 0, _MASK_SIZE) > 0.99
+    return Targets(masks[seen], weight, background.numpy())
+
+
+class PromptState:
+    """Prompts given so far for the objects of one view, and the last masks."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.points: list[list[tuple[float, float]]] = []
+        self.labels: list[list[int]] = []
+        self.boxes: Tensor | None = None
+        self.logits: Tensor | None = None
+
+    def add(self, places: list[tuple[int, int]], labels: list[int]) -> None:
+        """Add one click, row and column of the decoder's grid, to each object."""
+        if not self.points:
+            self.points, self.labels = [[] for _ in places], [[] for _ in places]
+        for own, own_labels, place, label in zip(
+            self.points, self.labels, places, labels, strict=True
+        ):
+            row, column = place
+            own.append(((column + 0.5) * _FACTOR, (row + 0.5) * _FACTOR))
+            own_labels.append(label)
+
+    def encoded(self, model: SamModel) -> tuple[Tensor, Tensor]:
+        """Embed the prompts: sparse (n, p, c), dense (n, c, 64, 64)."""
+        points = None
+        if self.points:
+            points = (
+                torch.tensor(self.points, dtype=torch.float32, device=self.device),
+                torch.tensor(self.labels, dtype=torch.float32, device=self.device),
+            )
+        masks = None if self.logits is None else self.logits[:, None]
+        prompts: Any = model.prompt_encoder
+        return prompts(points=points, boxes=self.boxes, masks=masks)
+
+
+def start(
+    targets: Targets, config: PromptTraining, rng: np.random.Generator, device: torch.device
+) -> PromptState:
+    """First prompts: a box around each object, or a click on each."""
+    state = PromptState(device)
+    if rng.random() < config.box_share:
+        boxes = np.array([noisy_box(mask, rng) for mask in targets.truth]) * _FACTOR
+        state.boxes = torch.tensor(boxes, dtype=torch.float32, device=device)
+        return state
+    places = [
+        click_in(mask & targets.valid if (mask & targets.valid).any() else mask, rng,
+                 centre=bool(rng.random() < config.centre_share))
+        for mask in targets.truth
+    ]  # fmt: skip
+    state.add(places, [1] * len(places))
+    return state
+
+
+def decode(model: SamModel, encoded: EncoderOutput, state: PromptState) -> tuple[Tensor, Tensor]:
+    """Answer the prompts with all masks of the decoder.
+
+    Returns
+    -------
+    masks : (n, 4, 256, 256) tensor
+        Logits: the single mask, then the three of an ambiguous prompt. SAM-HQ's refinement is
+        added to each.
+    scores : (n, 4) tensor
+        Predicted IoU.
+    """
+    sparse, dense = state.encoded(model)
+    tools: Any = model.mask_decoder
+    prompts: Any = model.prompt_encoder
+    arguments = {
+        "image_embeddings": encoded.features,
+        "image_pe": prompts.get_dense_pe().to(encoded.features),
+        "sparse_prompt_embeddings": sparse,
+        "dense_prompt_embeddings": dense,
+    }
+    if not model.is_hq:
+        masks, scores = tools.predict_masks(**arguments)
+        return masks, scores
+    early = encoded.intermediate[0].permute(0, 3, 1, 2)
+    fine = tools.embedding_encoder(encoded.features) + tools.compress_vit_feat(early)
+    masks, scores = tools.predict_masks(**arguments, hq_features=fine)
+    return masks[:, :4] + masks[:, 4:], scores[:, :4]
+
+
+def prompt_losses(
+    model: SamModel,
+    encoded: EncoderOutput,
+    targets: Targets,
+    settings: tuple[PromptTraining, LossConfig],
+    rng: np.random.Generator,
+) -> Iterator[Tensor]:
+    """Judge the answers to some rounds of prompts.
+
+    Parameters
+    ----------
+    model : SamModel
+        Being trained.
+    encoded : EncoderOutput
+        Of one view.
+    targets : Targets
+        Its objects.
+    settings : PromptTraining, LossConfig
+        How prompts are simulated and answers judged.
+    rng : numpy Generator
+        Source of chance.
+
+    Yields
+    ------
+    scalar Tensor
+        One loss a round, a share of the whole.
+    """
+    config, loss_config = settings
+    device = encoded.features.device
+    aim, weight = targets.masks.to(device), targets.weight.to(device)
+    state = start(targets, config, rng, device)
+    for round_ in range(config.rounds):
+        masks, scores = decode(model, encoded, state)
+        wanted = slice(1, 4) if round_ == 0 else slice(0, 1)
+        answer, score = masks[:, wanted], scores[:, wanted]
+        each = mask_loss(answer, aim, weight, loss_config)
+        quality = soft_iou(answer.detach(), aim, weight)
+        # Of an ambiguous prompt's three masks, the best one is taught.
+        loss = each.min(1).values.mean()
+        loss = loss + loss_config.iou * functional.mse_loss(score.float(), quality)
+        if round_ == 0 and state.boxes is not None:
+            loss = loss + mask_loss(masks[:, :1], aim, weight, loss_config).mean()
+        yield loss / config.rounds
+        if round_ + 1 < config.rounds:
+            best = score.argmax(1)
+            chosen = answer[torch.arange(len(answer), device=device), best].detach().float()
+            correct(state, targets, chosen, config.centre_share, rng)
+
+
+def correct(
+    state: PromptState,
+    targets: Targets,
+    logits: Tensor,
+    centre_share: float,
+    rng: np.random.Generator,
+) -> None:
+    """Hand the masks on and click once where each is wrong.
+
+    Parameters
+    ----------
+    state : PromptState
+        Changed.
+    targets : Targets
+        The objects.
+    logits : (n, 256, 256) tensor
+        The masks so far.
+    centre_share : float
+        Share of clicks that go to the middle of the largest error.
+    rng : numpy Generator
+        Source of chance.
+    """
+    state.logits = logits
+    predicted = (logits > 0).cpu().numpy()
+    places, labels = [], []
+    for mask, truth in zip(predicted, targets.truth, strict=True):
+        centre = bool(rng.random() < centre_share)
+        place, label = correction(mask, truth, targets.valid, rng, centre)
+        places.append(place)
+        labels.append(label)
+    state.add(places, labels)
+
+
+def objectness_loss(
+    model: SamModel,
+    encoded: EncoderOutput,
+    background: NDArray[np.bool_],
+    count: int,
+    rng: np.random.Generator,
+) -> Tensor | None:
+    """Teach the IoU head that where there is no object there is no mask worth keeping.
+
+    After CellSeg1 (Zhou et al., arXiv 2412.01410).
+
+    Returns
+    -------
+    scalar Tensor or None
+        None when the view has no background.
+    """
+    rows, columns = np.nonzero(background)
+    if count == 0 or len(rows) == 0:
+        return None
+    picks = rng.integers(len(rows), size=count)
+    state = PromptState(encoded.features.device)
+    state.add([(int(rows[i]), int(columns[i])) for i in picks], [1] * count)
+    _, scores = decode(model, encoded, state)
+    return scores[:, 1:].float().square().mean()

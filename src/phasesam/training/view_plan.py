@@ -1,0 +1,93 @@
+"""Which view of which image is seen when: the same in every run, however often interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from phasesam.training.views import View, ViewConfig, make_view
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from phasesam.training.dataset import LabelledImage
+
+_VIEW, _ORDER, _PROMPTS = 1, 2, 3
+_IMAGES_IN_MEMORY = 64
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One view at one moment of a training.
+
+    Attributes
+    ----------
+    view : int
+        Number of the view; equal numbers are equal views.
+    image : int
+        Index of the image it shows.
+    moment : int
+        How many samples came before it; chance in prompts depends on it.
+    """
+
+    view: int
+    image: int
+    moment: int
+
+
+class ViewPlan:
+    """Draws views of the training images, in an order that depends on the seed alone.
+
+    Parameters
+    ----------
+    images : sequence of LabelledImage
+        Training images.
+    config : ViewConfig
+        What views show.
+    pool : int or None
+        Number of different views; None for ever new ones.
+    seed : int
+        Of all chance.
+    """
+
+    def __init__(
+        self, images: Sequence[LabelledImage], config: ViewConfig, pool: int | None, seed: int
+    ) -> None:
+        self._images = images
+        self._config = config
+        self._pool = None if pool is None else max(pool, len(images))
+        self._seed = seed
+        self._arrays = lru_cache(_IMAGES_IN_MEMORY)(self._read)
+
+    def samples(self, epoch: int, count: int) -> list[Sample]:
+        """List the samples of an epoch; all views of the pool come up equally often."""
+        found = []
+        for moment in range(epoch * count, (epoch + 1) * count):
+            view = moment
+            if self._pool is not None:
+                cycle, place = divmod(moment, self._pool)
+                view = int(_shuffled(self._seed, cycle, self._pool)[place])
+            found.append(Sample(view, view % len(self._images), moment))
+        return found
+
+    def view(self, sample: Sample) -> View:
+        """Draw the view of a sample."""
+        rgb, labels = self._arrays(sample.image)
+        rng = np.random.default_rng([self._seed, _VIEW, sample.view])
+        return make_view(rgb, labels, self._config, rng)
+
+    def chance(self, sample: Sample) -> np.random.Generator:
+        """Source of chance for the prompts of a sample."""
+        return np.random.default_rng([self._seed, _PROMPTS, sample.moment])
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image = self._images[index]
+        return image.rgb(), image.label_array()
+
+
+@lru_cache(4)
+def _shuffled(seed: int, cycle: int, size: int) -> np.ndarray:
+    return np.random.default_rng([seed, _ORDER, cycle]).permutation(size)
