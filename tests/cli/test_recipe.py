@@ -5,10 +5,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from phasesam.cli.batch_options import ImageOptions
 from phasesam.cli.recipe import build_recipe
 from phasesam.cli.segment_options import (
     FilterOptions,
-    ImageOptions,
     Nested,
     NmsKind,
     PresetName,

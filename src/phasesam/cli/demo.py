@@ -92,14 +92,9 @@ def demo(
 
 
 def _recipe(sample: SampleName, preset: str, model: str, points_per_side: int) -> Recipe:
+    from phasesam.cli.batch_options import ImageOptions
     from phasesam.cli.recipe import build_recipe
-    from phasesam.cli.segment_options import (
-        FilterOptions,
-        ImageOptions,
-        PresetName,
-        PromptOptions,
-        SearchOptions,
-    )
+    from phasesam.cli.segment_options import FilterOptions, PresetName, PromptOptions, SearchOptions
 
     return build_recipe(
         model,
@@ -111,11 +106,11 @@ def _recipe(sample: SampleName, preset: str, model: str, points_per_side: int) -
 
 
 def _segment(image: Path, recipe: Recipe, console: Console) -> ImageResult:
+    from phasesam.cli.batch_options import ModelOptions
     from phasesam.cli.inputs import Job
     from phasesam.cli.model_setup import prepare_model
     from phasesam.cli.plane import Watch
     from phasesam.cli.progress import BatchProgress
-    from phasesam.cli.segment_options import ModelOptions
     from phasesam.cli.segmentation import segment_file
 
     console.print(f"Segmenting {escape(image.name)} with {escape(recipe.model)}")

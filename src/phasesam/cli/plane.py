@@ -126,6 +126,7 @@ def segment_plane(
         recipe.model,
         normalisation=recipe.normalisation,
         exclude_data_bar=recipe.exclude_data_bar and known_bar is None,
+        adapter=recipe.adapter,
     )
     if prompts is not None:
         masks = _prompted(segmenter, prompts, watch)

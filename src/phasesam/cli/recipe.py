@@ -12,20 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phasesam.cli.batch_options import ImageOptions
 from phasesam.cli.inputs import parse_pixel_size, parse_planes
 from phasesam.cli.prompts_file import PromptFile, read_prompts
-from phasesam.cli.segment_options import (
-    FilterOptions,
-    ImageOptions,
-    PresetName,
-    PromptOptions,
-    SearchOptions,
-)
+from phasesam.cli.segment_options import FilterOptions, PresetName, PromptOptions, SearchOptions
 from phasesam.core.errors import FileFormatError, InvalidSettingError
 from phasesam.core.images import Normalisation
 from phasesam.core.types import PixelSize
 from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
 from phasesam.engines.presets import Preset, get_preset
+from phasesam.models.adapter_loading import Adapter
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,8 @@ class Recipe:
         How intensities become 8 bit.
     exclude_data_bar : bool
         Whether the data bar of SEM images is left out.
+    adapter : str, AdapterVersion or None
+        Adapter of the model.
     """
 
     model: str
@@ -63,6 +61,7 @@ class Recipe:
     planes: str | None = None
     normalisation: Normalisation = field(default_factory=Normalisation)
     exclude_data_bar: bool = True
+    adapter: Adapter = None
 
     def filter_for(self, shape: tuple[int, int]) -> FilterConfig:
         """Return the filter for an image of height and width `shape` in pixels."""

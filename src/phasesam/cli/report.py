@@ -13,6 +13,7 @@ from phasesam import __version__
 from phasesam.cli.batch import Batch, Outcome
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.core.errors import PhaseSAMError
+from phasesam.models.adapter_loading import Adapter, AdapterVersion
 
 _COLOURS = {"ok": "green", "failed": "red", "skipped": "dim", "cancelled": "yellow"}
 _MOST_WARNINGS = 5
@@ -61,6 +62,7 @@ def summary_json(batch: Batch, outcomes: Sequence[Outcome], code: ExitCode) -> s
     summary: dict[str, Any] = {
         "phasesam": __version__,
         "model": batch.recipe.model,
+        **adapter_summary(batch.recipe.adapter),
         "prompted": batch.recipe.prompts is not None,
         "settings": batch.recipe.as_dict(),
         "output": str(batch.folder),
@@ -68,6 +70,17 @@ def summary_json(batch: Batch, outcomes: Sequence[Outcome], code: ExitCode) -> s
         "results": [outcome.as_dict() for outcome in outcomes],
     }
     return json.dumps(summary, indent=2)
+
+
+def adapter_summary(adapter: Adapter) -> dict[str, Any]:
+    """Name an adapter in a summary: its name, content and strength; None for none."""
+    if not isinstance(adapter, AdapterVersion):
+        return {"adapter": adapter and str(adapter)}
+    return {
+        "adapter": adapter.name,
+        "adapter_sha256": adapter.content_hash,
+        "adapter_strength": adapter.strength,
+    }
 
 
 def _objects(outcome: Outcome) -> str:

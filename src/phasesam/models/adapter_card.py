@@ -97,16 +97,16 @@ def read_card(path: Path) -> AdapterCard:
 
 
 def is_adapter(path: Path) -> bool:
-    """Tell whether a file has the card of an adapter, whatever the card says."""
+    """Tell whether a file has the card of an adapter; it may be damaged all the same."""
     try:
-        metadata = _read_header(path).get("__metadata__")
+        metadata = _read_header(path, must_be_whole=False).get("__metadata__")
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return False
     return isinstance(metadata, dict) and "card" in metadata
 
 
-def _read_header(path: Path) -> dict[str, Any]:
-    """Read the header of a safetensors file; ValueError unless the whole file is there."""
+def _read_header(path: Path, must_be_whole: bool = True) -> dict[str, Any]:
+    """Read the header of a safetensors file; ValueError if it is none, or not all of it."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= _MOST_HEADER_BYTES:
@@ -115,6 +115,6 @@ def _read_header(path: Path) -> dict[str, Any]:
     header = json.loads(text)
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     expected, found = 8 + length + max(ends, default=0), path.stat().st_size
-    if found != expected:
+    if must_be_whole and found != expected:
         raise ValueError(f"expected {expected} bytes, got {found}: the file is incomplete")
     return dict(header)

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft.tuners.lora.layer import LoraLayer
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from phasesam.core.errors import InvalidSettingError
-from phasesam.models.adapters import ADAPTER_NAME, adapter_tensors
+from phasesam.core.types import StopCallback
+from phasesam.formats.atomic import atomic_file
+from phasesam.models.adapter_store import get_adapter
+from phasesam.models.adapters import ADAPTER_NAME, adapter_tensors, load_trainable, read_card
 from phasesam.models.conv_lora import ConvLoraLinear
+from phasesam.models.registry import get_spec
 
 if TYPE_CHECKING:
     from phasesam.models.adapter_config import AdapterConfig
+    from phasesam.models.model_spec import ModelSpec
     from phasesam.models.sam import SamModel
+
+MERGED_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 @dataclass(frozen=True)
@@ -99,12 +109,14 @@ class FoldedAdapter:
         self.strength = strength
 
 
-def merge(model: SamModel, base: SamModel, config: AdapterConfig) -> SamModel:
+def merge(
+    model: SamModel, base: SamModel, config: AdapterConfig, strength: float = 1.0
+) -> SamModel:
     """Make an ordinary model of a base and its adapter.
 
     Parameters
     ----------
-    model, base, config
+    model, base, config, strength
         As in `FoldedAdapter`; `model` is changed.
 
     Returns
@@ -117,14 +129,79 @@ def merge(model: SamModel, base: SamModel, config: AdapterConfig) -> SamModel:
     InvalidSettingError
         If the adapter is a Conv-LoRA, or has class tokens, for which other tools have no place.
     """
+    _check_mergeable(config, model.class_decoder is not None)
+    FoldedAdapter(model, base, config, strength)
+    return model
+
+
+def _check_mergeable(config: AdapterConfig, has_classes: bool) -> None:
     if not config.mergeable:
         raise InvalidSettingError(
             "Conv-LoRA cannot be merged: what a token gets depends on its neighbours. "
             "Use the adapter file itself, or train with plain LoRA"
         )
-    if model.class_decoder is not None:
+    if has_classes:
         raise InvalidSettingError(
             "an adapter with class tokens cannot be merged: other tools have no place for them"
         )
-    FoldedAdapter(model, base, config)
-    return model
+
+
+def save_merged(
+    adapter: str | os.PathLike[str],
+    path: Path,
+    *,
+    base: str | None = None,
+    strength: float = 1.0,
+    should_stop: StopCallback | None = None,
+) -> ModelSpec:
+    """Write a base and its adapter as one checkpoint for other tools, completely or not at all.
+
+    Parameters
+    ----------
+    adapter : str or path
+        Name in the store of adapters, or path.
+    path : Path
+        File to write: ``.safetensors``, or ``.pth`` and ``.pt`` as torch saves a state dict.
+    base : str, optional
+        Name of the base in the registry, where it is another one than the adapter names.
+    strength : float
+        How much of the adapter, 0–1.
+    should_stop : callable, optional
+        Asked while the weights of the base are fetched.
+
+    Returns
+    -------
+    ModelSpec
+        The base; the checkpoint has its architecture.
+
+    Raises
+    ------
+    InvalidSettingError
+        As `merge`; or if the ending is another one, or the strength is not within 0–1.
+    ModelError
+        If the adapter or its base cannot be had, or do not fit.
+    SaveError
+        If the checkpoint cannot be written; an older file stays.
+    """
+    from phasesam.models.sam import build_model
+
+    if path.suffix.lower() not in MERGED_SUFFIXES:
+        raise InvalidSettingError(
+            f"a checkpoint is called {', '.join('*' + end for end in MERGED_SUFFIXES)}, "
+            f"got {path.name}"
+        )
+    if not 0 <= strength <= 1:
+        raise InvalidSettingError(f"the strength must be within 0–1, got {strength}")
+    source = get_adapter(adapter).path
+    card = read_card(source)
+    _check_mergeable(card.config, bool(card.classes))
+    spec = get_spec(base or card.base)
+    original = build_model(spec, should_stop=should_stop)
+    model, card = load_trainable(original, source)
+    state = merge(model, original, card.config, strength).state_dict()
+    with atomic_file(path) as file:
+        if path.suffix.lower() == ".safetensors":
+            file.write(to_bytes(state, {"format": "pt"}))
+        else:
+            torch.save(state, file)
+    return spec
