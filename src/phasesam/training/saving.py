@@ -103,8 +103,8 @@ def _write(
         if progress is not None:
             progress(index + 1, len(data.images))
     if data.classes:
-        columns = {"value": list(data.class_values), "name": list(data.classes)}
-        save_table_csv(folder / "classes.csv", columns)
+        values = [str(value) for value in data.class_values]
+        save_table_csv(folder / "classes.csv", {"value": values, "name": list(data.classes)})
     save_table_csv(folder / "data.csv", rows)
 
 
@@ -121,6 +121,10 @@ def _file_values(image: LabelledImage) -> NDArray[np.int32]:
 def _write_image(path: Path, image: NDArray[Any], pixel_size: PixelSize) -> None:
     if image.dtype.kind == "b":
         image = image.astype(np.uint8) * np.uint8(255)
+    elif image.dtype.kind in "iu" and image.dtype.itemsize > 4:
+        image = image.astype(np.float64)
+    elif image.dtype == np.float16:
+        image = image.astype(np.float32)
     is_rgb = image.ndim == 3
     metadata: dict[str, Any] = {"axes": "YXS" if is_rgb else "YX"}
     factor = micrometres_per(pixel_size.unit) if pixel_size.is_physical else None
