@@ -65,6 +65,8 @@ class Job:
 class TrainingProcess:
     """A process that does the job in a run folder.
 
+    It gives way to other programs, and saves and ends when the one that started it has ended.
+
     Parameters
     ----------
     run : RunFolder
@@ -78,7 +80,7 @@ class TrainingProcess:
         with (run.path / _OUTPUT).open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "phasesam.training.worker", str(run.path)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -86,12 +88,15 @@ class TrainingProcess:
     @property
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
-        return self._process.poll() is None
+        return self.exit_code is None
 
     @property
     def exit_code(self) -> int | None:
         """Status it ended with; None while it runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        return code
 
     def wait(self, seconds: float | None = None) -> int:
         """Wait for the end and return the status.
@@ -101,13 +106,14 @@ class TrainingProcess:
         subprocess.TimeoutExpired
             If it runs longer.
         """
-        return self._process.wait(seconds)
+        self._process.wait(seconds)
+        return int(self.exit_code or 0)
 
     def kill(self) -> None:
         """End it at once; the last whole epoch is not lost."""
         if self.is_running:
             self._process.kill()
-        self._process.wait()
+        self.wait()
 
 
 def start(run: RunFolder, job: Job) -> TrainingProcess:

@@ -1,4 +1,4 @@
-"""A process that trains and speaks through a run folder: ``python -m phasesam.training.worker RUN``.
+"""A process that trains, for a run folder: ``python -m phasesam.training.worker RUN``.
 
 Started by `phasesam.training.process`. It speaks through the run folder only; what libraries
 print goes to ``output.txt`` there.
@@ -6,14 +6,21 @@ print goes to ``output.txt`` there.
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import time
 from pathlib import Path
+
+import psutil
 
 from phasesam.core.errors import PhaseSAMError
 from phasesam.training.dataset import DataOptions, read_training_data
 from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.process import Job
 from phasesam.training.run_folder import RunFolder, RunStatus
+
+_NICE = 5
 
 
 def main(folder: str) -> int:
@@ -25,6 +32,8 @@ def main(folder: str) -> int:
         0 when the adapter is there, 1 when not; the status says why.
     """
     run = RunFolder(Path(folder))
+    _give_way()
+    threading.Thread(target=_end_with_starter, args=(run,), daemon=True).start()
     run.write_status(RunStatus("preparing", "starting"))
     try:
         job = Job.read(run)
@@ -39,6 +48,30 @@ def main(folder: str) -> int:
         run.write_status(RunStatus("failed", f"{type(error).__name__}: {error}"))
         raise
     return 0
+
+
+def _give_way() -> None:
+    """Leave the processor to whoever sits in front of the screen."""
+    if os.name == "posix":
+        os.nice(_NICE)
+    else:
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+
+
+def _end_with_starter(run: RunFolder) -> None:
+    """Ask the training to save and end when whoever started it has ended, however it did.
+
+    Its end of the pipe at our standard input is closed then.
+    """
+    try:
+        while os.read(0, 1024):
+            pass
+    except OSError:
+        return  # started by hand, without a standard input
+    while True:
+        # Again and again: a training that begins forgets what was asked before.
+        run.cancel()
+        time.sleep(1.0)
 
 
 if __name__ == "__main__":
