@@ -6,13 +6,13 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from phasesam.core.errors import CancelledError, InvalidSettingError, PhaseSAMError
+from phasesam.core.errors import CancelledError, PhaseSAMError
 from phasesam.models.adapter_card import AdapterCard
 from phasesam.models.adapters import save_adapter, weights_hash
 from phasesam.models.sam import SamModel, build_model
@@ -21,8 +21,8 @@ from phasesam.training.feature_store import FeatureStore
 from phasesam.training.heap import keep_freed_memory
 from phasesam.training.objective import SamObjective, Surroundings
 from phasesam.training.prompt_objective import PromptObjective
-from phasesam.training.recipes import Recipe, get_recipe
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
+from phasesam.training.settings import TrainingSettings
 from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
@@ -32,57 +32,6 @@ if TYPE_CHECKING:
 
 _PAUSE_SECONDS = 0.2
 _STATUS_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What to train, beside the data.
-
-    Attributes
-    ----------
-    recipe : Recipe
-        How.
-    base : str
-        Model in the registry.
-    seed : int
-        Of all chance.
-    device : str
-        "auto", "cpu", "cuda", "cuda:1" or "mps".
-    precision : {"auto", "fp32", "bf16"}
-        Of products while training.
-    trackers : tuple of {"wandb", "tensorboard"}
-        Where the curves go beside the log.
-    licence : str
-        Licence of the adapter, for its card.
-    """
-
-    recipe: Recipe = field(default_factory=lambda: get_recipe("default"))
-    base: str = "mobile_sam"
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    trackers: tuple[str, ...] = ()
-    licence: str = ""
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise InvalidSettingError(
-                f"the precision is auto, fp32 or bf16, got {self.precision!r}"
-            )
-        unknown = set(self.trackers) - {"wandb", "tensorboard"}
-        if unknown:
-            raise InvalidSettingError(f"trackers are wandb and tensorboard, got {sorted(unknown)}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a file."""
-        return {**asdict(self), "recipe": self.recipe.to_dict(), "trackers": list(self.trackers)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
-        """Read what `to_dict` wrote."""
-        recipe = Recipe.from_dict(values["recipe"])
-        trackers = tuple(values["trackers"])
-        return cls(**{**values, "recipe": recipe, "trackers": trackers})
 
 
 @dataclass(frozen=True)
@@ -216,6 +165,7 @@ def make_objective(
 def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
     """Choose device and precision."""
     from accelerate import Accelerator
+    from accelerate.utils import AutocastKwargs
 
     precision = settings.precision
     if precision == "auto":
@@ -223,6 +173,8 @@ def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
     return Accelerator(
         cpu=settings.device == "cpu",
         mixed_precision="bf16" if precision == "bf16" else "no",
+        # A cast weight that is kept from a round without gradients would stay without them.
+        kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
     )
 
 
