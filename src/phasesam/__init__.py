@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
     from phasesam.engines.candidates import Candidates
     from phasesam.engines.segmenter import Segmenter
+    from phasesam.engines.semantic import PhaseMap, segment_classes
     from phasesam.models.manager import ModelManager, get_manager
     from phasesam.session import SegmentationSession
 
@@ -32,10 +33,12 @@ _LAZY = {
     "FilterConfig": "phasesam.engines.automatic_config",
     "MaskSet": "phasesam.core.mask_set",
     "ModelManager": "phasesam.models.manager",
+    "PhaseMap": "phasesam.engines.semantic",
     "Prompts": "phasesam.core.types",
     "SegmentationSession": "phasesam.session",
     "Segmenter": "phasesam.engines.segmenter",
     "get_manager": "phasesam.models.manager",
+    "segment_classes": "phasesam.engines.semantic",
 }
 
 __all__ = [
@@ -44,11 +47,13 @@ __all__ = [
     "FilterConfig",
     "MaskSet",
     "ModelManager",
+    "PhaseMap",
     "Prompts",
     "SegmentationSession",
     "Segmenter",
     "__version__",
     "get_manager",
+    "segment_classes",
 ]
 
 

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from phasesam.core.errors import CancelledError, InvalidSettingError, UnknownModelError
+from phasesam.engines import semantic
+from phasesam.engines.segmenter import Segmenter
+from phasesam.engines.semantic import NO_CLASS, PhaseMap, segment_classes, trained_window
+from phasesam.models.adapter_card import AdapterCard
+from phasesam.models.adapter_config import AdapterConfig
+from phasesam.models.adapters import load_trainable
+from phasesam.models.class_decoder import class_logits
+from phasesam.models.sam import SamModel, build_model
+
+CLASSES = ("matrix", "particle", "pore")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, make_adapter):
+    return make_adapter(tmp_path_factory.mktemp("a") / "whole.safetensors", classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory, make_adapter):
+    path = tmp_path_factory.mktemp("a") / "windowed.safetensors"
+    return make_adapter(path, classes=CLASSES, window=128)
+
+
+@pytest.fixture
+def seg(micrograph, manager):
+    return Segmenter(micrograph.image, "tiny", manager=manager)
+
+
+@pytest.fixture
+def encodings(monkeypatch):
+    seen, original = [], SamModel.encode
+    monkeypatch.setattr(SamModel, "encode", lambda m, x: seen.append(1) or original(m, x))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def reference(whole):
+    """The unfolded adapter, and its logits of a picture, enlarged as SAM enlarges masks."""
+    model = load_trainable(build_model("tiny"), whole)[0].eval()
+
+    def logits(rgb):
+        from phasesam.core.coordinates import resize_image_longest_side
+
+        resized = resize_image_longest_side(rgb)
+        with torch.inference_mode():
+            low = class_logits(model, model.encode(model.preprocess(resized)).features)
+        big = functional.interpolate(low, (1024, 1024), mode="bilinear", align_corners=False)
+        cut = big[..., : resized.shape[0], : resized.shape[1]]
+        return functional.interpolate(cut, rgb.shape[:2], mode="bilinear", align_corners=False)[0]
+
+    return logits
+
+
+def test_a_whole_image(seg, whole, reference):
+    found = segment_classes(seg, whole)
+    expected = reference(seg.rgb).softmax(0).numpy()
+    assert isinstance(found, PhaseMap)
+    assert (found.labels.dtype, found.labels.shape) == (np.uint8, (192, 256))
+    assert (found.classes, found.window, found.data_bar) == (CLASSES, None, None)
+    np.testing.assert_allclose(found.probabilities, expected, atol=2e-4)
+    assert np.mean(found.labels != expected.argmax(0)) < 1e-3
+    np.testing.assert_allclose(found.confidence, expected.max(0), atol=2e-4)
+    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
+    shares = np.bincount(found.labels.ravel(), minlength=3) / found.labels.size
+    np.testing.assert_allclose(found.fractions, shares)
+    assert np.count_nonzero(found.fractions) > 1
+
+
+def test_logits_are_enlarged_before_a_class_is_chosen(seg, whole, reference):
+    """Enlarged classes have edges of four pixels; enlarged logits cut across them."""
+    labels = segment_classes(seg, whole).labels
+    with torch.inference_mode():
+        coarse = reference(seg.rgb)[:, ::4, ::4].argmax(0).repeat_interleave(4, 0)
+    assert np.any(labels != coarse.repeat_interleave(4, 1).numpy())
+
+
+def test_windows_are_averaged_logits(seg, windowed, reference):
+    found = segment_classes(seg, windowed, overlap=0.4)
+    assert found.window == 128
+    total, weight = np.zeros((3, 192, 256)), np.zeros((192, 256))
+    ramp = np.minimum(np.arange(128) + 0.5, 127.5 - np.arange(128))
+    for y0, x0, y1, x1 in semantic.tiles((192, 256), 128, 51):
+        crop = np.ascontiguousarray(seg.rgb[y0:y1, x0:x1])
+        total[:, y0:y1, x0:x1] += reference(crop).numpy() * ramp[:, None] * ramp
+        weight[y0:y1, x0:x1] += ramp[:, None] * ramp
+    expected = torch.from_numpy(total / weight).softmax(0).numpy()
+    np.testing.assert_allclose(found.probabilities, expected, atol=5e-4)
+    assert np.mean(found.labels != expected.argmax(0)) < 2e-3
+
+
+def test_strips_do_not_show(seg, windowed, monkeypatch):
+    found = []
+    for strip in (1, 20_000, 1 << 26):
+        monkeypatch.setattr(semantic, "_STRIP_BYTES", strip)
+        found.append(segment_classes(seg, windowed, overlap=0))
+    for other in found[1:]:
+        np.testing.assert_allclose(found[0].probabilities, other.probabilities, atol=1e-6)
+        assert np.mean(found[0].labels != other.labels) < 1e-4
+
+
+def test_window_of_the_card_can_be_overruled(seg, windowed, whole, encodings):
+    on_whole = segment_classes(seg, windowed, window=0)
+    assert on_whole.window is None
+    assert len(encodings) == 1
+    assert segment_classes(seg, whole, window=140, overlap=0).window == 140
+    assert len(encodings) == 1 + 4
+    # One window that holds all of the image is the whole image.
+    again = segment_classes(seg, windowed, window=300)
+    assert len(encodings) == 1 + 4
+    assert np.array_equal(again.labels, on_whole.labels)
+
+
+def test_prompts_and_maps_share_an_embedding(micrograph, manager, whole, encodings, fresh_cache):
+    seg = Segmenter(micrograph.image, "tiny", adapter=whole, manager=manager)
+    seg.predict(points=[(60.0, 80.0)])
+    assert np.array_equal(segment_classes(seg).labels, segment_classes(seg, whole).labels)
+    assert len(encodings) == 1
+
+
+def test_strength(seg, whole):
+    """Class tokens stay as they are; what they look at becomes that of the base."""
+    full = segment_classes(seg, whole).probabilities
+    try:
+        seg.manager.set_strength("tiny", whole, 0)
+        assert not np.allclose(segment_classes(seg, whole).probabilities, full, atol=1e-3)
+    finally:
+        seg.manager.set_strength("tiny", whole, 1)
+    assert np.array_equal(segment_classes(seg, whole).probabilities, full)
+
+
+def test_an_array_is_read_with_the_adapters_base(micrograph, whole, seg):
+    found = segment_classes(micrograph.image, whole)
+    np.testing.assert_allclose(
+        found.probabilities, segment_classes(seg, whole).probabilities, atol=1e-5
+    )
+
+
+def test_data_bar_belongs_to_no_class(micrograph, manager, windowed):
+    with_bar = np.concatenate([micrograph.image, np.zeros((40, 256), np.uint8)])
+    seg = Segmenter(with_bar, "tiny", manager=manager)
+    seg.data_bar = 192
+    found = segment_classes(seg, windowed)
+    assert found.labels.shape == (232, 256)
+    assert found.data_bar == 192
+    assert np.all(found.labels[192:] == NO_CLASS)
+    assert found.labels[:192].max() < 3
+    assert not found.probabilities[:, 192:].any()
+    assert found.fractions.sum() == pytest.approx(1)
+    without = segment_classes(Segmenter(micrograph.image, "tiny", manager=manager), windowed)
+    assert np.array_equal(found.labels[:192], without.labels)
+
+
+@pytest.mark.parametrize("shape", [(50, 300), (300, 50), (1, 40), (97, 96)])
+def test_narrow_images(manager, windowed, shape):
+    image = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    found = segment_classes(Segmenter(image, "tiny", manager=manager), windowed)
+    assert found.labels.shape == shape
+    assert np.isfinite(found.probabilities).all()
+
+
+def test_progress_and_stop(seg, windowed):
+    seen = []
+    segment_classes(seg, windowed, overlap=0, progress=lambda *step: seen.append(step))
+    assert seen == [(i, 4) for i in range(1, 5)]
+    asked = []
+    with pytest.raises(CancelledError):
+        segment_classes(seg, windowed, should_stop=lambda: asked.append(1) or len(asked) > 3)
+    assert [m.leases for m in seg.manager.resident() if m.leases] == []
+
+
+def test_memory_of_large_images(manager, windowed, monkeypatch):
+    """Windows go when their rows are finished; probabilities are not kept."""
+    side, alive = 4000, []
+    plane = np.random.default_rng(0).normal(size=(3, 256, 256)).astype(np.float32)
+    most = []
+
+    def window(self, model, box, embedding):
+        y0, x0, y1, x1 = box
+        return semantic._Window(box, plane, semantic.raster((y1 - y0, x1 - x0)))
+
+    def finish(self, waiting, start, stop, original=semantic._Mapping._finish):
+        most.append(len(waiting))
+        alive.append(max(item.box[2] - item.box[0] for item in waiting))
+        original(self, waiting, start, stop)
+
+    monkeypatch.setattr(semantic._Mapping, "_window", window)
+    monkeypatch.setattr(semantic._Mapping, "_finish", finish)
+    monkeypatch.setattr(semantic, "_KEPT_BYTES", 10**6)
+    seg = Segmenter(np.zeros((side, 700), np.uint8), "tiny", manager=manager)
+    found = segment_classes(seg, windowed, window=256, overlap=0.25)
+    assert found.probabilities is None
+    assert found.confidence is None
+    assert set(np.unique(found.labels)) == {0, 1, 2}
+    assert len(most) > 15
+    assert max(most) <= 2 * 4
+    kept = segment_classes(seg, windowed, window=512, keep_probabilities=True)
+    assert kept.probabilities.shape == (3, side, 700)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"overlap": -0.1}, "overlap must be within"), ({"overlap": 0.95}, "overlap must be within"),
+     ({"window": -1}, "window of 0 pixels")],
+)  # fmt: skip
+def test_settings_that_make_no_sense(seg, whole, settings, message):
+    with pytest.raises(InvalidSettingError, match=message):
+        segment_classes(seg, whole, **settings)
+
+
+def test_adapters_without_classes(seg, tmp_path, make_adapter):
+    with pytest.raises(InvalidSettingError, match="needs an adapter with classes, got none"):
+        segment_classes(seg)
+    path = make_adapter(tmp_path / "a.safetensors")
+    with pytest.raises(InvalidSettingError, match=r"no classes: .* the task 'promptable'"):
+        segment_classes(seg, path)
+    with pytest.raises(UnknownModelError, match="no adapter"):
+        segment_classes(seg, "gone")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [(None, None), (0, None), (512, 512), ("x", None), (-3, None)]
+)
+def test_window_of_a_card(said, expected):
+    card = AdapterCard(AdapterConfig(), "tiny", "0", "semantic", CLASSES, {"window": said})
+    assert trained_window(card) == expected
