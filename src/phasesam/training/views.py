@@ -24,6 +24,7 @@ from phasesam.training.augmentation import (
 from phasesam.training.label_values import UNLABELLED
 
 _SEARCHED_PIXELS = 1_000_000
+_COMPARED_PIXELS = 4_000_000
 _COUNTABLE_LABEL = 4_000_000
 _ELASTIC_MARGIN = 3.0
 
@@ -120,15 +121,14 @@ def make_view(
     warped = changes.any_angle or changes.elastic > 0
     cut = _widened(box, angle, changes.elastic) if warped else box
     image, marks = _cut(rgb, labels, cut)
-    image, marks = (_turned(_one_band(image), turns, flips), _turned(marks, turns, flips))
-    size, inner = (_swapped(_size(b), turns) for b in (cut, box))
-    shape = resize_longest_side(*inner)
-    enlarges = max(inner) <= MODEL_SIDE
+    shape = resize_longest_side(*_size(box))
+    # Noise and blur belong to the pixels of the image, but cost less on those of the view.
+    enlarges = max(_size(box)) <= MODEL_SIDE
     if enlarges:
         image = change_intensities(np.ascontiguousarray(image), changes, rng)
     if warped:
-        scale = MODEL_SIDE / max(inner)
-        wide = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        scale = MODEL_SIDE / max(_size(box))
+        wide = (max(1, round(marks.shape[0] * scale)), max(1, round(marks.shape[1] * scale)))
         mesh = warp_mesh(wide, shape, angle, shifts)
         image = _meshed(_resized(image, wide), shape, mesh, Image.Resampling.BILINEAR)
         marks = _meshed(nearest(marks, wide), shape, mesh, Image.Resampling.NEAREST)
@@ -136,6 +136,7 @@ def make_view(
         image, marks = _resized(image, shape), nearest(marks, shape)
     if not enlarges:
         image = change_intensities(image, changes, rng)
+    image, marks = _turned(image, turns, flips), _turned(marks, turns, flips)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
     return View(np.ascontiguousarray(image), np.ascontiguousarray(marks))
@@ -215,10 +216,6 @@ def _size(box: Box) -> tuple[int, int]:
     return box[2] - box[0], box[3] - box[1]
 
 
-def _swapped(size: tuple[int, int], turns: int) -> tuple[int, int]:
-    return (size[1], size[0]) if turns % 2 else size
-
-
 def _draw_box(
     labels: NDArray[np.int32], config: ViewConfig, zoom: float, rng: np.random.Generator
 ) -> Box:
@@ -290,12 +287,12 @@ def _widened(box: Box, angle: float, elastic: float) -> Box:
 def _cut(
     rgb: NDArray[np.uint8], labels: NDArray[np.int32], box: Box
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Cut out a box; beyond the border the image is mirrored and unlabelled."""
+    """Cut out a box, (h, w) when grey; beyond the border it is mirrored and unlabelled."""
     height, width = labels.shape
     y0, x0, y1, x1 = box
     if y0 >= 0 and x0 >= 0 and y1 <= height and x1 <= width:
-        return rgb[y0:y1, x0:x1], labels[y0:y1, x0:x1]
-    image = np.take(rgb, _mirrored(y0, y1, height), axis=0)
+        return _one_band(rgb[y0:y1, x0:x1]), labels[y0:y1, x0:x1]
+    image = np.take(_one_band(rgb), _mirrored(y0, y1, height), axis=0)
     image = np.take(image, _mirrored(x0, x1, width), axis=1)
     marks = np.full(_size(box), UNLABELLED, np.int32)
     rows = slice(max(0, y0), min(height, y1))
@@ -314,9 +311,11 @@ def _mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:
 
 def _one_band(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Reduce grey stored as RGB to one band, which makes everything after three times faster."""
-    first = image[..., 0]
-    if (first == image[..., 1]).all() and (first == image[..., 2]).all():
-        return first
+    step = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / _COMPARED_PIXELS))
+    seen = image[::step, ::step]
+    first = seen[..., 0]
+    if (first == seen[..., 1]).all() and (first == seen[..., 2]).all():
+        return image[..., 0]
     return image
 
 
