@@ -169,6 +169,20 @@ def test_without_augmentation_only_the_window_moves():
     np.testing.assert_array_equal(view.labels, expected.labels)
 
 
+@pytest.mark.parametrize("side", [64, 256])
+def test_views_of_another_size_for_other_networks(side):
+    rgb, labels = coordinates(200, 256)
+    plain = ViewConfig(side, AugmentationConfig.none(), balance=0)
+    view = make_view(rgb, labels, plain, np.random.default_rng(0), side=side)
+    # A window of as many pixels as the view is a piece of the image as it is.
+    assert max(view.rgb.shape[:2]) == side
+    np.testing.assert_array_equal(misplacement(view, 256), 0)
+    zoomed = ViewConfig(side, geometry(scale=(0.5, 0.5)), balance=0)
+    assert (
+        max(make_view(rgb, labels, zoomed, np.random.default_rng(0), side=side).rgb.shape) == side
+    )
+
+
 @pytest.mark.parametrize("shape", [(300, 500), (1500, 1100), (1024, 700), (1, 40), (33, 2000)])
 def test_plain_views_are_scaled_as_sam_does(shape):
     rng = np.random.default_rng(1)

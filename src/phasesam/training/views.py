@@ -69,7 +69,7 @@ class View:
     Attributes
     ----------
     rgb : (h, w, 3) uint8 array
-        C-contiguous; the longer side has 1024 pixels.
+        C-contiguous; the longer side has 1024 pixels unless another length was asked for.
     labels : (h, w) int32 array
         C-contiguous; `UNLABELLED` where nothing is known.
     """
@@ -85,6 +85,7 @@ def make_view(
     rng: np.random.Generator,
     *,
     augment: bool = True,
+    side: int = MODEL_SIDE,
 ) -> View:
     """Draw one view.
 
@@ -100,6 +101,8 @@ def make_view(
         The only source of chance: equal states give equal views.
     augment : bool
         Without it, views differ by the place of the window only.
+    side : int
+        Longer side of the view in pixels; SAM wants 1024.
 
     Returns
     -------
@@ -121,13 +124,13 @@ def make_view(
     warped = changes.any_angle or changes.elastic > 0
     cut = _widened(box, angle, changes.elastic) if warped else box
     image, marks = _cut(rgb, labels, cut)
-    shape = resize_longest_side(*_size(box))
+    shape = resize_longest_side(*_size(box), side)
     # Noise and blur belong to the pixels of the image, but cost less on those of the view.
-    enlarges = max(_size(box)) <= MODEL_SIDE
+    enlarges = max(_size(box)) <= side
     if enlarges:
         image = change_intensities(np.ascontiguousarray(image), changes, rng)
     if warped:
-        scale = MODEL_SIDE / max(_size(box))
+        scale = side / max(_size(box))
         wide = (max(1, round(marks.shape[0] * scale)), max(1, round(marks.shape[1] * scale)))
         mesh = warp_mesh(wide, shape, angle, shifts)
         image = _meshed(_resized(image, wide), shape, mesh, Image.Resampling.BILINEAR)
