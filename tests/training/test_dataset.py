@@ -127,12 +127,13 @@ def test_unlabelled_pixels_stay_unlabelled(tmp_path):
     assert read_training_data(tmp_path, "semantic").class_values == (0, 1, 2, 255)
 
 
-def test_palettes_are_numbers(tmp_path):
+@pytest.mark.parametrize("ending", ["png", "bmp", "tif"])
+def test_palettes_are_numbers(tmp_path, ending):
     write(tmp_path / "images" / "a.png", picture())
     indexed = Image.fromarray(phases().astype(np.uint8), mode="L").convert("P")
     indexed.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200])
     (tmp_path / "labels").mkdir()
-    indexed.save(tmp_path / "labels" / "a.png")
+    indexed.save(tmp_path / "labels" / f"a.{ending}")
     data = read_training_data(tmp_path, "semantic")
     np.testing.assert_array_equal(data.images[0].label_array(), phases())
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import PngImagePlugin
+from PIL import BmpImagePlugin, PngImagePlugin
 
 from phasesam.core.errors import FileFormatError, TrainingDataError
 from phasesam.core.mask_set import MaskSet
@@ -242,12 +242,13 @@ def _opened(path: Path, _changed: int, _size: int) -> MicrographFile:
 
 def _palette_indices(path: Path, kind: str | None) -> NDArray[Any] | None:
     """Read the numbers behind the colours of a palette; None for files without one."""
-    if kind not in ("PNG", "TIFF"):
+    if kind not in ("PNG", "BMP", "TIFF"):
         return None
     try:
-        if kind == "PNG":
+        if kind != "TIFF":
+            reader = PngImagePlugin.PngImageFile if kind == "PNG" else BmpImagePlugin.BmpImageFile
             with path.open("rb") as file:
-                picture = PngImagePlugin.PngImageFile(file)
+                picture = reader(file)
                 return np.array(picture) if picture.mode == "P" else None
         with tifffile.TiffFile(path) as tif:
             if tif.pages.first.photometric == _PALETTE and not tif.is_imagej:

@@ -7,9 +7,9 @@ any other tone curve:
 * overlapping fields of view at the same magnification, by phase correlation, confirmed by
   the correlation of the part that both show.
 
-On six public sets of micrographs and X-ray images, unrelated images reach 0.64 in the first
-and 0.52 in the second; copies that were mirrored, scaled, made noisy and given another tone
-curve stay above 0.97, fields that share a third stay above 0.9.
+On six public sets of 110 micrographs and X-ray images, unrelated images reach 0.63 in the
+first and 0.39 in the second. Copies that were mirrored, scaled, made noisy and given another
+tone curve stay above 0.9, fields that share a third of themselves at or above 0.7.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from scipy.ndimage import gaussian_filter
 from phasesam.core.errors import CancelledError
 from phasesam.core.types import ProgressCallback, StopCallback
 
-THRESHOLD = 0.75
+SAME = 0.75
+OVERLAP = 0.6
 
 _SQUARE, _SQUARE_DETAIL = 32, 3.0
 _FIELD, _FIELD_DETAIL = 160, 4.0
@@ -102,7 +103,8 @@ class Thumbnail:
 
 def near_duplicates(
     images: Sequence[ComparedImage],
-    threshold: float = THRESHOLD,
+    threshold: float = SAME,
+    overlap_threshold: float = OVERLAP,
     *,
     progress: ProgressCallback | None = None,
     should_stop: StopCallback | None = None,
@@ -113,8 +115,8 @@ def near_duplicates(
     ----------
     images : sequence of LabelledImage
         Each is read once.
-    threshold : float
-        Least correlation, 0–1.
+    threshold, overlap_threshold : float
+        Least correlation of whole images, and of what overlapping fields share; 0–1.
     progress : callable, optional
         Called as ``progress(done, total)`` after each image.
     should_stop : callable, optional
@@ -137,7 +139,7 @@ def near_duplicates(
         thumbnails.append(thumbnail(image.rgb()))
         if progress is not None:
             progress(done, len(images))
-    return compare(images, thumbnails, threshold)
+    return compare(images, thumbnails, threshold, overlap_threshold)
 
 
 def thumbnail(rgb: NDArray[np.uint8]) -> Thumbnail:
@@ -157,7 +159,10 @@ def thumbnail(rgb: NDArray[np.uint8]) -> Thumbnail:
 
 
 def compare(
-    images: Sequence[ComparedImage], thumbnails: Sequence[Thumbnail], threshold: float = THRESHOLD
+    images: Sequence[ComparedImage],
+    thumbnails: Sequence[Thumbnail],
+    threshold: float = SAME,
+    overlap_threshold: float = OVERLAP,
 ) -> tuple[NearDuplicate, ...]:
     """Compare thumbnails of images of different splits.
 
@@ -167,8 +172,8 @@ def compare(
         Their names and splits are used.
     thumbnails : sequence of Thumbnail
         One per image.
-    threshold : float
-        Least correlation, 0–1.
+    threshold, overlap_threshold : float
+        Least correlation of whole images, and of what overlapping fields share; 0–1.
 
     Returns
     -------
@@ -189,7 +194,7 @@ def compare(
             if splits[i] != splits[j] and (i, j) not in found
         ]
         for pair, similarity in _overlaps(thumbnails, rest):
-            if similarity >= threshold:
+            if similarity >= overlap_threshold:
                 found[pair] = ("overlap", similarity)
     pairs = (
         NearDuplicate(
