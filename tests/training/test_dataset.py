@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import dask.array as da
@@ -216,6 +218,20 @@ def test_nothing_is_read_before_it_is_needed(tmp_path):
     assert data.images[0].rgb().shape == (24, 30, 3)
     with pytest.raises(FileFormatError, match=r"b\.tif"):
         data.images[1].rgb()
+
+
+def test_options_survive_json(tmp_path):
+    options = DataOptions(
+        classes={0: "matrix", 1: "oxide", 2: "crack"},
+        fractions=(0.5, 0.5, 0.0),
+        normalisation=Normalisation("range", 0, 300),
+    )
+    again = DataOptions(**json.loads(json.dumps(asdict(options))))
+    folder = make_folder(tmp_path)
+    one, other = (read_training_data(folder, "semantic", o) for o in (options, again))
+    assert one.key == other.key
+    assert other.classes == ("matrix", "oxide", "crack")
+    assert other.normalisation == options.normalisation
 
 
 def test_what_cannot_be_read(tmp_path):

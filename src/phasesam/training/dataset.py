@@ -82,6 +82,12 @@ class DataOptions:
     experiment: str | None = None
     components: bool = False
 
+    def __post_init__(self) -> None:
+        # What `dataclasses.asdict` and a JSON file make of the options is taken too.
+        object.__setattr__(self, "fractions", tuple(self.fractions))
+        if isinstance(self.normalisation, Mapping):
+            object.__setattr__(self, "normalisation", Normalisation(**self.normalisation))
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
