@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from phasesam import __version__
-from phasesam.cli import demo, models, segment
+from phasesam.cli import demo, models, predict, segment, train
 from phasesam.cli.help_pages import EXIT_STATUS, PanelledCommand, with_examples
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
         "phasesam demo",
         "phasesam segment powder.tif -o results",
         "phasesam segment images/ -o results --preset particles --pixel-size 12nm",
+        "phasesam train powder/ -o powder --task instance",
         "phasesam models list",
     ),
     no_args_is_help=True,
@@ -55,6 +56,21 @@ app.command(
     short_help="Segment images; write labels, overlays, tables.",
     epilog=EXIT_STATUS,
 )(segment.segment)
+app.command(
+    "train",
+    cls=PanelledCommand,
+    help=train.HELP,
+    short_help="Adapt a model to labelled images.",
+    epilog=EXIT_STATUS,
+)(train.train)
+app.command("recipes", short_help="List the recipes for training.")(train.list_recipes)
+app.command(
+    "predict",
+    cls=PanelledCommand,
+    help=predict.HELP,
+    short_help="Apply a fine-tuned adapter to images.",
+    epilog=EXIT_STATUS,
+)(predict.predict)
 app.add_typer(models.app, name="models", short_help="List, fetch and import models.")
 app.command("demo", help=demo.HELP, short_help="Segment a bundled sample.", epilog=EXIT_STATUS)(
     demo.demo

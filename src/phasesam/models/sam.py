@@ -278,6 +278,12 @@ def _vit(spec: ModelSpec, sizes: ViTSizes) -> nn.Module:
     )
 
 
+def assemble_empty(spec: ModelSpec) -> SamModel:
+    """Build a model without memory behind its weights, to look at shapes."""
+    with torch.device("meta"):
+        return _assemble(spec).requires_grad_(False).eval()
+
+
 def check_weights(spec: ModelSpec, state: Mapping[str, Tensor], origin: str) -> None:
     """Refuse weights that do not fit a model, without building it in memory.
 
@@ -295,8 +301,7 @@ def check_weights(spec: ModelSpec, state: Mapping[str, Tensor], origin: str) -> 
     CheckpointError
         If anything is missing, superfluous, of another shape, or no floating-point number.
     """
-    with torch.device("meta"):
-        expected = _assemble(spec).state_dict()
+    expected = assemble_empty(spec).state_dict()
     compare(state, expected, spec.title, origin)
 
 

@@ -23,6 +23,7 @@ from phasesam.training.objective import SamObjective, Surroundings
 from phasesam.training.prompt_objective import PromptObjective
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
 from phasesam.training.settings import TrainingSettings
+from phasesam.training.trackers import TrackerCallback, check_installed
 from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
 
 if TYPE_CHECKING:
@@ -120,9 +121,11 @@ def _train(
     callbacks: list[Callback],
 ) -> TrainedAdapter:
     keep_freed_memory()
+    check_installed(settings.trackers)
     torch.manual_seed(settings.seed)
     accelerator = make_accelerator(settings, run)
     base = build_model(settings.base)
+    settings = replace(settings, recipe=settings.recipe.fitted(data.task, base.is_hq))
     identity = weights_hash(base)
     store = FeatureStore(run.cache_folder / str(accelerator.process_index))
     objective = make_objective(base, data, settings, accelerator, store)
@@ -134,6 +137,11 @@ def _train(
         checkpoint=run.checkpoint_file,
         key=training_key(data, settings, identity),
     )
+    if settings.trackers:
+        callbacks = [
+            *callbacks,
+            TrackerCallback(accelerator, settings.trackers, run.path, settings.to_dict()),
+        ]
     keeper = _Keeper(objective, data, settings, identity, run)
     trainer = Trainer(objective, config, accelerator, [keeper, *callbacks])
     if not resume:
@@ -175,6 +183,8 @@ def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
         mixed_precision="bf16" if precision == "bf16" else "no",
         # A cast weight that is kept from a round without gradients would stay without them.
         kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
+        log_with=list(settings.trackers) or None,
+        project_dir=str(run.path),
     )
 
 

@@ -204,22 +204,31 @@ def prompt_losses(
     device = encoded.features.device
     aim, weight = targets.masks.to(device), targets.weight.to(device)
     state = start(targets, config, rng, device)
-    for round_ in range(config.rounds):
-        masks, scores = decode(model, encoded, state)
+    judged = _judged_rounds(config, rng)
+    for round_ in range(max(judged) + 1):
+        with torch.set_grad_enabled(round_ in judged):
+            masks, scores = decode(model, encoded, state)
         wanted = slice(1, 4) if round_ == 0 else slice(0, 1)
         answer, score = masks[:, wanted], scores[:, wanted]
-        each = mask_loss(answer, aim, weight, loss_config)
-        quality = soft_iou(answer.detach(), aim, weight)
-        # Of an ambiguous prompt's three masks, the best one is taught.
-        loss = each.min(1).values.mean()
-        loss = loss + loss_config.iou * functional.mse_loss(score.float(), quality)
-        if round_ == 0 and state.boxes is not None:
-            loss = loss + mask_loss(masks[:, :1], aim, weight, loss_config).mean()
-        yield loss / config.rounds
-        if round_ + 1 < config.rounds:
+        if round_ in judged:
+            each = mask_loss(answer, aim, weight, loss_config)
+            quality = soft_iou(answer.detach(), aim, weight)
+            # Of an ambiguous prompt's three masks, the best one is taught.
+            loss = each.min(1).values.mean()
+            loss = loss + loss_config.iou * functional.mse_loss(score.float(), quality)
+            if round_ == 0 and state.boxes is not None:
+                loss = loss + mask_loss(masks[:, :1], aim, weight, loss_config).mean()
+            yield loss / len(judged)
+        if round_ < max(judged):
             best = score.argmax(1)
             chosen = answer[torch.arange(len(answer), device=device), best].detach().float()
             correct(state, targets, chosen, config.centre_share, rng)
+
+
+def _judged_rounds(config: PromptTraining, rng: np.random.Generator) -> set[int]:
+    """Draw the rounds to learn from; the first, without which there are no others, always."""
+    later = rng.permutation(np.arange(1, config.rounds))[: config.judged - 1]
+    return {0, *(int(round_) for round_ in later)}
 
 
 def correct(

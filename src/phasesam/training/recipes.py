@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -151,6 +151,26 @@ class Recipe:
                 raise InvalidSettingError(f"{name} must be a whole number from 1, got {value!r}")
         if not self.tasks or len(self.fractions) != 3:
             raise InvalidSettingError("a recipe fits at least one task and has three fractions")
+
+    def fitted(self, task: Task, is_hq: bool) -> Recipe:
+        """Complete the recipe with what a task or a model cannot do without.
+
+        Parameters
+        ----------
+        task : {"promptable", "instance", "semantic"}
+            "instance" trains the IoU head, on background too.
+        is_hq : bool
+            SAM-HQ's own part is trained whenever anything is, because it sees the features
+            that change; and the IoU head, which otherwise knows nothing of it.
+        """
+        adapter, prompts = self.adapter, self.prompts
+        if task == "instance":
+            adapter = replace(adapter, iou_head=True)
+            prompts = replace(prompts, background=prompts.background or prompts.objects)
+        if is_hq and task != "semantic":
+            hq = "full" if adapter.hq == "none" else adapter.hq
+            adapter = replace(adapter, hq=hq, iou_head=True)
+        return replace(self, adapter=adapter, prompts=prompts)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in a file."""

@@ -1,0 +1,263 @@
+"""``phasesam train``: labelled images in, an adapter out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from phasesam.cli.console import Interruption, exits_cleanly, message_console, output_console
+from phasesam.cli.exit_codes import ExitCode
+from phasesam.cli.help_pages import with_examples
+from phasesam.cli.options import with_options
+from phasesam.cli.train_options import DataChoice, RecipeChoice, TrainModel, TrainOutput
+from phasesam.core.errors import InvalidSettingError, SaveError
+
+if TYPE_CHECKING:
+    from phasesam.training.data_checks import DataSummary
+    from phasesam.training.dataset import TrainingData
+    from phasesam.training.fine_tuning import TrainedAdapter
+    from phasesam.training.recipes import Recipe
+
+HELP = with_examples(
+    "Adapt a model to labelled images; write an adapter for all other commands.",
+    "phasesam train powder/ -o powder --task instance",
+    "phasesam train steel/ -o steel.safetensors --task semantic --classes ferrite,pearlite",
+    "phasesam train data.csv -o scan --task promptable --recipe dental-iterative",
+    "phasesam train powder/ -o powder --resume",
+)
+
+
+@with_options(DataChoice, TrainOutput, RecipeChoice, TrainModel)
+@exits_cleanly
+def train(
+    choice: DataChoice, output: TrainOutput, recipes: RecipeChoice, model: TrainModel
+) -> ExitCode:
+    """Adapt a model to labelled images; write an adapter for all other commands."""
+    from phasesam.training.data_checks import check
+    from phasesam.training.dataset import read_training_data
+    from phasesam.training.fine_tuning import TrainingSettings
+    from phasesam.training.memory_estimate import require_memory
+    from phasesam.training.recipes import save_recipe
+
+    console = message_console(output.quiet)
+    recipe = build_recipe(recipes)
+    target = _target(output)
+    if recipes.save_recipe is not None:
+        save_recipe(replace(recipe, name=recipes.save_recipe, title=recipes.save_recipe))
+    task = choice.task or recipe.tasks[0]
+    if task not in recipe.tasks:
+        raise InvalidSettingError(
+            f"the recipe {recipe.name} fits {', '.join(recipe.tasks)}, not {task}"
+        )
+    settings = TrainingSettings(
+        recipe,
+        base=model.model,
+        seed=model.seed,
+        device=model.device,
+        precision=model.precision,
+        trackers=tuple(output.tracker or ()),
+        licence=output.licence,
+    )
+    data = read_training_data(
+        choice.data,
+        task,
+        labels=choice.labels,
+        classes=choice.classes.split(",") if choice.classes else None,
+        unlabelled=choice.unlabelled,
+        experiment=choice.experiment,
+        components=choice.components,
+        fractions=_fractions(choice.fractions) or recipe.fractions,
+        seed=model.seed,
+    )
+    with Interruption(console) as interruption:
+        summary = check(data, should_stop=interruption.requested)
+        _describe(console, data, summary)
+        memory = require_memory(settings, len(data.classes))
+        console.print(f"memory: about {memory / 1e9:.1f} GB")
+        if output.check_only:
+            return ExitCode.OK
+        result = _run(data, settings, output, console, interruption)
+    path = _deliver(result.path, output, target)
+    _report(result, path, output)
+    return ExitCode.OK
+
+
+def build_recipe(options: RecipeChoice) -> Recipe:
+    """Read a recipe and change what the options say.
+
+    Raises
+    ------
+    InvalidSettingError
+        If there is no such recipe or setting.
+    """
+    from phasesam.training.recipes import Recipe, get_recipe
+
+    values = get_recipe(options.recipe).to_dict()
+    changes: list[tuple[str, Any]] = []
+    for key, value in (("epochs", options.epochs), ("batch", options.batch)):
+        if value is not None:
+            changes.append((key, value))
+    if options.rank is not None:
+        changes.append(("adapter.rank", options.rank))
+    if options.window is not None:
+        changes.append(("views.window", options.window or None))
+    changes += [_parsed(text) for text in options.set or ()]
+    for key, value in changes:
+        _set(values, key, value)
+    return Recipe.from_dict(values)
+
+
+def _parsed(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidSettingError(f"--set takes KEY=VALUE, got {text!r}")
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), value
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    part: Any = values
+    for name in parents:
+        part = part.get(name) if isinstance(part, dict) else None
+    if not isinstance(part, dict) or last not in part:
+        raise InvalidSettingError(f"a recipe has no setting {key!r}")
+    part[last] = value
+
+
+def _fractions(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        first, second, third = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InvalidSettingError(
+            f"--fractions takes three numbers, 0.7,0.2,0.1, got {text!r}"
+        ) from error
+    return first, second, third
+
+
+def _target(output: TrainOutput) -> Path | None:
+    """File to write; None for a name in the store."""
+    from phasesam.models.adapter_store import SUFFIX, check_name
+
+    if output.output.endswith(SUFFIX):
+        path = Path(output.output).expanduser()
+        if path.exists() and not (output.overwrite or output.resume):
+            raise SaveError(f"{path} exists; --overwrite replaces it")
+        return path
+    if "/" in output.output or "\\" in output.output:
+        raise InvalidSettingError(
+            f"an adapter is a name or a file ending in {SUFFIX}, got {output.output!r}"
+        )
+    check_name(output.output, output.overwrite or output.resume)
+    return None
+
+
+def _run_folder(output: TrainOutput) -> Path:
+    return output.run or Path(output.output.removesuffix(".safetensors") + "_run").expanduser()
+
+
+def _run(
+    data: TrainingData, settings: Any, output: TrainOutput, console: Console, interruption: Any
+) -> TrainedAdapter:
+    from phasesam.training.fine_tuning import train as fit
+
+    watcher = _watcher(console, interruption)
+    with watcher.bar:
+        return fit(data, _run_folder(output), settings, resume=output.resume, callbacks=[watcher])
+
+
+def _watcher(console: Console, interruption: Any) -> Any:
+    """Make a callback that shows progress and listens to Ctrl+C; torch is loaded by now."""
+    from phasesam.training.trainer import Callback
+    from phasesam.training.trainer import Progress as Place
+
+    class Watcher(Callback):
+        def __init__(self) -> None:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+                disable=console.quiet or not console.is_terminal,
+            )
+            self._task = self.bar.add_task("preparing", total=None)
+
+        def on_step(self, progress: Place, loss: float) -> None:
+            self.bar.update(
+                self._task,
+                completed=progress.step,
+                total=progress.steps,
+                description=f"epoch {progress.epoch + 1}/{progress.epochs}, loss {loss:.3f}",
+            )
+
+        def on_epoch(self, progress: Place, row: Mapping[str, float], preview: Any) -> None:
+            figures = [f"{k} {v:.3f}" for k, v in row.items() if k.startswith(("loss", "val", "d"))]
+            console.print(f"epoch {progress.epoch}/{progress.epochs}: {', '.join(figures)}")
+
+        def should_stop(self) -> bool:
+            return bool(interruption.requested())
+
+    return Watcher()
+
+
+def _deliver(best: Path, output: TrainOutput, target: Path | None) -> Path:
+    """Put the adapter where it was asked for."""
+    from phasesam.formats.atomic import atomic_file
+    from phasesam.models.adapter_store import import_adapter
+
+    if target is None:
+        return import_adapter(best, output.output, replace=True).path
+    with atomic_file(target) as file:
+        file.write(best.read_bytes())
+    return target
+
+
+def _describe(console: Console, data: TrainingData, summary: DataSummary) -> None:
+    for split in data.splits:
+        parts = [f"{summary.n_images[split]} images"]
+        if split in summary.n_objects:
+            parts.append(f"{summary.n_objects[split]} objects")
+        if split in summary.class_fractions:
+            shares = zip(data.classes, summary.class_fractions[split], strict=True)
+            parts += [f"{name} {share:.1%}" for name, share in shares]
+        console.print(escape(f"{split}: {', '.join(parts)}"))
+    for warning in (*data.warnings, *summary.warnings):
+        console.print(f"[yellow]Warning:[/] {escape(warning)}")
+
+
+def _report(result: TrainedAdapter, path: Path, output: TrainOutput) -> None:
+    metrics = dict(result.card.details["metrics"])
+    if output.json_summary:
+        values = {"adapter": str(path), "metrics": metrics, "epochs": len(result.rows)}
+        output_console().print_json(json.dumps(values))
+        return
+    if output.quiet:
+        return
+    table = Table("best epoch", *(key for key in metrics if key not in ("epoch", "step")))
+    cells = [f"{value:.4g}" for key, value in metrics.items() if key not in ("epoch", "step")]
+    table.add_row(f"{metrics.get('epoch', 0):.0f}", *cells)
+    output_console().print(table)
+    output_console().print(escape(f"{path}"))
+
+
+def list_recipes() -> None:
+    """List the recipes for training."""
+    from phasesam.training.recipes import list_recipes as find
+
+    table = Table("recipe", "tasks", "what for")
+    for recipe in find().values():
+        table.add_row(recipe.name, ", ".join(recipe.tasks), recipe.description)
+    output_console().print(table)

@@ -1,0 +1,189 @@
+"""Whole trainings of the tiny model."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from phasesam.core.errors import CancelledError, CheckpointError, InvalidSettingError
+from phasesam.models.adapters import load_trainable
+from phasesam.models.sam import build_model
+from phasesam.training.fine_tuning import TrainingSettings, train
+from phasesam.training.process import Job, start
+from phasesam.training.recipes import Recipe
+from phasesam.training.run_folder import RunFolder
+from phasesam.training.saving import save_training_folder
+from phasesam.training.trainer import Callback
+from tests.training.conftest import disc_data
+
+
+def settings(recipe: Recipe, **changes: Any) -> TrainingSettings:
+    return TrainingSettings(recipe, base="tiny", device="cpu", precision="fp32", **changes)
+
+
+class StopAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step, self.seen = step, 0
+
+    def on_step(self, progress: Any, loss: float) -> None:
+        self.seen = progress.step
+
+    def should_stop(self) -> bool:
+        return self.seen == self.step
+
+
+@pytest.mark.parametrize("task", ["promptable", "instance", "semantic"])
+def test_an_adapter_comes_out_and_fits_its_base(tmp_path: Path, brief: Recipe, task: str) -> None:
+    data = disc_data(task)
+    result = train(data, tmp_path / "run", settings(brief, licence="CC0"))
+    card = result.card
+    assert (card.task, card.base, card.details["recipe"]) == (task, "tiny", "default")
+    assert card.details["data_hash"] == data.key
+    assert card.details["splits"] == {"train": ["disc0", "disc1", "disc2"], "val": ["disc3"]}
+    assert card.details["licence"] == "CC0"
+    assert card.config.iou_head == (task == "instance")
+    assert card.classes == (("class 0", "class 1") if task == "semantic" else ())
+    load_trainable(build_model("tiny"), result.path)
+    run = RunFolder(tmp_path / "run")
+    assert [row["epoch"] for row in run.log()] == [1, 2, 3]
+    assert run.status().state == "finished"
+    preview = run.preview()
+    assert preview is not None
+    assert preview.rgb.shape[:2] == preview.truth.shape == preview.prediction.shape
+    assert not list(run.cache_folder.rglob("*.safetensors"))
+
+
+def test_phases_are_learnt(tmp_path: Path, brief: Recipe) -> None:
+    recipe = replace(
+        brief, epochs=6, views_per_epoch=12, pool=12,
+        optimiser=replace(brief.optimiser, lr_heads=1e-2, lr_decoder=5e-3, lr_encoder=5e-3),
+    )  # fmt: skip
+    rows = train(disc_data("semantic"), tmp_path, settings(recipe)).rows
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    assert max(row["val_score"] for row in rows) > 0.75
+
+
+def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, brief: Recipe) -> None:
+    recipe = replace(brief, adapter=replace(brief.adapter, dropout=0.1))
+    data = disc_data("promptable")
+    whole = train(data, tmp_path / "a", settings(recipe))
+    with pytest.raises(CancelledError):
+        train(data, tmp_path / "b", settings(recipe), callbacks=[StopAt(3)])
+    assert RunFolder(tmp_path / "b").status().state == "cancelled"
+    again = train(data, tmp_path / "b", settings(recipe), resume=True)
+    first, second = load_file(whole.path), load_file(again.path)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    scores = [[row["val_score"] for row in result.rows] for result in (whole, again)]
+    assert scores[0] == scores[1]
+
+
+def test_a_killed_process_is_resumed_to_the_same_score(tmp_path: Path, brief: Recipe) -> None:
+    recipe = replace(brief, epochs=4)
+    data = disc_data("promptable")
+    save_training_folder(data, tmp_path / "data")
+    job = Job(str(tmp_path / "data"), "promptable", settings(recipe).to_dict())
+    whole, killed = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
+    assert start(whole, job).wait(120) == 0
+    process = start(killed, job)
+    deadline = time.monotonic() + 120
+    while not killed.checkpoint_file.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process._process.send_signal(signal.SIGKILL)
+    process.kill()
+    assert killed.status().state == "failed"
+    assert "ended" in killed.status().message
+    assert start(killed, replace(job, resume=True)).wait(120) == 0
+    assert killed.status().state == "finished"
+    assert [r["val_score"] for r in killed.log()] == [r["val_score"] for r in whole.log()]
+
+
+def test_only_the_same_training_is_resumed(tmp_path: Path, brief: Recipe) -> None:
+    data = disc_data("promptable")
+    train(data, tmp_path, settings(replace(brief, epochs=1)))
+    with pytest.raises(CheckpointError, match="other data or settings"):
+        train(data, tmp_path, settings(replace(brief, epochs=1, batch=1)), resume=True)
+
+
+def test_pauses_until_told_to_go_on(tmp_path: Path, brief: Recipe) -> None:
+    data = disc_data("promptable")
+    save_training_folder(data, tmp_path / "data")
+    run = RunFolder(tmp_path / "run")
+    process = start(run, Job(str(tmp_path / "data"), "promptable", settings(brief).to_dict()))
+    run.pause()
+    deadline = time.monotonic() + 60
+    while run.status().state != "paused" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    step = run.status().step
+    time.sleep(1.0)
+    assert run.status().state == "paused"
+    assert run.status().step == step
+    run.resume()
+    assert process.wait(120) == 0
+    assert run.status().state == "finished"
+
+
+def test_one_image_without_validation_keeps_the_last_weights(
+    tmp_path: Path, brief: Recipe
+) -> None:
+    data = disc_data("semantic", count=2)
+    data = replace(data, images=data.images[:1])
+    result = train(data, tmp_path, settings(replace(brief, epochs=2, patience=1)))
+    assert [row["epoch"] for row in result.rows] == [1, 2]
+    assert "val_score" not in result.rows[0]
+    assert result.card.details["metrics"]["epoch"] == 2
+
+
+def test_sparse_labels_are_enough(tmp_path: Path, brief: Recipe) -> None:
+    data = disc_data("semantic")
+    images = []
+    for image in data.images:
+        labels = image.label_array()
+        labels[np.random.default_rng(0).random(labels.shape) < 0.9] = -1
+        images.append((image.name, image.rgb(), labels, None))
+    from phasesam.training.dataset import from_arrays
+
+    sparse = from_arrays(images, "semantic")
+    result = train(sparse, tmp_path, settings(replace(brief, epochs=1)))
+    assert np.isfinite(result.rows[0]["loss"])
+
+
+def test_tracked_curves_are_in_the_run_folder(tmp_path: Path, brief: Recipe) -> None:
+    pytest.importorskip("wandb")
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    script = (
+        "import sys; from tests.training.test_fine_tuning import *\n"
+        "from phasesam.training.recipes import get_recipe\n"
+        "brief = replace(get_recipe('default'), epochs=2, views_per_epoch=2, pool=2, batch=1)\n"
+        "train(disc_data('semantic'), sys.argv[1], "
+        "settings(brief, trackers=('wandb', 'tensorboard')))\n"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "run")],
+        check=True, cwd=root, capture_output=True, timeout=200,
+    )  # fmt: skip
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    events = next((tmp_path / "run").rglob("events.out.tfevents.*"))
+    curves = event_accumulator.EventAccumulator(str(events.parent))
+    curves.Reload()
+    assert [point.step for point in curves.Scalars("loss")] == [1, 2, 3, 4]
+    assert len(curves.Scalars("epoch/val_score")) == 2
+
+
+def test_refuses_unknown_trackers_and_precisions(brief: Recipe) -> None:
+    with pytest.raises(InvalidSettingError, match="wandb"):
+        settings(brief, trackers=("mlflow",))
+    with pytest.raises(InvalidSettingError, match="bf16"):
+        TrainingSettings(brief, precision="fp8")
