@@ -39,8 +39,11 @@ def test_examples_are_valid(page):
         json.loads(content)
 
 
-def test_every_option_of_segment_is_described():
-    command = typer.main.get_command(app).commands["segment"]
+@pytest.mark.parametrize("words", ["segment", "predict", "models merge"])
+def test_every_option_is_described(words):
+    command = typer.main.get_command(app)
+    for word in words.split():
+        command = command.commands[word]
     options = {name for p in command.params for name in p.opts if name.startswith("--")}
     described = text_of(ROOT / "docs" / "command-line.md")
     obvious = {"--help", "--output", "--quiet", "--data-bar-detection", "--download"}

@@ -1,21 +1,22 @@
-"""Segment many files: one that fails takes no other with it."""
+"""Work through many files: one that fails takes no other with it."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self
 
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.inputs import Job
 from phasesam.cli.plane import Watch
 from phasesam.cli.recipe import Recipe
-from phasesam.cli.results import ResultFiles, write_results
+from phasesam.cli.results import FileSet, ResultFiles, write_results
 from phasesam.cli.segmentation import ImageResult, segment_file
 from phasesam.core.errors import CancelledError, ModelError, SaveError
+from phasesam.models.adapter_loading import Adapter, AdapterVersion
 
 Status = Literal["ok", "failed", "skipped", "cancelled"]
 
@@ -30,7 +31,7 @@ class Outcome:
         The input.
     status : {"ok", "failed", "skipped", "cancelled"}
         "skipped" means that results were there already.
-    files : ResultFiles or None
+    files : FileSet or None
         What was written; None unless `status` is "ok".
     objects, n_planes : int
         Objects found, and planes searched.
@@ -44,11 +45,13 @@ class Outcome:
         Time for reading, segmenting and writing.
     error : Exception or None
         Why it failed.
+    fractions : mapping or None
+        Share of the area of each class, 0–1, where phases were mapped and no objects found.
     """
 
     source: Path
     status: Status
-    files: ResultFiles | None = None
+    files: FileSet | None = None
     objects: int = 0
     n_planes: int = 0
     coverage: float = 0.0
@@ -56,17 +59,24 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     error: Exception | None = None
+    fractions: Mapping[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for the JSON summary."""
         error = self.error
-        return {
-            "input": str(self.source),
-            "status": self.status,
+        found: dict[str, Any] = {
             "objects": self.objects,
             "planes": self.n_planes,
             "coverage": round(self.coverage, 6),
             "dropped": dict(self.dropped),
+        }
+        if self.fractions is not None:
+            shares = {name: round(share, 6) for name, share in self.fractions.items()}
+            found = {"planes": self.n_planes, "fractions": shares}
+        return {
+            "input": str(self.source),
+            "status": self.status,
+            **found,
             "warnings": list(self.warnings),
             "seconds": round(self.seconds, 3),
             "outputs": self.files.as_dict() if self.files else {},
@@ -74,9 +84,37 @@ class Outcome:
         }
 
 
+class Work(Protocol):
+    """What is to be done with many inputs, one after the other."""
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """The inputs."""
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+
+    @property
+    def skip_existing(self) -> bool:
+        """Whether inputs are left out whose results exist."""
+
+    def files_of(self, job: Job) -> FileSet:
+        """Return where the results of an input go."""
+
+    def do(self, job: Job, watch: Watch) -> Outcome:
+        """Read one input and write its results; an error of any kind makes it a failure."""
+
+    def with_adapter(self, adapter: Adapter) -> Self:
+        """Return the same work with an adapter as it is now."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return the settings as plain values, for the JSON summary."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """What is to be done.
+    """Find objects in many inputs.
 
     Attributes
     ----------
@@ -102,18 +140,50 @@ class Batch:
         """Return where the results of an input go."""
         return ResultFiles.of(self.folder, job.name, coco=self.coco)
 
+    def do(self, job: Job, watch: Watch) -> Outcome:
+        """Segment one input and write its results."""
+        files = self.files_of(job)
+        result = segment_file(job, self.recipe, watch, keep_masks=self.coco)
+        watch.step("writing", 0, 1)
+        write_results(result, files)
+        return _success(job, files, result)
+
+    def with_adapter(self, adapter: Adapter) -> Self:
+        """Return the same work with an adapter as it is now."""
+        return replace(self, recipe=replace(self.recipe, adapter=adapter))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the settings as plain values, for the JSON summary."""
+        return {
+            "model": self.recipe.model,
+            **adapter_summary(self.recipe.adapter),
+            "prompted": self.recipe.prompts is not None,
+            "settings": self.recipe.as_dict(),
+        }
+
+
+def adapter_summary(adapter: Adapter) -> dict[str, Any]:
+    """Name an adapter in a summary: its name, content and strength; None for none."""
+    if not isinstance(adapter, AdapterVersion):
+        return {"adapter": adapter and str(adapter)}
+    return {
+        "adapter": adapter.name,
+        "adapter_sha256": adapter.content_hash,
+        "adapter_strength": adapter.strength,
+    }
+
 
 def run_batch(
-    batch: Batch,
+    batch: Work,
     watch: Watch,
     on_start: Callable[[Job], None] = lambda job: None,
     on_end: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Segment all inputs of a batch, in order.
+    """Go through all inputs of a batch, in order.
 
     Parameters
     ----------
-    batch : Batch
+    batch : Batch or PhaseBatch
         What to do.
     watch : Watch
         Who is told of progress, and may stop the work.
@@ -140,21 +210,17 @@ def run_batch(
     return outcomes
 
 
-def _run_job(batch: Batch, job: Job, watch: Watch) -> Outcome:
+def _run_job(batch: Work, job: Job, watch: Watch) -> Outcome:
     started = time.perf_counter()
-    files = batch.files_of(job)
     if job.missing:
         return Outcome(job.source, "failed", error=FileNotFoundError(job.missing))
-    if batch.skip_existing and files.are_complete():
+    if batch.skip_existing and batch.files_of(job).are_complete():
         return Outcome(job.source, "skipped")
     try:
-        result = segment_file(job, batch.recipe, watch, keep_masks=batch.coco)
-        watch.step("writing", 0, 1)
-        write_results(result, files)
-        outcome = _success(job, files, result)
+        outcome = batch.do(job, watch)
     except (CancelledError, KeyboardInterrupt):
         outcome = Outcome(job.source, "cancelled")
-    except Exception as error:  # noqa: BLE001 - whatever one file does, the others are segmented
+    except Exception as error:  # noqa: BLE001 - whatever one file does, the others go on
         outcome = Outcome(job.source, "failed", error=error)
     return replace(outcome, seconds=time.perf_counter() - started)
 

@@ -119,7 +119,7 @@ def build_recipe(
         prompts=None if prompts.prompts is None else read_prompts(prompts.prompts),
         pixel_size=None if image.pixel_size is None else parse_pixel_size(image.pixel_size),
         planes=image.planes,
-        normalisation=_normalisation(image.intensity_range),
+        normalisation=normalisation_of(image),
         exclude_data_bar=image.data_bar_detection,
     )
 
@@ -134,7 +134,9 @@ def _given(options: Any, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
     }
 
 
-def _normalisation(limits: tuple[float, float] | None) -> Normalisation:
+def normalisation_of(image: ImageOptions) -> Normalisation:
+    """Return how intensities become 8 bit."""
+    limits = image.intensity_range
     return Normalisation() if limits is None else Normalisation("range", *limits)
 
 

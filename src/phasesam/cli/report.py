@@ -10,10 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from phasesam import __version__
-from phasesam.cli.batch import Batch, Outcome
+from phasesam.cli.batch import Outcome, Work
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.core.errors import PhaseSAMError
-from phasesam.models.adapter_loading import Adapter, AdapterVersion
 
 _COLOURS = {"ok": "green", "failed": "red", "skipped": "dim", "cancelled": "yellow"}
 _MOST_WARNINGS = 5
@@ -23,7 +22,7 @@ def line_of(outcome: Outcome) -> str:
     """Say in one line what became of an input, in one more each what to beware of (rich markup)."""
     name = escape(outcome.source.name)
     if outcome.status == "ok":
-        line = f"{name}: {_objects(outcome)}, {outcome.seconds:.1f} s"
+        line = f"{name}: {_found(outcome)}, {outcome.seconds:.1f} s"
         texts = list(outcome.warnings[:_MOST_WARNINGS])
         if len(outcome.warnings) > _MOST_WARNINGS:
             texts.append(f"{len(outcome.warnings) - _MOST_WARNINGS} more such warnings")
@@ -38,6 +37,9 @@ def line_of(outcome: Outcome) -> str:
 
 def summary_table(outcomes: Sequence[Outcome]) -> Table:
     """Make the table at the end of a batch."""
+    classes = next((list(o.fractions) for o in outcomes if o.fractions is not None), None)
+    if classes is not None:
+        return _phase_table(outcomes, classes)
     table = Table(box=None, pad_edge=False)
     table.add_column("Image", overflow="fold")
     table.add_column("Status")
@@ -57,14 +59,27 @@ def summary_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def summary_json(batch: Batch, outcomes: Sequence[Outcome], code: ExitCode) -> str:
+def _phase_table(outcomes: Sequence[Outcome], classes: list[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Image", overflow="fold")
+    table.add_column("Status")
+    for heading in (*classes, "Seconds"):
+        table.add_column(escape(heading), justify="right")
+    for outcome in outcomes:
+        cells = [f"{100 * share:.1f} %" for share in (outcome.fractions or {}).values()]
+        table.add_row(
+            escape(str(outcome.source)),
+            f"[{_COLOURS[outcome.status]}]{outcome.status}[/]",
+            *([*cells, f"{outcome.seconds:.1f}"] if outcome.status == "ok" else ()),
+        )
+    return table
+
+
+def summary_json(batch: Work, outcomes: Sequence[Outcome], code: ExitCode) -> str:
     """Return the summary for scripts; its keys stay as they are."""
     summary: dict[str, Any] = {
         "phasesam": __version__,
-        "model": batch.recipe.model,
-        **adapter_summary(batch.recipe.adapter),
-        "prompted": batch.recipe.prompts is not None,
-        "settings": batch.recipe.as_dict(),
+        **batch.summary(),
         "output": str(batch.folder),
         "exit_code": int(code),
         "results": [outcome.as_dict() for outcome in outcomes],
@@ -72,15 +87,11 @@ def summary_json(batch: Batch, outcomes: Sequence[Outcome], code: ExitCode) -> s
     return json.dumps(summary, indent=2)
 
 
-def adapter_summary(adapter: Adapter) -> dict[str, Any]:
-    """Name an adapter in a summary: its name, content and strength; None for none."""
-    if not isinstance(adapter, AdapterVersion):
-        return {"adapter": adapter and str(adapter)}
-    return {
-        "adapter": adapter.name,
-        "adapter_sha256": adapter.content_hash,
-        "adapter_strength": adapter.strength,
-    }
+def _found(outcome: Outcome) -> str:
+    if outcome.fractions is None:
+        return _objects(outcome)
+    shares = ", ".join(f"{escape(n)} {100 * f:.1f} %" for n, f in outcome.fractions.items())
+    return f"{shares}; {outcome.n_planes} planes" if outcome.n_planes > 1 else shares
 
 
 def _objects(outcome: Outcome) -> str:

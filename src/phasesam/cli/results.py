@@ -6,9 +6,10 @@ import contextlib
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from phasesam.core.errors import SaveError
 from phasesam.formats.coco import save_coco
@@ -21,8 +22,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ResultFiles:
-    """Where the results of one image go.
+class FileSet:
+    """Where the results of one image go; fields that are None are not written."""
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the paths by kind."""
+        paths = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {kind: str(path) for kind, path in paths.items() if path is not None}
+
+    def moved_to(self, folder: Path) -> Self:
+        """Return files of the same names in another folder."""
+        names = {kind: folder / Path(path).name for kind, path in self.as_dict().items()}
+        return replace(self, **names)
+
+    def existing(self) -> list[Path]:
+        """Return those that exist already."""
+        return [Path(path) for path in self.as_dict().values() if os.path.lexists(path)]
+
+    def are_complete(self) -> bool:
+        """Return whether all of them exist."""
+        return len(self.existing()) == len(self.as_dict())
+
+
+Files = TypeVar("Files", bound=FileSet)
+
+
+@dataclass(frozen=True)
+class ResultFiles(FileSet):
+    """Where the objects of one image go.
 
     Attributes
     ----------
@@ -47,47 +74,35 @@ class ResultFiles:
             folder / f"{name}_coco.json" if coco else None,
         )
 
-    def as_dict(self) -> dict[str, str]:
-        """Return the paths by kind."""
-        paths = {"labels": self.labels, "overlay": self.overlay, "objects": self.objects}
-        if self.coco is not None:
-            paths["coco"] = self.coco
-        return {kind: str(path) for kind, path in paths.items()}
-
-    def moved_to(self, folder: Path) -> ResultFiles:
-        """Return files of the same names in another folder."""
-        return ResultFiles(
-            folder / self.labels.name,
-            folder / self.overlay.name,
-            folder / self.objects.name,
-            self.coco and folder / self.coco.name,
-        )
-
-    def existing(self) -> list[Path]:
-        """Return those that exist already."""
-        return [Path(path) for path in self.as_dict().values() if os.path.lexists(path)]
-
-    def are_complete(self) -> bool:
-        """Return whether all of them exist."""
-        return len(self.existing()) == len(self.as_dict())
-
 
 def write_results(result: ImageResult, files: ResultFiles) -> None:
-    """Write all files of an image; they replace older ones when all of them are complete.
+    """Write all files of an image; raises as `write_together`."""
+    write_together(files, lambda drafts: _write_drafts(result, drafts))
+
+
+def write_together(files: Files, write: Callable[[Files], None]) -> None:
+    """Write files that belong together; they replace older ones when all are complete.
+
+    Parameters
+    ----------
+    files : FileSet
+        Where they go.
+    write : callable
+        ``write(drafts)`` writes them in a folder of its own.
 
     Raises
     ------
     SaveError
         If a file cannot be written; what was there before is intact.
     """
-    folder = files.labels.parent
+    folder = Path(next(iter(files.as_dict().values()))).parent
     try:
         with tempfile.TemporaryDirectory(
             prefix=".phasesam-", dir=folder, ignore_cleanup_errors=True
         ) as scratch:
             drafts = files.moved_to(Path(scratch))
             try:
-                _write_drafts(result, drafts)
+                write(drafts)
             except SaveError as error:
                 # The user knows nothing of the folder in between.
                 raise SaveError(str(error).replace(scratch, str(folder))) from error
@@ -98,7 +113,7 @@ def write_results(result: ImageResult, files: ResultFiles) -> None:
         raise SaveError(f"could not write into {folder}: {error}") from error
 
 
-def _publish(drafts: ResultFiles, files: ResultFiles) -> None:
+def _publish(drafts: FileSet, files: FileSet) -> None:
     pairs = [
         (Path(draft), Path(os.path.realpath(target)))
         for draft, target in zip(drafts.as_dict().values(), files.as_dict().values(), strict=True)
@@ -137,7 +152,7 @@ def prepare_folder(folder: Path) -> None:
         raise SaveError(f"cannot write into the output folder {folder}: {error}") from error
 
 
-def refuse_to_replace(files: list[ResultFiles]) -> None:
+def refuse_to_replace(files: Sequence[FileSet]) -> None:
     """Stop before the work when results exist already.
 
     Raises

@@ -97,7 +97,7 @@ def segment_file(
 
     watch.step("reading", 0, 1)
     micrograph = read_image(job.source)
-    indices = _plane_indices(micrograph, recipe.planes)
+    indices = plane_indices(micrograph, recipe.planes)
     prompts = None if recipe.prompts is None else _prompts_for(recipe.prompts, job, micrograph)
     if prompts is not None and not any(prompts[index] for index in indices):
         raise InvalidPromptError(f"the prompt file has no objects for {job.source.name}")
@@ -219,7 +219,8 @@ def _prompts_for(
     return {index: prompts.for_plane(job.source, i) for i, index in enumerate(every)}
 
 
-def _plane_indices(micrograph: MicrographFile, planes: str | None) -> list[PlaneIndex]:
+def plane_indices(micrograph: MicrographFile, planes: str | None) -> list[PlaneIndex]:
+    """Return the planes that the user chose; all where `planes` is None, or it is no stack."""
     every = list(np.ndindex(*micrograph.stack_shape))
     # Images that are no stacks have no planes to choose from.
     if planes is None or not micrograph.is_stack:

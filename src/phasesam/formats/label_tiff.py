@@ -27,7 +27,8 @@ def save_labels_tiff(
     """Write a label image or stack.
 
     Up to 65 535 labels become an ImageJ TIFF of 16 bits, more an OME-TIFF of 32 bits,
-    both losslessly compressed and with the pixel size in the resolution tags too.
+    both losslessly compressed and with the pixel size in the resolution tags too. Labels
+    that come in 8 bits, as classes do, stay so.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ def save_labels_tiff(
     array, pixel_size = _checked(labels), pixel_size or PixelSize()
     sizes = _micrometres(pixel_size, z_size)
     axes = _AXES[array.ndim - 2]
-    fits = array.dtype == np.uint16 and array.nbytes < _LARGEST_IMAGEJ
+    fits = array.dtype.itemsize <= 2 and array.nbytes < _LARGEST_IMAGEJ
     with atomic_file(path) as file:
         if fits:
             _write_imagej(file, array, axes, sizes)
@@ -61,7 +62,7 @@ def save_labels_tiff(
 
 
 def _checked(labels: ArrayLike) -> NDArray[Any]:
-    """Bring labels to the smallest of uint16 and int32 that holds them."""
+    """Bring labels to the smallest of uint16 and int32 that holds them; uint8 stays uint8."""
     array = np.asarray(labels)
     if array.dtype.kind not in "biu" or not 2 <= array.ndim <= 5 or array.size == 0:
         raise InvalidMaskError(
@@ -71,6 +72,8 @@ def _checked(labels: ArrayLike) -> NDArray[Any]:
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > np.iinfo(np.int32).max:
         raise InvalidMaskError(f"expected labels from 0 to 2147483647, got {low} to {high}")
+    if array.dtype == np.uint8:
+        return array
     return array.astype(np.uint16 if high <= np.iinfo(np.uint16).max else np.int32, copy=False)
 
 
