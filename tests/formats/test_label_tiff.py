@@ -88,3 +88,11 @@ def test_no_labels(tmp_path: Path, labels: np.ndarray):
 def test_impossible_pixel_size(tmp_path: Path, size: PixelSize):
     with pytest.raises(InvalidSettingError):
         save_labels_tiff(tmp_path / "a.tif", np.ones((2, 2), int), size)
+
+
+def test_classes_stay_in_eight_bits(tmp_path):
+    labels = np.array([[0, 1], [2, 255]], np.uint8)
+    save_labels_tiff(tmp_path / "a.tif", labels)
+    stored = tifffile.imread(tmp_path / "a.tif")
+    assert stored.dtype == np.uint8
+    assert np.array_equal(stored, labels)

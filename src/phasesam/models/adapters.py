@@ -92,7 +92,13 @@ def attach(base: SamModel, config: AdapterConfig, n_classes: int = 0, seed: int 
             ClassDecoder(model.mask_decoder, n_classes, seed) if n_classes else None
         )
     model.requires_grad_(False)
-    for parameter in adapter_tensors(model, config).values():
+    trained = adapter_tensors(model, config)
+    if not trained:
+        raise InvalidSettingError(
+            f"{base.spec.title} has nothing that the adapter would change; only SAM-HQ has a part "
+            "of its own"
+        )
+    for parameter in trained.values():
         parameter.requires_grad_(True)
     return model
 
