@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, QSize, Qt
@@ -11,14 +12,18 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QSizePolicy, QWidget
 
 from phasesam.napari_widgets.model_status import (
     choice_text,
+    choice_tip,
     manager_text,
     manager_watch,
+    offered_adapters,
     offered_models,
 )
 from phasesam.napari_widgets.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
     from phasesam.napari_widgets.viewer_state import ViewerState
+
+_ADAPTER = Qt.ItemDataRole.UserRole + 1
 
 
 class Status(Enum):
@@ -126,19 +131,27 @@ class Header(QWidget):
     def _refresh_models(self, _name: str = "") -> None:
         blocker = QSignalBlocker(self.model_combo)
         self.model_combo.clear()
-        names = []
+        adapters = offered_adapters()
+        choices: list[tuple[str, str | None]] = []
         for spec in offered_models():
-            names.append(spec.name)
-            self.model_combo.addItem(choice_text(spec), spec.name)
-            self.model_combo.setItemData(
-                len(names) - 1, spec.description or spec.title, Qt.ItemDataRole.ToolTipRole
-            )
-        current = self._state.model_name
-        if current not in names:
-            self.model_combo.addItem(current, current)
-            names.append(current)
-        self.model_combo.setCurrentIndex(names.index(current))
+            for adapter in (None, *adapters.get(spec.name, [])):
+                choices.append((spec.name, None if adapter is None else adapter.name))
+                self._add_model(choice_text(spec, adapter), choices[-1], choice_tip(spec, adapter))
+        current = (self._state.model_name, self._state.adapter)
+        if current not in choices:
+            name, adapter_name = current
+            text = f"{name} + {Path(adapter_name).stem}" if adapter_name else name
+            self._add_model(text, current, adapter_name or name)
+            choices.append(current)
+        self.model_combo.setCurrentIndex(choices.index(current))
         blocker.unblock()
 
+    def _add_model(self, text: str, choice: tuple[str, str | None], tip: str) -> None:
+        self.model_combo.addItem(text, choice[0])
+        index = self.model_combo.count() - 1
+        self.model_combo.setItemData(index, choice[1], _ADAPTER)
+        self.model_combo.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
+
     def _on_model_chosen(self, index: int) -> None:
-        self._state.model_name = self.model_combo.itemData(index)
+        adapter = self.model_combo.itemData(index, _ADAPTER)
+        self._state.choose_model(self.model_combo.itemData(index), adapter)

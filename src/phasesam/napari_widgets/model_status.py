@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QApplication
 from superqt.utils import QSignalThrottler
 
 from phasesam.core.errors import PhaseSAMError
+from phasesam.models.adapter_store import AdapterEntry, list_adapters
 from phasesam.models.manager import ManagerStatus, get_manager
 from phasesam.models.memory import format_bytes
 from phasesam.models.registry import ModelSpec, list_models, where
@@ -22,13 +23,35 @@ def offered_models() -> list[ModelSpec]:
     return [spec for spec in list_models() if where(spec) != "generated"]
 
 
-def choice_text(spec: ModelSpec) -> str:
+def offered_adapters() -> dict[str, list[AdapterEntry]]:
+    """List the adapters of the store by the name of their base; damaged ones under ``""``."""
+    found: dict[str, list[AdapterEntry]] = {}
+    for entry in list_adapters():
+        found.setdefault("" if entry.card is None else entry.card.base, []).append(entry)
+    return found
+
+
+def choice_text(spec: ModelSpec, adapter: AdapterEntry | None = None) -> str:
     """Write a model for a combo box, with the size of a download that is still to come."""
     place = where(spec)
+    title = spec.title if adapter is None else f"{spec.title} + {adapter.title}"
     if place != "to download":
-        return f"{spec.title} (missing)" if place == "missing" else spec.title
+        return f"{title} (missing)" if place == "missing" else title
     size = f" {format_bytes(spec.size_bytes)}" if spec.size_bytes else ""
-    return f"{spec.title}  ↓{size}"
+    return f"{title}  ↓{size}"
+
+
+def choice_tip(spec: ModelSpec, adapter: AdapterEntry | None = None) -> str:
+    """Say what a model, or an adapter on it, is good for."""
+    card = None if adapter is None else adapter.card
+    if adapter is None or card is None:
+        return spec.description or spec.title
+    kind = {
+        "promptable": "trained for prompts",
+        "instance": "trained for prompts and automatic masks",
+        "semantic": f"trained for the phases {', '.join(card.classes)}; prompts work too",
+    }[card.task]
+    return f"{spec.title} with the adapter {adapter.title}, {kind}"
 
 
 def status_text(status: ManagerStatus) -> str:
@@ -65,7 +88,7 @@ class ManagerWatch(QObject):
 
     changed = Signal()
     catalogue_changed = Signal()
-    """Weights were downloaded or imported: what can be chosen is different."""
+    """Weights or adapters came or went: what can be chosen is different."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)

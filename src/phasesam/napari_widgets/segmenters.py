@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
+from phasesam.core.errors import PhaseSAMError
 from phasesam.core.images import Normalisation
 from phasesam.core.types import PixelSize
+from phasesam.models.adapter_store import get_adapter
+from phasesam.models.manager import get_manager
 from phasesam.napari_widgets.planes import ShownPlane, read_plane
 
 if TYPE_CHECKING:
     from phasesam.core.mask_set import MaskSet
     from phasesam.engines.automatic import AutomaticConfig, Candidates
     from phasesam.engines.segmenter import Segmenter
+
+
+def adapter_stamp(model: str, adapter: str | None) -> Hashable:
+    """Tell versions of an adapter on a model apart by file and strength, without reading it.
+
+    Cheap, for any thread. None where there is no such adapter (any more): who then computes
+    with it hears why.
+    """
+    if adapter is None:
+        return None
+    try:
+        return adapter, get_adapter(adapter).stamp, get_manager().adapter_strength(model, adapter)
+    except PhaseSAMError:
+        return adapter, None
 
 
 class LazySegmenter:
@@ -29,7 +47,7 @@ class LazySegmenter:
         Which plane of ``data``.
     model : str
         Registry name of the model.
-    normalisation, exclude_data_bar, pixel_size
+    normalisation, exclude_data_bar, pixel_size, adapter
         Passed to `phasesam.Segmenter`.
     """
 
@@ -42,6 +60,7 @@ class LazySegmenter:
         normalisation: Normalisation,
         exclude_data_bar: bool,
         pixel_size: PixelSize,
+        adapter: str | None = None,
     ) -> None:
         self._data = data
         self.plane = plane
@@ -50,6 +69,7 @@ class LazySegmenter:
             "normalisation": normalisation,
             "exclude_data_bar": exclude_data_bar,
             "pixel_size": pixel_size,
+            "adapter": adapter,
         }
         self._segmenter: Segmenter | None = None
         self._encoded = False

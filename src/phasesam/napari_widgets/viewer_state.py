@@ -16,7 +16,7 @@ from phasesam.napari_widgets.committed_labels import SESSION, CommittedLabels, s
 from phasesam.napari_widgets.detached import DetachedSessions
 from phasesam.napari_widgets.layers import OWN, is_own, pixel_size
 from phasesam.napari_widgets.planes import ShownPlane, full_resolution, shown_plane, spatial_shape
-from phasesam.napari_widgets.segmenters import LazySegmenter
+from phasesam.napari_widgets.segmenters import LazySegmenter, adapter_stamp
 from phasesam.session import SegmentationSession
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class ViewerState:
         self._viewer = ref(viewer)
         self._image: ref[Image] | None = None
         self._model = DEFAULT_MODEL
+        self._adapter: str | None = None
         self._selected = 0
         self._sessions: WeakKeyDictionary[Layer, SegmentationSession] = WeakKeyDictionary()
         self._committed: WeakKeyDictionary[Layer, CommittedLabels] = WeakKeyDictionary()
@@ -137,8 +138,17 @@ class ViewerState:
 
     @model_name.setter
     def model_name(self, name: str) -> None:
-        if name != self._model:
-            self._model = name
+        self.choose_model(name)
+
+    @property
+    def adapter(self) -> str | None:
+        """Adapter on the model in use, by name or path; None for the model alone."""
+        return self._adapter
+
+    def choose_model(self, name: str, adapter: str | None = None) -> None:
+        """Segment with a model, with an adapter on it or alone."""
+        if (name, adapter) != (self._model, self._adapter):
+            self._model, self._adapter = name, adapter
             self.events.model_changed.emit(name)
 
     @property
@@ -280,7 +290,7 @@ class ViewerState:
         """Get the segmenter of the plane of ``layer`` that is shown.
 
         It is cheap to get and loads nothing. Its methods do the work and must be called
-        in a worker; it is kept per plane, settings and model.
+        in a worker; it is kept per plane, settings, model and adapter.
 
         Raises
         ------
@@ -291,7 +301,8 @@ class ViewerState:
         settings = self.settings(layer)
         # A layer's data may be replaced. The kept segmenter holds them, so the id stays theirs.
         data = full_resolution(layer)
-        key = (id(data), plane.index, settings, self._model)
+        adapter = adapter_stamp(self._model, self._adapter)
+        key = (id(data), plane.index, settings, self._model, adapter)
         kept = self._segmenters.setdefault(layer, OrderedDict())
         if key not in kept:
             kept[key] = LazySegmenter(
@@ -301,6 +312,7 @@ class ViewerState:
                 normalisation=settings.normalisation,
                 exclude_data_bar=settings.exclude_data_bar,
                 pixel_size=pixel_size(layer),
+                adapter=self._adapter,
             )
         kept.move_to_end(key)
         while len(kept) > _KEPT_SEGMENTERS:
@@ -366,6 +378,13 @@ def _objects(session: SegmentationSession) -> str:
 
 
 _states: WeakKeyDictionary[Any, ViewerState] = WeakKeyDictionary()
+
+
+def announce_adapter(model: str, adapter: str) -> None:
+    """Tell all viewers that use an adapter that it acts otherwise now: strength, or content."""
+    for state in list(_states.values()):
+        if (state.model_name, state.adapter) == (model, adapter):
+            state.events.model_changed.emit(model)
 
 
 def state_of(viewer: ViewerModel) -> ViewerState:
