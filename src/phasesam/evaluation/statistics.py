@@ -52,10 +52,8 @@ class Interval:
         """Write ``0.812 [0.790, 0.834]``; ``0.812 [–]`` for one unit, ``–`` for none."""
         if math.isnan(self.mean):
             return "–"
-        form = f"{'+' if sign else ''}.{digits}f"
-        if not self.is_known:
-            return f"{self.mean:{form}} [–]"
-        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
+        mean, low, high = (number(v, digits, sign=sign) for v in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]" if self.is_known else f"{mean} [–]"
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,19 @@ class PairedDifference:
     def is_better(self) -> bool:
         """Whether the whole interval lies above 0."""
         return self.interval.is_known and self.interval.low > 0
+
+    def text(self, digits: int = 3) -> str:
+        """Write ``+0.055 [+0.041, +0.069], p = 0.12``."""
+        text = self.interval.text(digits, sign=True)
+        return f"{text}, p = {self.p_value:.2g}" if self.interval.is_known else text
+
+
+def number(value: float, digits: int = 3, *, sign: bool = False) -> str:
+    """Write a number for a table; ``–`` for NaN."""
+    # Rounded first, and 0 added: there is no -0.000.
+    return (
+        "–" if math.isnan(value) else f"{round(value, digits) + 0:{'+' if sign else ''}.{digits}f}"
+    )
 
 
 def bootstrap_interval(

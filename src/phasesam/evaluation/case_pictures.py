@@ -1,0 +1,194 @@
+"""Pictures of single results for reports: image, truth, prediction and what is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from phasesam.core.mask_set import MaskSet
+from phasesam.core.metrics import InstanceOverlap
+from phasesam.formats.overlay import PALETTE, OverlayConfig, render_overlay
+
+PANELS = ("image", "truth", "prediction", "wrong")
+"""What the parts of a picture show, from left to right."""
+
+PHASE_CAPTION = (
+    "Image, truth, prediction, wrong pixels (vermilion; unlabelled ones grey). Colours are the "
+    "classes; the first class is left clear."
+)
+OBJECT_CAPTION = (
+    "Image, truth, prediction, and objects found (blue, IoU from 0.5), missed (yellow) and false "
+    "(vermilion)."
+)
+
+_BLUE, _YELLOW, _VERMILION = PALETTE[1], PALETTE[3], PALETTE[5]
+_SIDE, _GAP = 380, 6
+_PALE = 0.35
+
+
+def choose_cases(values: ArrayLike) -> dict[str, int]:
+    """Choose the images to show.
+
+    Parameters
+    ----------
+    values : (n,) array-like
+        A figure of each image, more is better. NaN is never chosen.
+
+    Returns
+    -------
+    dict of str to int
+        ``"best"``, ``"median"`` and ``"worst"``, as far as there are different images.
+    """
+    array = np.asarray(values, dtype=np.float64).reshape(-1)
+    order = [int(i) for i in np.argsort(-array, kind="stable") if not math.isnan(array[i])]
+    if not order:
+        return {}
+    if len(order) == 1:
+        return {"only": order[0]}
+    cases = {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
+    if len(order) == 2:
+        cases.pop("median")
+    return cases
+
+
+def phase_picture(
+    rgb: NDArray[np.uint8],
+    truth: NDArray[np.integer[Any]],
+    predicted: NDArray[np.integer[Any]],
+) -> NDArray[np.uint8]:
+    """Show a phase map beside the truth.
+
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8 array
+        The image.
+    truth, predicted : (h, w) integer array
+        Classes from 0; -1 is unlabelled.
+
+    Returns
+    -------
+    (h', w', 3) uint8 array
+        Four panels from left to right, see `PANELS`.
+    """
+    step = _step(rgb.shape)
+    style = OverlayConfig(contour=False, opacity=0.55, scale_bar=False)
+    small = _shrunk(rgb, step)
+    marks = [_nearest(labels, small) for labels in (truth, predicted)]
+    coloured = [render_overlay(small, np.maximum(m, 0), style) for m in marks]
+    wrong = _pale(small)
+    # Errors are averaged, not picked: of thin ones every n-th pixel would miss most.
+    missed = (truth != predicted) & (truth >= 0)
+    share = np.asarray(
+        Image.fromarray(missed * np.uint8(255)).resize(small.shape[1::-1], Image.Resampling.BOX)
+    )
+    weight = (np.minimum(share.astype(np.float64) * 2, 255) / 255)[..., None]
+    wrong = (wrong * (1 - weight) + _VERMILION * weight).astype(np.uint8)
+    for panel in (coloured[0], wrong):
+        panel[marks[0] < 0] = 128
+    return _beside([small, *coloured, wrong])
+
+
+def instance_picture(
+    rgb: NDArray[np.uint8], truth: NDArray[Any], predicted: NDArray[Any] | MaskSet
+) -> NDArray[np.uint8]:
+    """Show found objects beside the true ones.
+
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8 array
+        The image.
+    truth : (h, w) integer array
+        True objects; 0 is background, negative unlabelled.
+    predicted : (h, w) integer array or MaskSet
+        Found ones.
+
+    Returns
+    -------
+    (h', w', 3) uint8 array
+        Four panels from left to right, see `PANELS`.
+    """
+    small = _shrunk(rgb, _step(rgb.shape))
+    ignore = truth < 0
+    wanted = MaskSet.from_labels(np.where(ignore, 0, truth))
+    found = predicted if isinstance(predicted, MaskSet) else MaskSet.from_labels(predicted)
+    kinds = _kinds(wanted, found, ignore)
+    style = OverlayConfig(opacity=0.35, scale_bar=False)
+    panels = [
+        render_overlay(small, _nearest(masks.to_labels(), small), style)
+        for masks in (wanted, found)
+    ]
+    verdict = _pale(small)
+    drawn = _nearest(kinds, small)
+    for kind, colour in ((1, _BLUE), (2, _YELLOW), (3, _VERMILION)):
+        inside = drawn == kind
+        verdict[inside] = (0.25 * verdict[inside] + 0.75 * colour).astype(np.uint8)
+    for panel in (panels[0], verdict):
+        panel[_nearest(ignore, small)] = 128
+    return _beside([small, *panels, verdict])
+
+
+def _kinds(wanted: MaskSet, found: MaskSet, ignore: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Paint matched (1), missed (2) and false (3) objects, the matched ones on top."""
+    overlap = InstanceOverlap.between(found, wanted, ignore if ignore.any() else None)
+    rows, columns = overlap.match(0.5)
+    false = ~overlap.ignorable
+    false[rows] = False
+    # Objects mostly in unlabelled areas are not among those that could be matched.
+    if ignore.any():
+        inside = [
+            i
+            for i, crop in enumerate(wanted.crops)
+            if 2 * np.count_nonzero(ignore[crop.slices] & crop.array()) < crop.area
+        ]
+    else:
+        inside = list(range(len(wanted)))
+    matched = {inside[i] for i in columns.tolist()}
+    kinds = np.zeros(wanted.shape, np.uint8)
+    layers: list[tuple[int, MaskSet, Sequence[int]]] = [
+        (3, found, np.flatnonzero(false).tolist()),
+        (2, wanted, [i for i in inside if i not in matched]),
+        (1, wanted, sorted(matched)),
+    ]
+    for kind, masks, indices in layers:
+        for i in indices:
+            crop = masks.crops[i]
+            kinds[crop.slices][crop.array()] = kind
+    return kinds
+
+
+def _step(shape: tuple[int, ...]) -> float:
+    """How many image pixels become one: none is enlarged."""
+    return max(1.0, max(shape[:2]) / _SIDE)
+
+
+def _shrunk(rgb: NDArray[np.uint8], step: float) -> NDArray[np.uint8]:
+    size = [max(1, round(length / step)) for length in rgb.shape[1::-1]]
+    if step == 1:
+        return rgb.copy()
+    return np.array(Image.fromarray(rgb).resize((size[0], size[1]), Image.Resampling.BOX))
+
+
+def _nearest(labels: NDArray[Any], like: NDArray[np.uint8]) -> NDArray[Any]:
+    """Scale labels to the size of a panel; never a mixture of two."""
+    rows, columns = (
+        ((2 * np.arange(n) + 1) * m // (2 * n)).astype(np.intp)
+        for n, m in zip(like.shape[:2], labels.shape, strict=True)
+    )
+    return labels[rows][:, columns]
+
+
+def _pale(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey and faint, so that colours on it are seen."""
+    grey = rgb.mean(axis=2, keepdims=True)
+    return np.repeat(255 - _PALE * (255 - grey), 3, axis=2).astype(np.uint8)
+
+
+def _beside(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    gap = np.full((panels[0].shape[0], _GAP, 3), 255, np.uint8)
+    parts = [part for panel in panels for part in (panel, gap)]
+    return np.concatenate(parts[:-1], axis=1)
