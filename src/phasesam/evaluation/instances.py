@@ -170,7 +170,7 @@ def score_instance_sets(
     images = []
     for name, found, wanted, values in zip(labels, predicted, truth, given, strict=True):
         try:
-            images.append(_score(found, wanted, values))
+            images.append(score_image(found, wanted, values))
         except InvalidMaskError as error:
             raise InvalidMaskError(f"{name}: {error}") from error
     return InstanceSummary(
@@ -178,7 +178,21 @@ def score_instance_sets(
     )
 
 
-def _score(predicted: Objects, truth: Objects, confidences: Any) -> ImageInstances:
+def score_image(predicted: Objects, truth: Objects, confidences: Any = None) -> ImageInstances:
+    """Compare the objects found in one image with the true ones; as `score_instance_sets`.
+
+    Parameters
+    ----------
+    predicted, truth : (h, w) integer array or MaskSet
+        Objects; negative labels of the truth are unlabelled.
+    confidences : (p,) array-like, optional
+        Score of each prediction.
+
+    Raises
+    ------
+    InvalidMaskError
+        If the shapes differ.
+    """
     found = predicted if isinstance(predicted, MaskSet) else MaskSet.from_labels(predicted)
     ignore = None
     if not isinstance(truth, MaskSet):
