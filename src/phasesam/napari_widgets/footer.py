@@ -58,16 +58,20 @@ class Footer(QStackedWidget):
         layout = QVBoxLayout(running)
         layout.setContentsMargins(0, 0, 0, 0)
         self.running_text = QLabel()
-        row = QHBoxLayout()
+        self._row = QHBoxLayout()
         self.bar = QProgressBar()
         self.cancel = QPushButton("Cancel")
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.cancel)
+        self._row.addWidget(self.bar, 1)
+        self._row.addWidget(self.cancel)
         layout.addWidget(self.running_text)
-        layout.addLayout(row)
+        layout.addLayout(self._row)
         self.addWidget(running)
         self._title = ""
         self._started = 0.0
+
+    def add_button(self, button: QPushButton) -> None:
+        """Add a button before *Cancel*."""
+        self._row.insertWidget(1, button)
 
     def begin(self, title: str) -> None:
         """Show an endless bar until the first progress comes."""

@@ -1,0 +1,284 @@
+"""Top of *Fine-tune*: what is learnt, and from which labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from phasesam.napari_widgets.class_colours import class_colour
+from phasesam.napari_widgets.class_table import ClassRow, ClassTable
+from phasesam.napari_widgets.finetune_classes import Classes, classes_of
+from phasesam.napari_widgets.layers import pixel_size
+from phasesam.napari_widgets.planes import full_resolution
+from phasesam.napari_widgets.toggle_row import ToggleRow
+from phasesam.napari_widgets.training_pairs import ChosenPair, PairTable
+from phasesam.napari_widgets.training_request import DataRequest, PairToRead
+from phasesam.training.dataset import DataOptions
+from phasesam.training.label_values import check_task
+
+if TYPE_CHECKING:
+    from phasesam.napari_widgets.viewer_state import ViewerState
+    from phasesam.training.dataset import TrainingData
+
+TASKS = (
+    (
+        "promptable",
+        "Objects from prompts",
+        "A click or a box gives the object you mean, with fewer clicks than before.",
+    ),
+    (
+        "instance",
+        "All objects",
+        "As with prompts; the model also learns what is no object, so that Automatic masks\n"
+        "finds all objects of your kind and tells touching ones apart.",
+    ),
+    (
+        "semantic",
+        "Phases",
+        "Every pixel gets a class, without prompts: maps of phases in the Phases dock.",
+    ),
+)
+_SOURCES = (
+    ("layers", "Layers", "Learn from labels in this viewer."),
+    (
+        "folder",
+        "Folder or file",
+        "Learn from a folder with images and labels, a CSV table or a COCO file.",
+    ),
+)
+_HINT = (
+    "Paint a Labels layer on an image, or keep objects of Prompt or Automatic masks: labels "
+    "that fit an image are listed here."
+)
+_ZERO_TIP = (
+    "On: only what is painted counts, as with a few strokes per class. The rest is neither\n"
+    "learnt nor judged. Off: what is not painted is background."
+)
+
+
+class DataPanel(QWidget):
+    """Task, source, and what belongs to them.
+
+    Parameters
+    ----------
+    state : ViewerState
+        Whose layers.
+    """
+
+    changed = Signal()
+    """Something else is to be learnt."""
+    failed = Signal(str)
+
+    def __init__(self, state: ViewerState, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        self._zero_choices: dict[tuple[str, str], bool] = {("layers", "semantic"): True}
+        self._names: dict[int, str] = {}
+        self._last_path = ""
+        self._classes = Classes(())
+        self.task = ToggleRow(TASKS, columns=3)
+        self.task.set_current("promptable")
+        self.source = ToggleRow(_SOURCES, columns=2)
+        self.source.set_current("layers")
+        self.pairs = PairTable(state)
+        self.path = QLineEdit()
+        self.zero = QCheckBox("0 means unlabelled")
+        self.zero.setToolTip(_ZERO_TIP)
+        self.classes = ClassTable()
+        self._lay_out()
+        self.task.chosen.connect(self._on_choice)
+        self.source.chosen.connect(self._on_choice)
+        self.zero.toggled.connect(self._on_zero)
+        self.pairs.changed.connect(self._on_pairs)
+        self.pairs.failed.connect(self.failed)
+        self.path.editingFinished.connect(self._on_path)
+        self.classes.renamed.connect(self._on_renamed)
+        self._show_choice()
+        self._show_classes()
+
+    def _lay_out(self) -> None:
+        layers = QWidget()
+        column = QVBoxLayout(layers)
+        column.setContentsMargins(0, 0, 0, 0)
+        self.hint = QLabel(_HINT)
+        self.hint.setWordWrap(True)
+        column.addWidget(self.pairs)
+        column.addWidget(self.hint)
+        column.addStretch(1)
+        self.path.setPlaceholderText("folder with images and labels, .csv or .json")
+        self.path.setToolTip(
+            "A folder with the folders images and labels (matched by the names of the files), a\n"
+            "CSV table with the columns image, label, split and specimen, or a COCO file."
+        )
+        self.path.setClearButtonEnabled(True)
+        folder, file = QPushButton("Folder…"), QPushButton("File…")
+        folder.clicked.connect(lambda: self._browse(True))
+        file.clicked.connect(lambda: self._browse(False))
+        files = QWidget()
+        row = QHBoxLayout(files)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.path, 1)
+        row.addWidget(folder)
+        row.addWidget(file)
+        self._pages = QStackedWidget()
+        self._pages.addWidget(layers)
+        self._pages.addWidget(files)
+        grid = QGridLayout()
+        grid.setColumnStretch(1, 1)
+        grid.setContentsMargins(0, 0, 0, 0)
+        for number, (text, choice) in enumerate((("Learn", self.task), ("From", self.source))):
+            grid.addWidget(QLabel(text), number, 0)
+            grid.addWidget(choice, number, 1)
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addLayout(grid)
+        for part in (self._pages, self.classes, self.zero):
+            whole.addWidget(part)
+
+    # ------------------------------------------------------------------ what was chosen
+
+    @property
+    def waits(self) -> bool:
+        """Whether labels are still being looked at."""
+        return self.source.current == "layers" and self.pairs.is_scanning
+
+    def request(self) -> DataRequest | None:
+        """Return what is to be learnt; None if nothing was chosen."""
+        task = check_task(self.task.current)
+        unlabelled = 0 if self.zero.isChecked() else None
+        names = None
+        if task == "semantic":
+            rows = self.classes.rows()
+            names = {value: name for value, name, _ in rows} or None
+        options = DataOptions(classes=names, unlabelled=unlabelled)
+        if self.source.current == "folder":
+            text = self.path.text().strip()
+            path = Path(text).expanduser()
+            return DataRequest(task, path.stem or "data", options, path=path) if text else None
+        pairs = tuple(self._to_read(pair) for pair in self.pairs.chosen())
+        return DataRequest(task, pairs[0].name, options, pairs) if pairs else None
+
+    def _to_read(self, pair: ChosenPair) -> PairToRead:
+        images = [other.image for other in self.pairs.chosen()]
+        twice = images.count(pair.image) > 1
+        is_semantic = self.task.current == "semantic"
+        return PairToRead(
+            f"{pair.image.name} ({pair.labels.name})" if twice else pair.image.name,
+            full_resolution(pair.image),
+            full_resolution(pair.labels),
+            pair.planes,
+            pixel_size(pair.image),
+            self._state.settings(pair.image).exclude_data_bar,
+            self._classes.of_objects.get(pair.labels) if is_semantic else None,
+            pair.image.name,
+        )
+
+    def colours(self) -> dict[int, QColor]:
+        """Colour of each class by its value, as far as layers say it."""
+        layers = self.source.current == "layers"
+        return {row.value: row.colour for row in self._classes.rows} if layers else {}
+
+    def show_found(self, data: TrainingData) -> None:
+        """Show the classes that were found in a folder."""
+        if self.source.current == "folder" and data.task == "semantic":
+            self.classes.set_rows(
+                [
+                    ClassRow(value, name, class_colour(index))
+                    for index, (value, name) in enumerate(
+                        zip(data.class_values, data.classes, strict=True)
+                    )
+                ]
+            )
+            self._show_parts()
+
+    def use_folder(self, path: Path) -> None:
+        """Learn from a folder or file."""
+        self.source.set_current("folder")
+        self.path.setText(str(path))
+        self._last_path = str(path)
+        self._on_choice()
+
+    def use_task(self, task: str) -> None:
+        """Learn something else."""
+        self.task.set_current(task)
+        self._on_choice()
+
+    # ------------------------------------------------------------------ the user's doing
+
+    def _browse(self, for_folder: bool) -> None:
+        start = self.path.text()
+        if for_folder:
+            path = QFileDialog.getExistingDirectory(self, "Images and labels to learn from", start)
+        else:
+            path, _ = QFileDialog.getOpenFileName(
+                self,
+                "Images and labels to learn from",
+                start,
+                "Tables and COCO files (*.csv *.json);;Images (*.tif *.tiff);;All files (*)",
+            )
+        if path:
+            self.use_folder(Path(path))
+
+    def _on_choice(self, _key: str = "") -> None:
+        self._show_choice()
+        self._show_classes()
+        self.changed.emit()
+
+    def _on_path(self) -> None:
+        if self.path.text().strip() != self._last_path:
+            self._last_path = self.path.text().strip()
+            self._on_choice()
+
+    def _on_zero(self, on: bool) -> None:
+        self._zero_choices[self.source.current, self.task.current] = on
+        self._on_choice()
+
+    def _on_pairs(self) -> None:
+        self._show_classes()
+        self.changed.emit()
+
+    def _on_renamed(self, value: int, name: str) -> None:
+        if self.source.current == "layers":
+            self._names[value] = name
+            self._show_classes()
+        self.changed.emit()
+
+    # ------------------------------------------------------------------ showing
+
+    def _show_choice(self) -> None:
+        key = self.source.current, self.task.current
+        blocker = QSignalBlocker(self.zero)
+        self.zero.setChecked(self._zero_choices.get(key, False))
+        blocker.unblock()
+        # Classes of a folder are found anew; see `show_found`.
+        self.classes.set_rows(())
+        self._pages.setCurrentIndex(0 if self.source.current == "layers" else 1)
+
+    def _show_classes(self) -> None:
+        """Show the classes of the layers; those of a folder come with `show_found`."""
+        if self.source.current == "layers":
+            self._classes = classes_of(self.pairs.chosen(), self._names, not self.zero.isChecked())
+            self.classes.set_rows(self._classes.rows)
+        self._show_parts()
+
+    def _show_parts(self) -> None:
+        layers = self.source.current == "layers"
+        self.hint.setVisible(layers and not self.pairs.has_rows)
+        self.pairs.setVisible(self.pairs.has_rows)
+        has_classes = bool(self.classes.rows())
+        self.classes.setVisible(self.task.current == "semantic" and has_classes)

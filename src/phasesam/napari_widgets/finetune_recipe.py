@@ -1,0 +1,274 @@
+"""Which recipe a training follows, and the rare settings of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtGui import QValidator
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QInputDialog,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from phasesam.core.errors import InvalidSettingError, PhaseSAMError
+from phasesam.napari_widgets.header import narrow_combo
+from phasesam.napari_widgets.model_status import choice_text, offered_models
+from phasesam.training.recipes import list_recipes, save_recipe
+
+if TYPE_CHECKING:
+    from phasesam.training.recipes import Recipe
+
+_LONGEST_NAME = 60
+_WHOLE_IMAGE = "whole image"
+
+
+class RateBox(QDoubleSpinBox):
+    """A learning rate, written as short as it can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setDecimals(8)
+        self.setRange(1e-8, 1.0)
+        self.setStepType(QAbstractSpinBox.StepType.AdaptiveDecimalStepType)
+        self.setKeyboardTracking(False)
+
+    def textFromValue(self, value: float) -> str:
+        """Write three digits: 0.0005, 1e-05."""
+        return f"{value:.3g}"
+
+    def valueFromText(self, text: str) -> float:
+        """Read also 5e-4."""
+        try:
+            return float(text)
+        except ValueError:
+            return self.value()
+
+    def validate(self, text: str, position: int) -> tuple[QValidator.State, str, int]:
+        """Let any number be typed, with an exponent, too."""
+        good = re.fullmatch(r"\d*\.?\d*(e-?\d*)?", text) is not None
+        state = QValidator.State.Acceptable if good else QValidator.State.Invalid
+        return state, text, position
+
+
+def _count_box(lowest: int, highest: int) -> QSpinBox:
+    box = QSpinBox()
+    box.setRange(lowest, highest)
+    box.setKeyboardTracking(False)
+    return box
+
+
+class RecipePanel(QWidget):
+    """A combo of recipes; what it says can be changed in the folded part of the dock."""
+
+    changed = Signal()
+    failed = Signal(str)
+    saved = Signal(str)
+    """A recipe of this title was saved."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._recipes: dict[str, Recipe] = {}
+        self._task = "promptable"
+        self.recipes = narrow_combo("All settings of a training in one name")
+        self.description = QLabel()
+        self.description.setWordWrap(True)
+        self._make_settings()
+        grid = QGridLayout()
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setColumnStretch(1, 1)
+        grid.addWidget(QLabel("Recipe"), 0, 0)
+        grid.addWidget(self.recipes, 0, 1)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addLayout(grid)
+        column.addWidget(self.description)
+        self.recipes.activated.connect(self._on_recipe)
+        self.load()
+
+    def _make_settings(self) -> None:
+        self.epochs = _count_box(1, 10_000)
+        self.views = _count_box(1, 100_000)
+        self.batch = _count_box(1, 256)
+        self.rank = _count_box(1, 2048)
+        self.side = _count_box(0, 100_000)
+        self.side.setSpecialValueText(_WHOLE_IMAGE)
+        self.side.setSuffix(" px")
+        self.side.setSingleStep(64)
+        self.rates = {name: RateBox() for name in ("lr_encoder", "lr_decoder", "lr_heads")}
+        self.base = narrow_combo("Model that gets the adapter; its own weights stay as they are")
+        self.save_button = QPushButton("Save recipe…")
+        self.save_button.clicked.connect(self._ask_name)
+        for box in (self.epochs, self.views, self.batch, self.rank, self.side):
+            box.valueChanged.connect(self._on_setting)
+        for rate in self.rates.values():
+            rate.valueChanged.connect(self._on_setting)
+        self.base.activated.connect(lambda _index: self.changed.emit())
+
+    def advanced_rows(self) -> list[tuple[str, QWidget, str]]:
+        """Label, widget and tooltip of each rare setting."""
+        return [
+            ("Epochs", self.epochs, "How often the validation images are looked at: the length."),
+            ("Views per epoch", self.views, "Pictures drawn from the training images each epoch."),
+            ("Batch", self.batch, "Views to one step. More are steadier and slower."),
+            ("Rank", self.rank, "Width of the adapter: how much it can change in the model."),
+            (
+                "Window",
+                self.side,
+                "Side in image pixels of the square that the model sees at once. Small windows\n"
+                "show small things large; the whole image shows what is around them.",
+            ),
+            ("Rate, encoder", self.rates["lr_encoder"], "Learning rate in the image encoder."),
+            ("Rate, decoder", self.rates["lr_decoder"], "Learning rate in the mask decoder."),
+            ("Rate, classes", self.rates["lr_heads"], "Learning rate of what is new for phases."),
+            ("Base model", self.base, ""),
+            ("", self.save_button, "Keep these settings under a name of your own."),
+        ]
+
+    def load(self) -> None:
+        """Read the recipes and list the models anew."""
+        try:
+            self._recipes = list_recipes()
+        except PhaseSAMError as error:
+            self.failed.emit(str(error))
+        self._list(self.recipes.currentData())
+        chosen = self.base.currentData()
+        self.base.clear()
+        self.base.addItem("as chosen above", None)
+        for spec in offered_models():
+            self.base.addItem(choice_text(spec), spec.name)
+        self.base.setCurrentIndex(max(0, self.base.findData(chosen)))
+
+    def set_task(self, task: str) -> None:
+        """Offer the recipes that fit a task."""
+        if task != self._task:
+            self._task = task
+            self._list(self.recipes.currentData())
+
+    def select(self, name: str) -> None:
+        """Choose a recipe."""
+        index = self.recipes.findData(name)
+        if index >= 0:
+            self.recipes.setCurrentIndex(index)
+            self._on_recipe()
+
+    def _list(self, chosen: str | None) -> None:
+        blocker = QSignalBlocker(self.recipes)
+        self.recipes.clear()
+        for name, recipe in self._recipes.items():
+            if self._task in recipe.tasks:
+                self.recipes.addItem(recipe.title, name)
+                row = self.recipes.count() - 1
+                tip = recipe.description
+                self.recipes.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
+        kept = self.recipes.findData(chosen)
+        self.recipes.setCurrentIndex(max(0, kept))
+        blocker.unblock()
+        if kept < 0 or chosen is None:
+            self._show_recipe()
+
+    # ------------------------------------------------------------------ what was chosen
+
+    @property
+    def original(self) -> Recipe | None:
+        """The recipe chosen, without changes; None if there is none at all."""
+        return self._recipes.get(self.recipes.currentData())
+
+    def recipe(self) -> Recipe:
+        """Make the recipe with the changes in the folded part.
+
+        Raises
+        ------
+        InvalidSettingError
+            If the settings do not go together.
+        """
+        original = self.original
+        if original is None:
+            raise InvalidSettingError("there is no recipe for this; choose what to learn")
+        adapter, rank = original.adapter, self.rank.value()
+        same = adapter.decoder_rank == adapter.rank
+        rates = self.rates
+        changed = replace(
+            original,
+            adapter=replace(
+                adapter, rank=rank, decoder_rank=rank if same else adapter.decoder_rank
+            ),
+            optimiser=replace(
+                original.optimiser,
+                lr_encoder=rates["lr_encoder"].value(),
+                lr_decoder=rates["lr_decoder"].value(),
+                lr_heads=rates["lr_heads"].value(),
+            ),
+            views=replace(original.views, window=self.side.value() or None),
+            epochs=self.epochs.value(),
+            views_per_epoch=self.views.value(),
+            batch=self.batch.value(),
+        )
+        if changed == original:
+            return original
+        return replace(
+            changed, name=f"{original.name[:50]}-changed", title=f"{original.title}, changed"
+        )
+
+    def base_model(self, chosen_above: str) -> str:
+        """Registry name of the model to train."""
+        return str(self.base.currentData() or chosen_above)
+
+    # ------------------------------------------------------------------ the user's doing
+
+    def _on_recipe(self, _index: int = 0) -> None:
+        self._show_recipe()
+        self.changed.emit()
+
+    def _show_recipe(self) -> None:
+        recipe = self.original
+        if recipe is None:
+            return
+        boxes = {
+            self.epochs: recipe.epochs,
+            self.views: recipe.views_per_epoch,
+            self.batch: recipe.batch,
+            self.rank: recipe.adapter.rank,
+            self.side: recipe.views.window or 0,
+        }
+        for box, value in boxes.items():
+            blocker = QSignalBlocker(box)
+            box.setValue(value)
+            blocker.unblock()
+        for name, rate in self.rates.items():
+            blocker = QSignalBlocker(rate)
+            rate.setValue(getattr(recipe.optimiser, name))
+            blocker.unblock()
+        self.description.setText(recipe.description)
+        self.recipes.setToolTip(recipe.description)
+
+    def _on_setting(self, _value: float) -> None:
+        self.changed.emit()
+
+    def _ask_name(self) -> None:
+        title, good = QInputDialog.getText(self, "Save recipe", "Name of the recipe:")
+        if good and title.strip():
+            self.save(title.strip())
+
+    def save(self, title: str) -> None:
+        """Keep the present settings among the user's own recipes."""
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-._")[:_LONGEST_NAME] or "recipe"
+        try:
+            recipe = self.recipe()
+            description = f"Made of {recipe.title}."
+            save_recipe(replace(recipe, name=name, title=title, description=description))
+        except PhaseSAMError as error:
+            self.failed.emit(str(error))
+            return
+        self.load()
+        self.select(name)
+        self.saved.emit(title)

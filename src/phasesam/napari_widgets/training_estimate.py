@@ -1,0 +1,93 @@
+"""How much memory a training will need, without loading torch where napari runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from phasesam.core.errors import CancelledError
+from phasesam.models.memory import format_bytes
+
+if TYPE_CHECKING:
+    from phasesam.core.types import StopCallback
+
+_POLL_SECONDS = 0.2
+_CODE = """
+import json, sys
+from phasesam.training.memory_estimate import estimate_memory
+from phasesam.training.settings import TrainingSettings
+settings, n_classes = json.load(sys.stdin)
+print(estimate_memory(TrainingSettings.from_dict(settings), n_classes))
+"""
+
+_known: dict[str, int] = {}
+
+
+def estimate(settings: dict[str, Any], n_classes: int, should_stop: StopCallback) -> int | None:
+    """Estimate the memory of a training; for workers.
+
+    Loading torch holds up all of Python for tenths of a second, so that another process
+    does it.
+
+    Parameters
+    ----------
+    settings : dict
+        ``TrainingSettings.to_dict()``.
+    n_classes : int
+        Classes to learn; 0 for objects.
+    should_stop : callable
+        Asked several times a second.
+
+    Returns
+    -------
+    int or None
+        Bytes; None if it cannot be said.
+
+    Raises
+    ------
+    CancelledError
+        If ``should_stop()`` is true.
+    """
+    question = json.dumps((settings, n_classes))
+    if question not in _known:
+        with subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", _CODE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            answer = _answer(process, question, should_stop)
+        if process.returncode != 0 or not answer.strip().isdigit():
+            return None
+        _known[question] = int(answer)
+    return _known[question]
+
+
+def _answer(process: subprocess.Popen[str], question: str, should_stop: StopCallback) -> str:
+    asked: str | None = question
+    while True:
+        try:
+            answer, _ = process.communicate(asked, timeout=_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            asked = None
+            if should_stop():
+                process.kill()
+                raise CancelledError("the estimate is not needed any more") from None
+        else:
+            return answer
+
+
+def estimate_text(needed: int, device: str) -> tuple[str, bool]:
+    """Write an estimate for the user, and whether it may not fit."""
+    text = f"About {format_bytes(needed)} of memory"
+    if device != "cpu":
+        return f"{text}; the time shows after the first steps.", False
+    free = int(psutil.virtual_memory().available)
+    if needed > free:
+        return f"{text}, and {format_bytes(free)} are free: it may not fit.", True
+    return f"{text} of {format_bytes(free)} free; the time shows after the first steps.", False

@@ -1,0 +1,306 @@
+"""The pairs of image and labels in a viewer: a table with ticks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+from napari.layers import Image, Labels
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
+from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
+
+from phasesam.napari_widgets.header import narrow_combo
+from phasesam.napari_widgets.plane_ticks import PlaneTicks
+from phasesam.napari_widgets.planes import full_resolution
+from phasesam.napari_widgets.subscriptions import Subscriptions
+from phasesam.napari_widgets.training_layers import (
+    LabelScan,
+    Plane,
+    images_for,
+    is_learnable,
+    scan_labels,
+)
+from phasesam.napari_widgets.workers import Failure, Lane
+
+if TYPE_CHECKING:
+    from phasesam.napari_widgets.viewer_state import ViewerState
+
+_SETTLE_MS = 1200
+_MOST_ROWS = 6
+
+
+@dataclass(eq=False)
+class LabelChoice:
+    """What is known and chosen about one Labels layer.
+
+    Attributes
+    ----------
+    ticked : bool
+        Whether to learn from it.
+    image : weak reference to Image, or None
+        The image the user chose; None for the most likely one.
+    dropped : frozenset of tuple of int
+        Planes with labels that are not to be learnt from.
+    scan : LabelScan or None
+        What it holds; None until a worker has looked.
+    is_old : bool
+        Whether it was painted on since.
+    """
+
+    ticked: bool = False
+    image: ref[Image] | None = None
+    dropped: frozenset[Plane] = field(default_factory=frozenset)
+    scan: LabelScan | None = None
+    is_old: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenPair:
+    """A row that is ticked and has something to learn from.
+
+    Attributes
+    ----------
+    image, labels : Image, Labels
+        The layers.
+    planes : tuple of tuple of int
+        Planes that are ticked.
+    scan : LabelScan
+        What the labels hold.
+    """
+
+    image: Image
+    labels: Labels
+    planes: tuple[Plane, ...]
+    scan: LabelScan
+
+
+class PairTable(QTreeWidget):
+    """One row for each Labels layer that fits an image; those ticked are learnt from.
+
+    What labels hold is found out in a worker, and again when they were painted on.
+
+    Parameters
+    ----------
+    state : ViewerState
+        Whose layers.
+    """
+
+    changed = Signal()
+    """Something else is to be learnt from."""
+    failed = Signal(str)
+
+    def __init__(self, state: ViewerState, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        self._choices: WeakKeyDictionary[Labels, LabelChoice] = WeakKeyDictionary()
+        self._rows: list[Labels] = []
+        self._lane = Lane(self, drop_older=False)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._scan_next)
+        self._make_columns()
+        self.itemChanged.connect(self._on_item_changed)
+        self._subscriptions = Subscriptions(self)
+        events = state.viewer.layers.events
+        for emitter in (events.inserted, events.removed, events.reordered, events.renamed):
+            self._subscriptions.connect(emitter, self._on_layers)
+        self.refresh()
+
+    def _make_columns(self) -> None:
+        self.setHeaderLabels(("Labels", "of image", "Planes"))
+        self.setRootIsDecorated(False)
+        self.setToolTip(
+            "Labels layers that fit an image. Tick those to learn from: painted by hand, made\n"
+            "with the other docks, or corrected maps of phases."
+        )
+        header = self.header()
+        header.setStretchLastSection(False)
+        header.setMinimumSectionSize(60)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(2, QHeaderView.ResizeMode.ResizeToContents)
+
+    # ------------------------------------------------------------------ what is there
+
+    def refresh(self) -> None:
+        """List the layers of the viewer anew."""
+        blocker = QSignalBlocker(self)
+        self.clear()
+        self._rows = []
+        for layer in reversed(self._state.viewer.layers):
+            if is_learnable(layer) and images_for(self._state, layer):
+                self._add_row(layer)
+        self.setColumnHidden(2, all(labels.ndim == 2 for labels in self._rows))
+        blocker.unblock()
+        self._fit_height()
+        self._ask_for_scan(0)
+
+    def _add_row(self, labels: Labels) -> None:
+        if labels not in self._choices:
+            self._choices[labels] = LabelChoice()
+            self._choices[labels].ticked = self._is_first(labels)
+            for emitter in (
+                labels.events.paint,
+                labels.events.labels_update,
+                labels.events.data,
+            ):
+                self._subscriptions.connect(emitter, self._on_painted)
+        self._rows.append(labels)
+        item = QTreeWidgetItem(self)
+        item.setText(0, labels.name)
+        item.setToolTip(0, labels.name)
+        item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
+        on = self._choices[labels].ticked
+        item.setCheckState(0, Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+        images = images_for(self._state, labels)
+        image = self._image_of(labels)
+        if len(images) == 1:
+            item.setText(1, images[0].name)
+            item.setToolTip(1, images[0].name)
+        else:
+            combo = narrow_combo("Image that these labels belong to")
+            for candidate in images:
+                combo.addItem(candidate.name)
+            combo.setCurrentIndex(images.index(image))
+            combo.activated.connect(lambda index: self._choose_image(labels, images[index]))
+            self.setItemWidget(item, 1, combo)
+        if labels.ndim > 2:
+            ticks = PlaneTicks()
+            ticks.ticked.connect(lambda: self._choose_planes(labels, ticks))
+            self.setItemWidget(item, 2, ticks)
+        self._show_scan(labels)
+
+    def _is_first(self, labels: Labels) -> bool:
+        """Whether a layer is visible and the first that belongs to its image."""
+        image = self._image_of(labels)
+        taken = [
+            self._image_of(other)
+            for other in self._rows
+            if other is not labels and self._choices[other].ticked
+        ]
+        return bool(labels.visible) and image not in taken
+
+    def _image_of(self, labels: Labels) -> Image:
+        images = images_for(self._state, labels)
+        chosen = self._choices[labels].image
+        image = None if chosen is None else chosen()
+        return image if image in images else images[0]
+
+    def _show_scan(self, labels: Labels) -> None:
+        row = self._rows.index(labels)
+        item = self.topLevelItem(row)
+        choice = self._choices[labels]
+        if item is None or choice.scan is None:
+            return
+        ticks = self.itemWidget(item, 2)
+        if isinstance(ticks, PlaneTicks):
+            ticks.set_planes(choice.scan.planes, choice.dropped)
+        elif not choice.scan.planes:
+            item.setText(0, f"{labels.name} (empty)")
+        else:
+            item.setText(0, labels.name)
+
+    def _fit_height(self) -> None:
+        """Be as high as the rows need, within limits."""
+        rows = min(max(len(self._rows), 1), _MOST_ROWS)
+        height = max(self.sizeHintForRow(0), self.fontMetrics().height() + 8)
+        self.setFixedHeight(self.header().sizeHint().height() + rows * (height + 2) + 6)
+
+    # ------------------------------------------------------------------ what was chosen
+
+    def chosen(self) -> list[ChosenPair]:
+        """Rows to learn from; those that are still being looked at are not among them."""
+        return list(self._chosen())
+
+    def _chosen(self) -> Iterator[ChosenPair]:
+        for labels in self._rows:
+            choice = self._choices[labels]
+            if not choice.ticked or choice.scan is None:
+                continue
+            planes = tuple(p for p in choice.scan.planes if p not in choice.dropped)
+            if planes:
+                yield ChosenPair(self._image_of(labels), labels, planes, choice.scan)
+
+    @property
+    def is_scanning(self) -> bool:
+        """Whether a layer that is ticked is still to be looked at."""
+        return self._lane.busy or self._next_to_scan() is not None
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there are labels that fit an image."""
+        return bool(self._rows)
+
+    def tick(self, labels: Labels, on: bool = True) -> None:
+        """Tick a layer, as a click does."""
+        item = self.topLevelItem(self._rows.index(labels))
+        if item is not None:
+            item.setCheckState(0, Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+
+    def _on_item_changed(self, item: QTreeWidgetItem, column: int) -> None:
+        row = self.indexOfTopLevelItem(item)
+        if column == 0 and 0 <= row < len(self._rows):
+            on = item.checkState(0) == Qt.CheckState.Checked
+            self._choices[self._rows[row]].ticked = on
+            self._ask_for_scan(0)
+            self.changed.emit()
+
+    def _choose_image(self, labels: Labels, image: Image) -> None:
+        self._choices[labels].image = ref(image)
+        self.changed.emit()
+
+    def _choose_planes(self, labels: Labels, ticks: PlaneTicks) -> None:
+        self._choices[labels].dropped = ticks.dropped
+        self.changed.emit()
+
+    # ------------------------------------------------------------------ looking at labels
+
+    def _on_layers(self, _event: Any = None) -> None:
+        # Not now: napari is still busy with the layer list.
+        QTimer.singleShot(0, self._refresh_and_tell)
+
+    def _refresh_and_tell(self) -> None:
+        if self._state.has_viewer:
+            self.refresh()
+            self.changed.emit()
+
+    def _on_painted(self, event: Any) -> None:
+        choice = self._choices.get(event.source)
+        if choice is not None:
+            choice.is_old = True
+            self._ask_for_scan(_SETTLE_MS)
+
+    def _ask_for_scan(self, delay: int) -> None:
+        """Look at what has changed, once nothing has for a while."""
+        self._timer.start(delay)
+
+    def _next_to_scan(self) -> Labels | None:
+        choices = ((labels, self._choices[labels]) for labels in self._rows)
+        return next((labels for labels, c in choices if c.ticked and c.is_old), None)
+
+    def _scan_next(self) -> None:
+        if self._lane.busy:
+            self._ask_for_scan(_SETTLE_MS)
+            return
+        labels = self._next_to_scan()
+        if labels is None:
+            return
+        choice = self._choices[labels]
+        choice.is_old = False
+        data, kept = full_resolution(labels), ref(labels)
+
+        def done(scan: LabelScan) -> None:
+            layer = kept()
+            choice.scan = scan
+            if layer in self._rows:
+                self._show_scan(layer)
+                self.changed.emit()
+            self._scan_next()
+
+        def failed(failure: Failure) -> None:
+            self.failed.emit(failure.message)
+            self._scan_next()
+
+        self._lane.submit(lambda _progress, stop: scan_labels(data, stop), done, failed)

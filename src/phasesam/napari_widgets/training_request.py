@@ -1,0 +1,172 @@
+"""What the user wants a model to learn from, as plain values that a worker can read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasesam.core.data_bar import detect_data_bar
+from phasesam.core.errors import CancelledError
+from phasesam.core.types import PixelSize
+
+if TYPE_CHECKING:
+    from phasesam.core.types import ProgressCallback, StopCallback
+    from phasesam.training.dataset import DataOptions, TrainingData
+    from phasesam.training.label_values import Task
+
+Plane = tuple[int, ...]
+_UNLABELLED = -1
+
+
+@dataclass(frozen=True, eq=False)
+class PairToRead:
+    """An image and its labels, with the planes that were ticked.
+
+    Attributes
+    ----------
+    name : str
+        Of the image.
+    image : (..., h, w) or (..., h, w, 3 or 4) array
+        Possibly lazy.
+    labels : (..., h, w) integer array
+        Possibly lazy.
+    planes : tuple of tuple of int
+        Which planes to learn from.
+    pixel_size : PixelSize
+        Of the image.
+    without_data_bar : bool
+        Whether an SEM data bar is left unlabelled.
+    class_of_object : mapping of int to int, or None
+        Class value of each object where the labels are objects and classes are learnt.
+    specimen : str
+        What it was taken of; the planes of a stack are one specimen.
+    """
+
+    name: str
+    image: Any
+    labels: Any
+    planes: tuple[Plane, ...]
+    pixel_size: PixelSize = field(default_factory=PixelSize)
+    without_data_bar: bool = True
+    class_of_object: Mapping[int, int] | None = None
+    specimen: str = ""
+
+    def read(self) -> Iterator[tuple[str, Any, NDArray[np.int32], str]]:
+        """Read plane by plane: name, image (still lazy), labels, specimen."""
+        for plane in self.planes:
+            name = f"{self.name}[{','.join(map(str, plane))}]" if plane else self.name
+            image = self.image[plane] if plane else self.image
+            yield name, image, self._labels(image, plane), self.specimen or self.name
+
+    def _labels(self, image: Any, plane: Plane) -> NDArray[np.int32]:
+        # A copy: the user may go on painting.
+        labels = np.array(self.labels[plane] if plane else self.labels, dtype=np.int32)
+        if self.class_of_object is not None:
+            table = np.zeros(max([*self.class_of_object, int(labels.max())]) + 1, np.int32)
+            for number, value in self.class_of_object.items():
+                table[number] = value
+            labels = table[labels]
+        if self.without_data_bar:
+            bar = detect_data_bar(np.asarray(image))
+            if bar is not None and not labels[bar:].any():
+                labels[bar:] = _UNLABELLED
+        return labels
+
+
+@dataclass(frozen=True, eq=False)
+class DataRequest:
+    """What to learn, and from what.
+
+    Attributes
+    ----------
+    task : {"promptable", "instance", "semantic"}
+        What is learnt.
+    name : str
+        For the folder of the training.
+    options : DataOptions
+        How labels are read.
+    pairs : tuple of PairToRead
+        Layers to learn from; empty if it is a folder.
+    path : Path or None
+        Folder, table or COCO file to learn from.
+    """
+
+    task: Task
+    name: str
+    options: DataOptions
+    pairs: tuple[PairToRead, ...] = ()
+    path: Path | None = None
+
+    def with_fractions(self, fractions: tuple[float, float, float]) -> DataRequest:
+        """Divide the images otherwise."""
+        return replace(self, options=replace(self.options, fractions=fractions))
+
+    def read(self, should_stop: StopCallback | None = None) -> TrainingData:
+        """Find the images and labels; for workers.
+
+        Raises
+        ------
+        TrainingDataError, FileFormatError
+            If nothing can be learnt from them.
+        CancelledError
+            If ``should_stop()`` is true.
+        """
+        from phasesam.training.dataset import from_arrays, read_training_data
+
+        if self.path is not None:
+            return read_training_data(self.path, self.task, self.options)
+        images = []
+        for pair in self.pairs:
+            for item in pair.read():
+                if should_stop is not None and should_stop():
+                    raise CancelledError("reading the labels was stopped")
+                images.append(item)
+        size = self.pairs[0].pixel_size if self.pairs else PixelSize()
+        return from_arrays(images, self.task, self.options, pixel_size=size)
+
+    def leave_in(
+        self,
+        folder: Path,
+        progress: ProgressCallback | None = None,
+        should_stop: StopCallback | None = None,
+    ) -> tuple[str, dict[str, Any]]:
+        """Make the data ready for another process; for workers.
+
+        Layers are written to ``data`` in `folder`; a folder stays where it is.
+
+        Returns
+        -------
+        str
+            Path for `read_training_data`.
+        dict
+            Fields of `DataOptions` for it.
+        """
+        from phasesam.training.saving import save_training_folder
+
+        options: dict[str, Any] = {
+            "fractions": list(self.options.fractions),
+            "experiment": self.options.experiment,
+        }
+        if self.path is not None:
+            options["unlabelled"] = self.options.unlabelled
+            options["classes"] = _plain_classes(self.options.classes)
+            return os.fspath(self.path.expanduser().absolute()), options
+        data = self.read(should_stop)
+        target = save_training_folder(
+            data, folder / "data", progress=progress, should_stop=should_stop
+        )
+        # Splits, classes and what is not labelled are in the folder.
+        return os.fspath(target), {}
+
+
+def _plain_classes(classes: Any) -> Any:
+    """Class names as JSON can hold them."""
+    if isinstance(classes, Mapping):
+        return {str(value): str(name) for value, name in classes.items()}
+    return None if classes is None else [str(name) for name in classes]

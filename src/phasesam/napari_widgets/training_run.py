@@ -1,0 +1,236 @@
+"""One training as a dock sees it: its folder, and the process that works in it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phasesam.core.errors import PhaseSAMError
+from phasesam.models.download import cache_folder
+from phasesam.training.process import Job, TrainingProcess, start
+from phasesam.training.run_folder import RunFolder, RunStatus
+
+if TYPE_CHECKING:
+    from phasesam.core.types import ProgressCallback, StopCallback
+    from phasesam.napari_widgets.training_request import DataRequest
+    from phasesam.training.settings import TrainingSettings
+
+_OUTPUT = "output.txt"
+_TAIL_BYTES = 4000
+_DATE = "%Y-%m-%d-%H%M%S"
+_DATED = re.compile(r"(.*)-(\d{4}-\d{2}-\d{2}-\d{6})")
+_MOST_EARLIER = 12
+
+# Python would complain of processes that nobody holds any more, and stop them.
+_processes: set[TrainingProcess] = set()
+
+
+def training_folder() -> Path:
+    """Where the folders of trainings are."""
+    return cache_folder().parent / "training"
+
+
+def plain_name(text: str) -> str:
+    """Make a name that files and adapters can have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:40] or "training"
+
+
+def new_run(name: str) -> RunFolder:
+    """Choose the folder of a new training."""
+    base = f"{plain_name(name)}-{time.strftime(_DATE)}"
+    path = training_folder() / base
+    number = 2
+    while path.exists():
+        path = training_folder() / f"{base}-{number}"
+        number += 1
+    return RunFolder(path)
+
+
+def write_job(
+    run: RunFolder,
+    request: DataRequest,
+    settings: TrainingSettings,
+    progress: ProgressCallback | None = None,
+    should_stop: StopCallback | None = None,
+) -> Job:
+    """Leave data and settings in a folder for a process to come; for workers.
+
+    Raises
+    ------
+    PhaseSAMError
+        If it cannot be done, or ``should_stop()`` is true; nothing is left behind then.
+    """
+    try:
+        data, options = request.leave_in(run.path, progress, should_stop)
+        job = Job(data, request.task, settings.to_dict(), options)
+        job.write(run)
+    except PhaseSAMError:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+    return job
+
+
+class TrainingRun:
+    """A training that runs, ran, or may go on.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where it is.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._process: TrainingProcess | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the folder without the date."""
+        dated = _DATED.match(self.folder.path.name)
+        return dated[1] if dated else self.folder.path.name
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process that we started works in the folder."""
+        return self._process is not None and self._process.is_running
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.folder.checkpoint_file.is_file()
+
+    def begin(self, job: Job | None = None) -> None:
+        """Start the process, for a new job or to go on with the one in the folder.
+
+        Raises
+        ------
+        FileFormatError
+            If the folder holds no job.
+        """
+        if job is None:
+            job = replace(Job.read(self.folder), resume=self.has_checkpoint)
+        self.folder.clear_requests()
+        # Until the process has come to itself the folder says how the one before ended.
+        self.folder.write_status(RunStatus("preparing", "starting a process"))
+        self._process = start(self.folder, job)
+        _processes.difference_update([p for p in _processes if not p.is_running])
+        _processes.add(self._process)
+
+    def status(self) -> RunStatus:
+        """How far it is; a process that ended without a word has failed. For workers."""
+        ended = self._process is not None and not self._process.is_running
+        status = self.folder.status()
+        if ended and not status.is_over:
+            return replace(status, state="failed", message="the process that trained has ended")
+        return status
+
+    def cancel(self) -> None:
+        """Stop it; what was learnt up to the last whole epoch is kept."""
+        if self._process is None or not self._process.is_running:
+            return
+        self.folder.cancel()
+        status = self.folder.status()
+        if status.state == "preparing":
+            # Nothing to lose, and it would only look when it has begun.
+            self._process.kill()
+            self.folder.write_status(replace(status, state="cancelled", message="stopped"))
+
+    def output(self) -> str:
+        """Return the end of what the process printed."""
+        try:
+            with (self.folder.path / _OUTPUT).open("rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - _TAIL_BYTES))
+                return file.read().decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a folder says about its training, besides how far it is.
+
+    Attributes
+    ----------
+    task : str
+        What is learnt; empty if it is not known.
+    recipe, base : str
+        Title of the recipe and name of the model.
+    """
+
+    task: str = ""
+    recipe: str = ""
+    base: str = ""
+
+    @classmethod
+    def of(cls, job: Job) -> RunFacts:
+        """Take them from a job."""
+        recipe: Mapping[str, Any] = job.settings.get("recipe", {})
+        return cls(job.task, str(recipe.get("title", "")), str(job.settings.get("base", "")))
+
+    @classmethod
+    def read(cls, run: RunFolder) -> RunFacts:
+        """Find them in a folder."""
+        try:
+            return cls.of(Job.read(run))
+        except PhaseSAMError:
+            return cls()
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """A folder of a training that is not under way.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    name : str
+        What it was called.
+    when : float
+        When it was last written to, seconds since 1970.
+    status : RunStatus
+        How it ended.
+    can_resume : bool
+        Whether it may go on.
+    """
+
+    path: Path
+    name: str
+    when: float
+    status: RunStatus
+    can_resume: bool
+
+    @property
+    def title(self) -> str:
+        """One line about it."""
+        when = time.strftime("%d %b, %H:%M", time.localtime(self.when))
+        status = self.status
+        how: str = status.state
+        if status.state in ("cancelled", "failed") and status.epochs:
+            how += f" in epoch {min(status.epoch + 1, status.epochs)} of {status.epochs}"
+        elif status.best_score is not None:
+            how += f", {status.best_score:.3f}"
+        return f"{self.name} · {when} · {how}"
+
+
+def earlier_runs() -> list[EarlierRun]:
+    """List what is in the folder of trainings, newest first; for workers."""
+    found = []
+    paths = [p.parent for p in training_folder().glob("*/status.json")]
+    for path in sorted(paths, key=lambda p: (p / "status.json").stat().st_mtime, reverse=True):
+        run = RunFolder(path)
+        status = run.status()
+        if status.is_over:
+            training = TrainingRun(run)
+            when = (path / "status.json").stat().st_mtime
+            unfinished = status.state != "finished" and training.has_checkpoint
+            found.append(EarlierRun(path, training.name, when, status, unfinished))
+        if len(found) == _MOST_EARLIER:
+            break
+    return found
