@@ -2,7 +2,6 @@ import threading
 
 import pytest
 import torch
-from qtpy.QtCore import Qt
 
 from phasesam.core.errors import CancelledError, CheckpointError, InvalidSettingError
 from phasesam.models.manager import ModelManager, get_manager
@@ -10,6 +9,7 @@ from phasesam.models.registry import import_checkpoint
 from phasesam.models.sam import build_model
 from phasesam.napari_widgets import models as models_module
 from phasesam.napari_widgets.model_status import choice_text, manager_watch, status_text
+from phasesam.napari_widgets.model_table import Choice
 from phasesam.napari_widgets.models import ModelsDock
 from phasesam.napari_widgets.prompts import PromptDock
 
@@ -27,11 +27,10 @@ def dock(qtbot, viewer_model, monkeypatch, tmp_path):
 
 
 def row(dock, name):
-    for index in range(dock.table.topLevelItemCount()):
-        item = dock.table.topLevelItem(index)
-        if item.data(0, Qt.ItemDataRole.UserRole) == name:
-            return [item.text(column) for column in range(4)]
-    raise AssertionError(name)
+    item = dock.table.row(Choice(name))
+    if item is None:
+        raise AssertionError(name)
+    return [item.text(column) for column in range(4)]
 
 
 def test_every_model_is_listed_with_place_and_licence(dock):
@@ -49,23 +48,23 @@ def test_an_imported_model_whose_file_is_gone_can_be_removed(dock, tmp_path):
     dock.refresh()
     assert row(dock, "steel")[1] == "missing"
     assert choice_text(spec) == "steel (missing)"
-    dock._select("steel")
+    dock.table.select(Choice("steel"))
     assert not dock.download_button.isEnabled()
     assert dock.forget_button.isEnabled()
 
 
 def test_load_and_unload_show_in_the_table(dock, until):
-    dock._select("mobile_sam")
+    dock.table.select(Choice("mobile_sam"))
     assert not dock.unload_button.isEnabled()
     dock.load_button.click()
     until(lambda: not dock.running)
     until(lambda: row(dock, "mobile_sam")[2].startswith("cpu · "))
     assert "MobileSAM is in memory" in dock.footer.result.text()
-    assert dock.figures.text().startswith("1 model, ")
+    assert dock.devices.figures.text().startswith("1 model, ")
     assert "1 model" in dock.header.dot.toolTip()
     dock.unload_button.click()
     until(lambda: row(dock, "mobile_sam")[2] == "—")
-    assert "given back" in dock.footer.result.text()
+    until(lambda: "given back" in dock.footer.result.text())
 
 
 def test_changes_from_other_threads_arrive(dock, until):
@@ -87,7 +86,7 @@ def test_download_shows_progress_and_can_be_cancelled(dock, until, monkeypatch):
                 raise CancelledError("stopped")
 
     monkeypatch.setattr(models_module, "locate", locate)
-    dock._select("sam_vit_b")
+    dock.table.select(Choice("sam_vit_b"))
     dock.download_button.click()
     until(lambda: dock.footer.bar.value() == 10)
     assert "Downloading SAM ViT-B" in dock.footer.running_text.text()
@@ -113,7 +112,7 @@ def test_failed_import_says_why(dock, until, tmp_path, monkeypatch):
 def test_use_switches_all_docks(dock, qtbot, viewer_model):
     prompt = PromptDock(viewer_model)
     qtbot.addWidget(prompt)
-    dock._select("sam_vit_b")
+    dock.table.select(Choice("sam_vit_b"))
     dock.use_button.click()
     assert prompt.header.model_combo.currentText().startswith("SAM ViT-B")
     assert row(dock, "sam_vit_b")[0] == "SAM ViT-B ✓"
@@ -126,18 +125,18 @@ def test_device_that_is_not_there_is_refused(dock, until, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(ModelManager, "set_device", refuse)
-        dock.device.setCurrentIndex(3)
-        dock._on_device(3)
+        dock.devices.device.setCurrentIndex(3)
+        dock.devices.device.activated.emit(3)
         until(lambda: not dock.running)
     assert "no device 'mps'" in dock.footer.result.text()
-    assert dock.device.currentIndex() == 0
+    assert dock.devices.device.currentIndex() == 0
 
 
 def test_memory_budget(dock, until):
-    dock.budget.setValue(1.5)
+    dock.devices.budget.setValue(1.5)
     until(lambda: get_manager().budget_bytes == 1_500_000_000)
     assert "1.5 GB" in dock.footer.result.text()
-    dock.budget.setValue(0)
+    dock.devices.budget.setValue(0)
     until(lambda: get_manager().budget_bytes != 1_500_000_000)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from phasesam.napari_widgets.viewer_state import ViewerState
 
 _ADAPTER = Qt.ItemDataRole.UserRole + 1
+_MODEL_TIP = "Model that segments. See the Models dock for details."
 
 
 class Status(Enum):
@@ -89,7 +90,7 @@ class Header(QWidget):
         super().__init__(parent)
         self._state = state
         self.image_combo = narrow_combo("Image that the docks work on")
-        self.model_combo = narrow_combo("Model that segments. See the Models dock for details.")
+        self.model_combo = narrow_combo(_MODEL_TIP)
         self.dot = StatusDot()
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -144,6 +145,8 @@ class Header(QWidget):
             self._add_model(text, current, adapter_name or name)
             choices.append(current)
         self.model_combo.setCurrentIndex(choices.index(current))
+        # The names of adapters are longer than a narrow dock is wide.
+        self.model_combo.setToolTip(f"{self.model_combo.currentText()}\n{_MODEL_TIP}")
         blocker.unblock()
 
     def _add_model(self, text: str, choice: tuple[str, str | None], tip: str) -> None:

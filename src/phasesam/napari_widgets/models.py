@@ -1,4 +1,4 @@
-"""The Models dock: which models there are, where they are, and what is in memory."""
+"""The Models dock: which models and adapters there are, and what is in memory."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QDoubleSpinBox,
-    QFileDialog,
-    QGridLayout,
-    QHeaderView,
-    QLabel,
-    QPushButton,
-    QTreeWidget,
-    QTreeWidgetItem,
-)
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QPushButton
 
 from phasesam.core.errors import PhaseSAMError
+from phasesam.models.adapter_card import is_adapter
+from phasesam.models.adapter_store import (
+    AdapterEntry,
+    import_adapter,
+    list_adapters,
+    remove_adapter,
+)
 from phasesam.models.manager import get_manager
 from phasesam.models.memory import format_bytes
 from phasesam.models.registry import (
@@ -32,29 +28,31 @@ from phasesam.models.registry import (
     locate,
     where,
 )
+from phasesam.napari_widgets.device_panel import DevicePanel
 from phasesam.napari_widgets.dock import Dock
-from phasesam.napari_widgets.header import Status, narrow_combo
-from phasesam.napari_widgets.model_status import manager_watch, offered_models
+from phasesam.napari_widgets.header import Status
+from phasesam.napari_widgets.merged_file import (
+    MERGE_TIP,
+    ask_for_file,
+    merging,
+    why_not_mergeable,
+)
+from phasesam.napari_widgets.model_status import manager_watch
+from phasesam.napari_widgets.model_table import Choice, ModelTable
+from phasesam.napari_widgets.strength_row import AdapterOnModel, StrengthRow
+from phasesam.napari_widgets.viewer_state import announce_adapter
+from phasesam.napari_widgets.workers import Failure, Lane
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from phasesam.core.types import ProgressCallback, StopCallback
 
-_COLUMNS = ("Model", "Weights", "In memory", "Licence")
-_NAME = Qt.ItemDataRole.UserRole
-_GB = 1e9
 _NAME_LENGTH = 60
-_DEVICES = (
-    ("auto", "Automatic", "The fastest device of this computer"),
-    ("cpu", "CPU", "Works everywhere"),
-    ("cuda", "CUDA", "NVIDIA or AMD graphics card"),
-    ("mps", "MPS", "Graphics of Apple silicon"),
-)
 
 
 class ModelsDock(Dock):
-    """Load, unload, download and import models; choose device and memory budget.
+    """Load, unload, download and import models and adapters; choose device and memory budget.
 
     Parameters
     ----------
@@ -64,36 +62,31 @@ class ModelsDock(Dock):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__(napari_viewer)
+        self._strengths = Lane(self)
         self._make_widgets()
         watch = manager_watch()
         watch.changed.connect(self.refresh)
         watch.catalogue_changed.connect(self.refresh)
         self.subscriptions.connect(self.state.events.model_changed, self._on_model_changed)
         self.refresh()
-        self._select(self.state.model_name)
+        self.table.select(Choice(self.state.model_name, self.state.adapter))
 
     def _make_widgets(self) -> None:
-        self.table = QTreeWidget()
-        self.table.setHeaderLabels(_COLUMNS)
-        self.table.setRootIsDecorated(False)
-        self.table.setUniformRowHeights(True)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.setMinimumHeight(240)
-        self.table.setTextElideMode(Qt.TextElideMode.ElideRight)
-        header = self.table.header()
-        if header is not None:
-            header.setStretchLastSection(False)
-            header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-            header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-            header.setMinimumSectionSize(60)
+        self.table = ModelTable()
         self.table.itemSelectionChanged.connect(self._refresh_buttons)
         self.table.itemDoubleClicked.connect(lambda *_: self.use())
+        self.strength = StrengthRow()
+        self.strength.changed.connect(self._on_strength)
+        self.devices = DevicePanel()
+        self.devices.device_chosen.connect(self._on_device)
+        self.devices.budget_chosen.connect(self._on_budget)
         self.body.addWidget(self.table)
+        self.body.addWidget(self.strength)
         self._make_buttons()
-        self._make_device_rows()
+        self.body.addWidget(self.devices)
 
     def _make_buttons(self) -> None:
-        self.use_button = self._button("Use", "Segment with this model in all docks", self.use)
+        self.use_button = self._button("Use", "Segment with it in all docks", self.use)
         self.load_button = self._button(
             "Load", "Bring it into memory now, so that the first click is fast", self.load
         )
@@ -104,10 +97,13 @@ class ModelsDock(Dock):
             "Download", "Fetch the weights; they are checked and kept on disk", self.download
         )
         self.import_button = self._button(
-            "Import…", "Add a checkpoint of the SAM family from a file", self.choose_file
+            "Import…",
+            "Add a checkpoint of the SAM family, or an adapter, from a file",
+            self.choose_file,
         )
+        self.merge_button = self._button("Merge…", MERGE_TIP, self.choose_merged_file)
         self.forget_button = self._button(
-            "Remove", "Remove an imported model and its copy of the weights", self.forget
+            "Remove", "Remove an imported model or an adapter, with its file", self.forget
         )
         buttons = QGridLayout()
         for number, button in enumerate(
@@ -117,40 +113,12 @@ class ModelsDock(Dock):
                 self.unload_button,
                 self.download_button,
                 self.import_button,
+                self.merge_button,
                 self.forget_button,
             )
         ):
             buttons.addWidget(button, number // 3, number % 3)
         self.body.addLayout(buttons)
-
-    def _make_device_rows(self) -> None:
-        self.device = narrow_combo("Where models compute from now on")
-        for name, title, tip in _DEVICES:
-            self.device.addItem(title, name)
-            self.device.setItemData(self.device.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        self.device.activated.connect(self._on_device)
-        self.budget = QDoubleSpinBox()
-        self.budget.setRange(0, 1000)
-        self.budget.setDecimals(1)
-        self.budget.setSingleStep(0.5)
-        self.budget.setSuffix(" GB")
-        self.budget.setSpecialValueText("automatic")
-        self.budget.setKeyboardTracking(False)
-        self.budget.setToolTip(
-            "Memory that weights may fill. When a model does not fit, the one that was not\n"
-            "used for longest leaves."
-        )
-        self.budget.valueChanged.connect(self._on_budget)
-        self.figures = QLabel()
-        self.figures.setWordWrap(True)
-        grid = QGridLayout()
-        grid.setColumnStretch(1, 1)
-        for row, (text, widget) in enumerate(
-            (("Device", self.device), ("Memory budget", self.budget), ("Now", self.figures))
-        ):
-            grid.addWidget(QLabel(text), row, 0)
-            grid.addWidget(widget, row, 1)
-        self.body.addLayout(grid)
 
     def _button(self, text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
         button = QPushButton(text)
@@ -162,76 +130,71 @@ class ModelsDock(Dock):
 
     @property
     def selected(self) -> ModelSpec | None:
-        """The model chosen in the table."""
-        items = self.table.selectedItems()
-        return get_spec(items[0].data(0, _NAME)) if items else None
+        """The model chosen in the table, or the base of the adapter chosen."""
+        choice = self.table.choice
+        try:
+            return get_spec(choice.model) if choice is not None and choice.model else None
+        except PhaseSAMError:
+            return None  # gone since the table was filled
 
-    def _select(self, name: str) -> None:
-        for row in range(self.table.topLevelItemCount()):
-            item = self.table.topLevelItem(row)
-            if item is not None and item.data(0, _NAME) == name:
-                self.table.setCurrentItem(item)
+    @property
+    def selected_adapter(self) -> AdapterEntry | None:
+        """The adapter chosen in the table."""
+        choice = self.table.choice
+        if choice is None or choice.adapter is None:
+            return None
+        return next((entry for entry in list_adapters() if entry.name == choice.adapter), None)
 
     def refresh(self) -> None:
         """Show the present state of all models and of the memory."""
-        chosen = self.selected.name if self.selected is not None else ""
-        resident: dict[str, list[str]] = {}
+        resident: dict[Choice, list[str]] = {}
         try:
             for model in get_manager().resident():
                 state = "loading" if model.loading else format_bytes(model.bytes)
-                resident.setdefault(model.name, []).append(f"{model.device} · {state}")
+                resident.setdefault(Choice(model.name, model.adapter), []).append(
+                    f"{model.device} · {state}"
+                )
         except PhaseSAMError as error:
             self.show_error(str(error))
-        blocker = QSignalBlocker(self.table)
-        self.table.clear()
-        for spec in offered_models():
-            item = QTreeWidgetItem(self.table)
-            item.setData(0, _NAME, spec.name)
-            used = " ✓" if spec.name == self.state.model_name else ""
-            for column, text in enumerate(
-                (
-                    spec.title + used,
-                    _weights_text(spec),
-                    ", ".join(resident.get(spec.name, ["—"])),
-                    spec.licence,
-                )
-            ):
-                item.setText(column, text)
-                item.setToolTip(column, _tooltip(spec))
-        self._select(chosen)
-        blocker.unblock()
+        self.table.fill(Choice(self.state.model_name, self.state.adapter), resident)
         self._refresh_buttons()
-        self._refresh_figures()
+        self.devices.refresh()
 
     def _refresh_buttons(self) -> None:
-        spec = self.selected
-        names: set[str] = set()
+        spec, adapter, choice = self.selected, self.selected_adapter, self.table.choice
+        used = Choice(self.state.model_name, self.state.adapter)
+        usable = spec is not None and (adapter is None or adapter.card is not None)
+        loaded = False
         if spec is not None:
-            names = {model.name for model in get_manager().resident()}
-        self.use_button.setEnabled(spec is not None and spec.name != self.state.model_name)
-        self.load_button.setEnabled(spec is not None and spec.name not in names)
-        self.unload_button.setEnabled(spec is not None and spec.name in names)
-        self.download_button.setEnabled(spec is not None and where(spec) == "to download")
-        self.forget_button.setEnabled(
-            spec is not None and spec.url is None and where(spec) in ("on disk", "missing")
+            names = {Choice(m.name, m.adapter) for m in get_manager().resident()}
+            loaded = choice in names
+        self.use_button.setEnabled(usable and choice != used)
+        self.load_button.setEnabled(usable and not loaded)
+        self.unload_button.setEnabled(loaded)
+        on_model = spec is not None and adapter is None
+        self.download_button.setEnabled(
+            on_model and spec is not None and where(spec) == "to download"
         )
+        own = spec is not None and spec.url is None and where(spec) in ("on disk", "missing")
+        self.forget_button.setEnabled(adapter is not None or (on_model and own))
+        self._refresh_adapter(spec, adapter)
 
-    def _refresh_figures(self) -> None:
-        try:
-            status = get_manager().status()
-        except PhaseSAMError as error:
-            self.figures.setText(str(error))
+    def _refresh_adapter(self, spec: ModelSpec | None, adapter: AdapterEntry | None) -> None:
+        reason = why_not_mergeable(adapter if spec is not None else None)
+        self.merge_button.setEnabled(not reason)
+        self.merge_button.setToolTip(reason or MERGE_TIP)
+        if spec is None or adapter is None or adapter.card is None:
+            self.strength.clear()
             return
-        models = "1 model" if status.n_models == 1 else f"{status.n_models} models"
-        text = f"{models}, {format_bytes(status.bytes)}"
-        if status.budget_bytes:
-            text += f" of {format_bytes(status.budget_bytes)} allowed"
-        if status.device_total:
-            text += (
-                f"\n{status.device}: {format_bytes(status.device_used or 0)} of "
-                f"{format_bytes(status.device_total)} in use by all programs"
-            )
-        self.figures.setText(text)
+        try:
+            strength = get_manager().adapter_strength(spec.name, adapter.name)
+        except PhaseSAMError:
+            self.strength.clear()  # gone since the table was filled
+        else:
+            self.strength.show_strength(AdapterOnModel(spec.name, adapter.name), strength)
+
+    def _title(self, spec: ModelSpec, adapter: AdapterEntry | None) -> str:
+        return spec.title if adapter is None else f"{spec.title} + {adapter.title}"
 
     def _on_model_changed(self, _name: str) -> None:
         self.refresh()
@@ -239,39 +202,42 @@ class ModelsDock(Dock):
     # ------------------------------------------------------------------ actions
 
     def use(self) -> None:
-        """Segment with the chosen model in all docks of this viewer."""
-        spec = self.selected
-        if spec is not None:
-            self.state.model_name = spec.name
-            self.show_result(f"All docks of this viewer now use {spec.title}.")
+        """Segment with the chosen model or adapter in all docks of this viewer."""
+        spec, adapter = self.selected, self.selected_adapter
+        if spec is not None and (adapter is None or adapter.card is not None):
+            self.state.choose_model(spec.name, None if adapter is None else adapter.name)
+            self.show_result(f"All docks of this viewer now use {self._title(spec, adapter)}.")
 
     def load(self) -> None:
-        """Bring the chosen model into memory."""
-        spec = self.selected
+        """Bring the chosen model or adapter into memory."""
+        spec, adapter = self.selected, self.selected_adapter
         if spec is None:
             return
+        name = None if adapter is None else adapter.name
 
         def job(progress: ProgressCallback, should_stop: StopCallback) -> None:
-            get_manager().load(spec.name, progress=progress, should_stop=should_stop)
+            get_manager().load(spec.name, name, progress=progress, should_stop=should_stop)
 
-        self._run(spec, job, "Loading", "is in memory")
+        self._run(self._title(spec, adapter), job, "Loading", "is in memory")
 
     def unload(self) -> None:
-        """Take the chosen model out of memory."""
-        spec = self.selected
+        """Take the chosen model, with its adapters, or the chosen adapter out of memory."""
+        spec, adapter = self.selected, self.selected_adapter
         if spec is None:
             return
+        name = None if adapter is None else adapter.name
+        title = self._title(spec, adapter)
 
         def on_done(freed: int) -> None:
             if freed:
                 self.show_result(f"{format_bytes(freed)} given back.")
             else:
-                self.show_result(f"{spec.title} leaves when the run that uses it has ended.")
+                self.show_result(f"{title} leaves when the run that uses it has ended.")
             self.refresh()
 
         self.start(
-            lambda progress, should_stop: get_manager().unload(spec.name),
-            title=f"Unloading {spec.title}",
+            lambda progress, should_stop: get_manager().unload(spec.name, name),
+            title=f"Unloading {title}",
             on_done=on_done,
         )
 
@@ -284,47 +250,72 @@ class ModelsDock(Dock):
         def job(progress: ProgressCallback, should_stop: StopCallback) -> None:
             locate(spec, download=True, progress=progress, should_stop=should_stop)
 
-        self._run(spec, job, "Downloading", "is on disk")
+        self._run(spec.title, job, "Downloading", "is on disk")
         self.header.dot.set_status(Status.DOWNLOADING)
 
-    def _run(self, spec: ModelSpec, job: Any, verb: str, outcome: str) -> None:
+    def _run(self, title: str, job: Any, verb: str, outcome: str) -> None:
         def on_done(_: Any) -> None:
-            self.show_result(f"{spec.title} {outcome}.")
+            self.show_result(f"{title} {outcome}.")
             manager_watch().catalogue_changed.emit()
 
-        self.start(job, title=f"{verb} {spec.title}", on_done=on_done)
+        self.start(job, title=f"{verb} {title}", on_done=on_done)
 
     def choose_file(self) -> None:
-        """Ask for a checkpoint and import it."""
+        """Ask for a checkpoint or an adapter and import it."""
         path, _ = QFileDialog.getOpenFileName(
             self,
-            "Import a checkpoint of the SAM family",
+            "Import a checkpoint of the SAM family, or an adapter",
             "",
-            "Checkpoints (*.pt *.pth *.safetensors *.bin);;All files (*)",
+            "Checkpoints and adapters (*.pt *.pth *.safetensors *.bin);;All files (*)",
         )
         if path:
             self.import_file(Path(path))
 
     def import_file(self, path: Path) -> None:
-        """Import a checkpoint under the name of its file; its architecture is recognised."""
+        """Import a checkpoint or an adapter under the name of its file; it is recognised."""
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:_NAME_LENGTH] or "imported"
 
-        def job(progress: ProgressCallback, should_stop: StopCallback) -> ModelSpec:
-            return import_checkpoint(path, name)
+        def job(progress: ProgressCallback, should_stop: StopCallback) -> ModelSpec | AdapterEntry:
+            return import_adapter(path, name) if is_adapter(path) else import_checkpoint(path, name)
 
-        def on_done(spec: ModelSpec) -> None:
+        def on_done(found: ModelSpec | AdapterEntry) -> None:
             manager_watch().catalogue_changed.emit()
-            self._select(spec.name)
-            self.show_result(f"Imported {spec.title} ({spec.architecture}).")
+            if isinstance(found, ModelSpec):
+                self.table.select(Choice(found.name))
+                self.show_result(f"Imported {found.title} ({found.architecture}).")
+            elif found.card is not None:
+                self.table.select(Choice(found.card.base, found.name))
+                self.show_result(f"Imported {found.title}, an adapter of {found.card.base}.")
 
         self.start(job, title=f"Importing {path.name}", on_done=on_done)
 
-    def forget(self) -> None:
-        """Remove the chosen imported model."""
-        spec = self.selected
-        if spec is None:
-            return
+    def choose_merged_file(self) -> None:
+        """Ask where model and adapter are to be written as one checkpoint."""
+        adapter = self.selected_adapter
+        path = None if adapter is None else ask_for_file(self, adapter)
+        if path is not None:
+            self.merge_into(path)
 
+    def merge_into(self, path: Path) -> None:
+        """Write the chosen adapter and its base as one checkpoint."""
+        spec, adapter = self.selected, self.selected_adapter
+        if spec is not None and adapter is not None:
+            self.start(
+                merging(spec.name, adapter.name, path),
+                title=f"Merging {self._title(spec, adapter)}",
+                on_done=lambda _: self.show_result(f"Written: {path.name}."),
+                must_finish=True,
+            )
+
+    def forget(self) -> None:
+        """Remove the chosen imported model, or the chosen adapter from the store."""
+        spec, adapter = self.selected, self.selected_adapter
+        if adapter is not None:
+            self._forget_adapter("" if spec is None else spec.name, adapter)
+        elif spec is not None:
+            self._forget_model(spec)
+
+    def _forget_model(self, spec: ModelSpec) -> None:
         def job(progress: ProgressCallback, should_stop: StopCallback) -> None:
             get_manager().unload(spec.name)
             forget(spec.name)
@@ -337,47 +328,54 @@ class ModelsDock(Dock):
 
         self.start(job, title=f"Removing {spec.title}", on_done=on_done)
 
-    def _on_device(self, _index: int) -> None:
-        name = self.device.currentData()
+    def _forget_adapter(self, base: str, adapter: AdapterEntry) -> None:
+        def job(progress: ProgressCallback, should_stop: StopCallback) -> None:
+            get_manager().unload(base, adapter.name)
+            remove_adapter(adapter.name)
 
-        def on_failed(_: Any) -> None:
-            self.device.setCurrentIndex(0)
+        def on_done(_: Any) -> None:
+            if self.state.adapter == adapter.name:
+                self.state.choose_model(self.state.model_name)
+            manager_watch().catalogue_changed.emit()
+            self.show_result(f"The adapter {adapter.title} was removed.")
 
+        self.start(job, title=f"Removing {adapter.title}", on_done=on_done)
+
+    # ------------------------------------------------------------------ settings
+
+    def _on_strength(self, subject: AdapterOnModel, strength: float) -> None:
+        def on_done(_: Any) -> None:
+            announce_adapter(*subject)
+            self.show_result(f"{subject.adapter} acts with a strength of {strength:.2f}.")
+
+        def on_failed(failure: Failure) -> None:
+            self.show_error(failure.message, details=failure.details)
+
+        # Not as the dock's own work: a slider must not wait for a download.
+        self._strengths.submit(
+            lambda progress, should_stop: get_manager().set_strength(*subject, strength),
+            on_done,
+            on_failed,
+        )
+
+    def _on_device(self, name: str) -> None:
         self.start(
             lambda progress, should_stop: get_manager().set_device(name),
             title="Changing the device",
             on_done=lambda _: self.show_result(
-                f"Models compute on: {self.device.currentText()}. They load there when needed."
+                f"Models compute on: {self.devices.device.currentText()}. They load there when "
+                "needed."
             ),
-            on_failed=on_failed,
+            on_failed=lambda _: self.devices.show_automatic(),
         )
 
-    def _on_budget(self, gigabytes: float) -> None:
-        budget = round(gigabytes * _GB) or None
+    def _on_budget(self, budget: int | None) -> None:
         self.start(
             lambda progress, should_stop: get_manager().set_budget(budget),
             title="Changing the memory budget",
             on_done=lambda _: self.show_result(
-                f"Weights may fill {self.budget.text()}."
+                f"Weights may fill {self.devices.budget.text()}."
                 if budget
                 else "Weights may fill the usual share of the memory."
             ),
         )
-
-
-def _weights_text(spec: ModelSpec) -> str:
-    place = where(spec)
-    size = format_bytes(spec.size_bytes) if spec.size_bytes else ""
-    if place == "to download":
-        return f"↓ {size}"
-    return place if place in ("bundled", "missing") or not size else f"{place}, {size}"
-
-
-def _tooltip(spec: ModelSpec) -> str:
-    lines = [
-        f"{spec.title} ({where(spec)})",
-        spec.description,
-        f"Licence: {spec.licence}",
-        spec.source,
-    ]
-    return "\n".join(line for line in lines if line)
