@@ -132,9 +132,7 @@ def test_pauses_until_told_to_go_on(tmp_path: Path, brief: Recipe) -> None:
     assert run.status().state == "finished"
 
 
-def test_one_image_without_validation_keeps_the_last_weights(
-    tmp_path: Path, brief: Recipe
-) -> None:
+def test_one_image_without_validation_keeps_the_last_weights(tmp_path: Path, brief: Recipe) -> None:
     data = disc_data("semantic", count=2)
     data = replace(data, images=data.images[:1])
     result = train(data, tmp_path, settings(replace(brief, epochs=2, patience=1)))

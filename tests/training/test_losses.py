@@ -9,7 +9,7 @@ from monai.losses import DiceCELoss, DiceLoss
 
 from phasesam.core.errors import InvalidSettingError
 from phasesam.training.loss_config import LossConfig
-from phasesam.training.losses import class_loss, mask_loss, pooled_mask, soft_iou
+from phasesam.training.losses import class_loss, mask_loss, pooled_mask, mask_iou
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -71,13 +71,21 @@ def test_focal_gradients_are_finite_for_perfect_masks() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000))
-def test_soft_iou_of_whole_pixels_is_iou(seed: int) -> None:
+def test_mask_iou_on_its_own_grid_is_iou(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    predicted, true = rng.random((2, 12, 12)) < rng.random()
+    predicted, true, known = rng.random((3, 12, 12)) < rng.random((3, 1, 1))
     logits = torch.from_numpy(np.where(predicted, 1.0, -1.0))[None, None]
-    found = soft_iou(logits, torch.from_numpy(true).float()[None], torch.ones(12, 12)).item()
-    union = (predicted | true).sum()
-    assert found == pytest.approx((predicted & true).sum() / union if union else 0.0, abs=1e-5)
+    found = mask_iou(logits, torch.from_numpy(true)[None], torch.from_numpy(known)).item()
+    union = ((predicted | true) & known).sum()
+    assert found == pytest.approx((predicted & true & known).sum() / union if union else 1.0)
+
+
+def test_mask_iou_sees_finer_edges_than_the_decoder_has_pixels() -> None:
+    """An edge between two pixels of the decoder is no error."""
+    x = torch.arange(64) - 19.5
+    fine = (x > 0).expand(1, 64, 64)
+    logits = (x.view(16, 4).mean(1)).expand(1, 1, 16, 16)
+    assert mask_iou(logits, fine, torch.ones(64, 64, dtype=torch.bool)).item() > 0.99
 
 
 def test_pooled_mask_is_the_covered_fraction() -> None:

@@ -112,15 +112,30 @@ def pooled_mask(mask: Tensor, size: int) -> Tensor:
     return functional.avg_pool2d(flat, factor).view(*mask.shape[:-2], size, size)
 
 
-def soft_iou(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """IoU of masks above a logit of 0 with fractional targets, (n, m).
+def mask_iou(logits: Tensor, true: Tensor, known: Tensor) -> Tensor:
+    """IoU of masks above a logit of 0, at the resolution of the true ones.
 
     Parameters
     ----------
-    logits, target, weight
-        As in `mask_loss`.
+    logits : (n, m, h, w) tensor
+        ``m`` proposals for each of ``n`` objects.
+    true : (n, s, s) bool tensor
+        Objects, on an equal or finer grid.
+    known : (s, s) bool tensor
+        Where anything is labelled.
+
+    Returns
+    -------
+    (n, m) tensor
+        1 where both masks are empty.
     """
-    predicted = (logits > 0).float() * weight
-    aim = (target * weight)[:, None]
-    shared = torch.minimum(predicted, aim).sum((-2, -1))
-    return shared / torch.maximum(predicted, aim).sum((-2, -1)).clamp_min(1e-6)
+    size = (true.shape[-2], true.shape[-1])
+    rows = []
+    # One object after the other: fine masks of all of them would fill the memory.
+    for proposals, aim in zip(logits.float(), true & known, strict=True):
+        fine = functional.interpolate(proposals[None], size, mode="bilinear", align_corners=False)
+        found = (fine[0] > 0) & known
+        shared = (found & aim).sum((-2, -1)).float()
+        union = (found | aim).sum((-2, -1)).float()
+        rows.append(torch.where(union > 0, shared / union.clamp_min(1), 1.0))
+    return torch.stack(rows)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from phasesam.models.sam import EncoderOutput
 from phasesam.training.clicks import click_in
-from phasesam.training.losses import soft_iou
+from phasesam.training.losses import mask_iou
 from phasesam.training.objective import SamObjective
 from phasesam.training.prompt_rounds import (
     PromptState,
@@ -91,7 +91,7 @@ class PromptObjective(SamObjective):
     def _clicked(self, encoded: EncoderOutput, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
         """Dice after each click (clicks, n) and the masks after the first."""
         device = encoded.features.device
-        aim, weight = targets.masks.to(device), targets.weight.to(device)
+        fine, known = targets.fine.to(device), targets.known.to(device)
         rng = np.random.default_rng(0)
         state = PromptState(device)
         state.add([click_in(t, rng, centre=True) for t in targets.truth], [1] * len(targets.truth))
@@ -101,7 +101,7 @@ class PromptObjective(SamObjective):
             wanted = slice(1, 4) if click == 0 else slice(0, 1)
             best = scores[:, wanted].argmax(1)
             answer = masks[:, wanted][torch.arange(len(masks), device=device), best].float()
-            iou = soft_iou(answer[:, None], aim, weight)[:, 0]
+            iou = mask_iou(answer[:, None], fine, known)[:, 0]
             dice.append((2 * iou / (1 + iou)).cpu().numpy())
             if click == 0:
                 first = (answer > 0).cpu().numpy()
@@ -124,8 +124,8 @@ class PromptObjective(SamObjective):
         masks, scores = decode(self.model, encoded, state)
         best = scores[:, 1:].argmax(1)
         rows = torch.arange(len(masks), device=device)
-        aim, weight = targets.masks.to(device), targets.weight.to(device)
-        iou = soft_iou(masks[:, 1:][rows, best][:, None], aim, weight).mean()
+        fine, known = targets.fine.to(device), targets.known.to(device)
+        iou = mask_iou(masks[:, 1:][rows, best][:, None], fine, known).mean()
         inside = scores[:, 1:].max(1).values
         background = np.argwhere(targets.background)
         if len(background) == 0:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from phasesam.training.clicks import click_in, correction, noisy_box
 from phasesam.training.loss_config import LossConfig
-from phasesam.training.losses import mask_loss, pooled_mask, soft_iou
+from phasesam.training.losses import mask_iou, mask_loss, pooled_mask
 from phasesam.training.prompt_config import PromptTraining
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MASK_SIZE = 256
 _FRAME = 1024
+_FINE_SIZE = 512
 _FACTOR = _FRAME // _MASK_SIZE
 _SMALLEST_AREA = 4.0
 _MOST_COVERED = 0.95
@@ -43,11 +44,17 @@ class Targets:
         Labelled fraction.
     background : (256, 256) bool array
         Labelled, and no object.
+    fine : (n, 512, 512) bool tensor
+        The objects on a finer grid, on which their IoU is measured.
+    known : (512, 512) bool tensor
+        Where anything is labelled.
     """
 
     masks: Tensor
     weight: Tensor
     background: NDArray[np.bool_]
+    fine: Tensor
+    known: Tensor
 
     def __post_init__(self) -> None:
         self.truth: NDArray[np.bool_] = (self.masks > 0.5).cpu().numpy()
@@ -89,7 +96,10 @@ def choose_objects(
         return None
     weight = pooled_mask(tensor >= 0, _MASK_SIZE)
     background = pooled_mask(tensor == 0, _MASK_SIZE) > 0.99
-    return Targets(masks[seen], weight, background.numpy())
+    step = _FRAME // _FINE_SIZE
+    sparse = tensor[step // 2 :: step, step // 2 :: step]
+    fine = torch.stack([sparse == int(i) for i in chosen])[seen]
+    return Targets(masks[seen], weight, background.numpy(), fine, sparse >= 0)
 
 
 class PromptState:
@@ -203,6 +213,7 @@ def prompt_losses(
     config, loss_config = settings
     device = encoded.features.device
     aim, weight = targets.masks.to(device), targets.weight.to(device)
+    fine, known = targets.fine.to(device), targets.known.to(device)
     state = start(targets, config, rng, device)
     judged = _judged_rounds(config, rng)
     for round_ in range(max(judged) + 1):
@@ -212,7 +223,7 @@ def prompt_losses(
         answer, score = masks[:, wanted], scores[:, wanted]
         if round_ in judged:
             each = mask_loss(answer, aim, weight, loss_config)
-            quality = soft_iou(answer.detach(), aim, weight)
+            quality = mask_iou(answer.detach(), fine, known)
             # Of an ambiguous prompt's three masks, the best one is taught.
             loss = each.min(1).values.mean()
             loss = loss + loss_config.iou * functional.mse_loss(score.float(), quality)

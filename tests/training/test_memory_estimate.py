@@ -1,0 +1,68 @@
+"""The estimate before a training, against what a training takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from phasesam.core.errors import DeviceMemoryError
+from phasesam.training.fine_tuning import TrainingSettings
+from phasesam.training.memory_estimate import estimate_memory, require_memory, suggestion
+from phasesam.training.recipes import get_recipe
+
+DEFAULT = TrainingSettings(get_recipe("default"), device="cpu")
+
+
+def test_more_work_needs_more_memory() -> None:
+    recipe = DEFAULT.recipe
+    usual = estimate_memory(DEFAULT)
+    whole = replace(recipe, adapter=replace(recipe.adapter, blocks="all"))
+    many = replace(recipe, prompts=replace(recipe.prompts, objects=24))
+    decoder = replace(recipe, adapter=replace(recipe.adapter, encoder=()))
+    assert estimate_memory(replace(DEFAULT, recipe=whole)) > 1.1 * usual
+    assert estimate_memory(replace(DEFAULT, recipe=many)) > 1.5 * usual
+    assert estimate_memory(replace(DEFAULT, recipe=decoder)) < usual
+    assert estimate_memory(replace(DEFAULT, base="sam_vit_h")) > 2 * usual
+    assert estimate_memory(DEFAULT, 3) < usual
+
+
+def test_refuses_what_will_not_fit_and_says_what_to_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free = psutil.virtual_memory()._replace(available=10**9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    with pytest.raises(DeviceMemoryError, match=r"1\.0 GB are free: .*prompt fewer objects"):
+        require_memory(DEFAULT)
+    large = replace(
+        DEFAULT,
+        base="sam_vit_h",
+        recipe=replace(
+            DEFAULT.recipe, adapter=replace(DEFAULT.recipe.adapter, blocks="all", rank=512)
+        ),
+    )
+    text = suggestion(large)
+    assert text.index("late blocks") < text.index("mobile_sam") < text.index("rank")
+
+
+@pytest.mark.slow
+def test_is_within_a_third_of_the_truth(tmp_path: Path) -> None:
+    script = (
+        "import resource, sys; from dataclasses import replace\n"
+        "from phasesam.training.fine_tuning import *; from phasesam.training.recipes import *\n"
+        "from tests.training.conftest import disc_data\n"
+        "recipe = replace(get_recipe('default'), epochs=1, views_per_epoch=4, pool=4)\n"
+        "train(disc_data('promptable'), sys.argv[1], TrainingSettings(recipe, device='cpu', "
+        "precision='fp32'))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    truth = int(run.stdout.split()[-1])
+    assert estimate_memory(DEFAULT) == pytest.approx(truth, rel=1 / 3)

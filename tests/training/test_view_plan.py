@@ -1,0 +1,41 @@
+"""The order of views depends on the seed and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from phasesam.training.view_plan import ViewPlan
+from phasesam.training.views import ViewConfig
+from tests.training.conftest import disc_data
+
+IMAGES = disc_data("promptable").of("train")
+
+
+@pytest.mark.parametrize("pool", [None, 2, 7])
+def test_views_come_up_equally_often(pool: int | None) -> None:
+    plan = ViewPlan(IMAGES, ViewConfig(), pool, seed=0)
+    samples = [s for epoch in range(7) for s in plan.samples(epoch, 9)]
+    assert [s.moment for s in samples] == list(range(63))
+    by_view = Counter(s.view for s in samples)
+    assert len(by_view) == {None: 63, 2: 3, 7: 7}[pool]
+    assert max(by_view.values()) - min(by_view.values()) <= 1
+    assert {s.image for s in samples} == {0, 1, 2}
+    assert all(s.image == s.view % 3 for s in samples)
+
+
+def test_an_epoch_is_the_same_at_every_call_and_with_another_seed_not() -> None:
+    first, second = (ViewPlan(IMAGES, ViewConfig(), 8, seed=3) for _ in range(2))
+    second.samples(0, 8)
+    assert first.samples(2, 8) == second.samples(2, 8)
+    assert first.samples(2, 8) != ViewPlan(IMAGES, ViewConfig(), 8, seed=4).samples(2, 8)
+
+
+def test_equal_views_are_equal_pictures_but_prompts_differ() -> None:
+    plan = ViewPlan(IMAGES, ViewConfig(window=64), 3, seed=0)
+    samples = plan.samples(0, 3) + plan.samples(1, 3)
+    again = next(s for s in samples[3:] if s.view == samples[0].view)
+    assert np.array_equal(plan.view(samples[0]).rgb, plan.view(again).rgb)
+    assert plan.chance(samples[0]).random() != plan.chance(again).random()
