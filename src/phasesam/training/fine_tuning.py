@@ -198,7 +198,7 @@ def _computes_bf16(device: str) -> bool:
 def training_key(data: TrainingData, settings: TrainingSettings, base_hash: str) -> str:
     """Fingerprint everything the result depends on."""
     parts = {"data": data.key, "base": base_hash, **settings.to_dict()}
-    for name in ("trackers", "device", "licence"):
+    for name in ("trackers", "device", "licence", "class_colours"):
         parts.pop(name)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -245,6 +245,7 @@ class _Keeper(Callback):
             "pixel_size_um": [size.y, size.x] if size.unit == "um" else None,
             "splits": {name: [i.name for i in data.of(name)] for name in data.splits},
             "class_values": list(data.class_values),
+            "class_colours": list(self._settings.class_colours),
             "metrics": dict(self._row),
             "seed": self._settings.seed,
             "licence": self._settings.licence,

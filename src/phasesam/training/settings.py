@@ -30,6 +30,8 @@ class TrainingSettings:
         Where the curves go beside the log.
     licence : str
         Licence of the adapter, for its card.
+    class_colours : tuple of str
+        Colours of the classes, "#rrggbb", for its card; empty for none in particular.
     """
 
     recipe: Recipe = field(default_factory=lambda: get_recipe("default"))
@@ -39,6 +41,7 @@ class TrainingSettings:
     precision: str = "auto"
     trackers: tuple[str, ...] = ()
     licence: str = ""
+    class_colours: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "fp32", "bf16"):
@@ -51,11 +54,16 @@ class TrainingSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""
-        return {**asdict(self), "recipe": self.recipe.to_dict(), "trackers": list(self.trackers)}
+        return {
+            **asdict(self),
+            "recipe": self.recipe.to_dict(),
+            "trackers": list(self.trackers),
+            "class_colours": list(self.class_colours),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
         """Read what `to_dict` wrote."""
         recipe = Recipe.from_dict(values["recipe"])
-        trackers = tuple(values["trackers"])
-        return cls(**{**values, "recipe": recipe, "trackers": trackers})
+        lists = {name: tuple(values.get(name, ())) for name in ("trackers", "class_colours")}
+        return cls(**{**values, "recipe": recipe, **lists})
