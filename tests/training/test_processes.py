@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,9 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from phasesam.training.fine_tuning import TrainingSettings
-from phasesam.training.process import Job
-from phasesam.training.recipes import Recipe
+from phasesam.training.recipes import Recipe, save_recipe
 from phasesam.training.run_folder import RunFolder
 from phasesam.training.saving import save_training_folder
 from tests.training.conftest import disc_data
@@ -25,9 +22,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path: Path, brief: Recipe) -> None:
     save_training_folder(disc_data("semantic"), tmp_path / "data")
-    recipe = replace(brief, views_per_epoch=6, batch=3)
-    settings = TrainingSettings(recipe, base="tiny", device="cpu", precision="fp32").to_dict()
-    job = Job(str(tmp_path / "data"), "semantic", settings)
+    recipe = save_recipe(replace(brief, views_per_epoch=6, batch=3), tmp_path / "recipe.json")
     results = []
     for name, launch in (
         ("one", [sys.executable]),
@@ -36,18 +31,22 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, brief: Recipe) -> Non
             "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
         ]),
     ):  # fmt: skip
-        run = RunFolder(tmp_path / name)
-        job.write(run)
-        subprocess.run(
-            [*launch, "-m", "phasesam.training.worker", str(run.path)],
-            cwd=ROOT, check=True, capture_output=True, timeout=280,
+        adapter = tmp_path / f"{name}.safetensors"
+        done = subprocess.run(
+            [
+                *launch, "-m", "phasesam", "train", str(tmp_path / "data"), "-o", str(adapter),
+                "--task", "semantic", "--recipe", str(recipe), "--model", "tiny",
+                "--device", "cpu", "--precision", "fp32",
+            ],
+            cwd=ROOT, check=False, capture_output=True, text=True, timeout=280,
         )  # fmt: skip
-        assert run.status().state == "finished", run.status().message
-        results.append((run.log(), load_file(run.best_file)))
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("best epoch") == 1
+        results.append((RunFolder(tmp_path / f"{name}_run").log(), load_file(adapter)))
     (first_log, first), (second_log, second) = results
     assert [row["step"] for row in second_log] == [row["step"] for row in first_log] == [2, 4, 6]
     for a, b in zip(first_log, second_log, strict=True):
         assert b["val_score"] == pytest.approx(a["val_score"], abs=1e-3)
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-3)
     for name, tensor in first.items():
-        assert torch.allclose(tensor, second[name], atol=1e-3), json.dumps(name)
+        assert torch.allclose(tensor, second[name], atol=1e-3), name

@@ -43,14 +43,14 @@ def train(
     """Adapt a model to labelled images; write an adapter for all other commands."""
     from phasesam.training.data_checks import check
     from phasesam.training.dataset import read_training_data
-    from phasesam.training.fine_tuning import TrainingSettings
+    from phasesam.training.fine_tuning import TrainingSettings, is_main_process
     from phasesam.training.memory_estimate import require_memory
     from phasesam.training.recipes import save_recipe
 
-    console = message_console(output.quiet)
+    console = message_console(output.quiet or not is_main_process())
     recipe = build_recipe(recipes)
     target = _target(output)
-    if recipes.save_recipe is not None:
+    if recipes.save_recipe is not None and is_main_process():
         save_recipe(replace(recipe, name=recipes.save_recipe, title=recipes.save_recipe))
     task = choice.task or recipe.tasks[0]
     if task not in recipe.tasks:
@@ -85,6 +85,8 @@ def train(
         if output.check_only:
             return ExitCode.OK
         result = _run(data, settings, output, console, interruption)
+    if not is_main_process():
+        return ExitCode.OK
     path = _deliver(result.path, output, target)
     _report(result, path, output)
     return ExitCode.OK

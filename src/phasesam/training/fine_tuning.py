@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -97,6 +98,8 @@ def train(
     """
     settings = settings or TrainingSettings()
     run = RunFolder(folder)
+    if not is_main_process():
+        return _train(data, run, settings, resume, [])
     run.create()
     run.clear_requests()
     watch = _Watch(run)
@@ -144,10 +147,12 @@ def _train(
         ]
     keeper = _Keeper(objective, data, settings, identity, run)
     trainer = Trainer(objective, config, accelerator, [keeper, *callbacks])
-    if not resume:
-        run.checkpoint_file.unlink(missing_ok=True)
-    run.write_settings(settings.to_dict())
-    if resume and trainer.resume():
+    if accelerator.is_main_process:
+        if not resume:
+            run.checkpoint_file.unlink(missing_ok=True)
+        run.write_settings(settings.to_dict())
+    accelerator.wait_for_everyone()
+    if resume and trainer.resume() and accelerator.is_main_process:
         run.write_log(trainer.state.rows)
     try:
         trainer.run()
@@ -155,6 +160,11 @@ def _train(
         store.clear()
         accelerator.end_training()
     return TrainedAdapter(run.best_file, keeper.card(), trainer.state.rows)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the first of those that train together (``accelerate launch``)."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def make_objective(
