@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.training.conftest import disc_data
 
 from phasesam.core.errors import CancelledError, CheckpointError, InvalidSettingError
 from phasesam.models.adapters import load_trainable
@@ -24,7 +25,6 @@ from phasesam.training.recipes import Recipe
 from phasesam.training.run_folder import RunFolder
 from phasesam.training.saving import save_training_folder
 from phasesam.training.trainer import Callback
-from tests.training.conftest import disc_data
 
 
 def settings(recipe: Recipe, **changes: Any) -> TrainingSettings:

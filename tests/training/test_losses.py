@@ -9,7 +9,7 @@ from monai.losses import DiceCELoss, DiceLoss
 
 from phasesam.core.errors import InvalidSettingError
 from phasesam.training.loss_config import LossConfig
-from phasesam.training.losses import class_loss, mask_loss, pooled_mask, mask_iou
+from phasesam.training.losses import class_loss, mask_iou, mask_loss, pooled_mask
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.training.conftest import disc_data
 
 from phasesam.training.recipes import Recipe, save_recipe
 from phasesam.training.run_folder import RunFolder
 from phasesam.training.saving import save_training_folder
-from tests.training.conftest import disc_data
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from tests.training.conftest import disc_data
 
 from phasesam.training.view_plan import ViewPlan
 from phasesam.training.views import ViewConfig
-from tests.training.conftest import disc_data
 
 IMAGES = disc_data("promptable").of("train")
 

@@ -248,9 +248,10 @@ def _report(result: TrainedAdapter, path: Path, output: TrainOutput) -> None:
         return
     if output.quiet:
         return
-    table = Table("best epoch", *(key for key in metrics if key not in ("epoch", "step")))
-    cells = [f"{value:.4g}" for key, value in metrics.items() if key not in ("epoch", "step")]
-    table.add_row(f"{metrics.get('epoch', 0):.0f}", *cells)
+    table = Table("best epoch", f"{metrics.pop('epoch', 0):.0f}")
+    for name, value in metrics.items():
+        if name not in ("step", "seconds"):
+            table.add_row(name, f"{value:.4g}")
     output_console().print(table)
     output_console().print(escape(f"{path}"))
 

@@ -1,0 +1,109 @@
+"""``phasesam train`` with the tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from phasesam.cli.app import app
+from phasesam.models.adapter_store import get_adapter
+from phasesam.training.dataset import from_arrays
+from phasesam.training.recipes import get_recipe
+from phasesam.training.run_folder import RunFolder
+from phasesam.training.saving import save_training_folder
+
+BRIEF = ["--model", "tiny", "--device", "cpu", "--epochs", "1", "--batch", "2", "--set", "views_per_epoch=2", "--set", "pool=2", "--set", "prompts.objects=2", "--set", "prompts.rounds=1", "--set", "prompts.judged=1"]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    images = []
+    for i in range(3):
+        labels = np.zeros((64, 64), np.int32)
+        labels[10 + i : 30, 10:30] = 1
+        labels[40:60, 35:55] = 2
+        image = (labels * 60 + 30 + i).astype(np.uint8)
+        images.append((f"n{i}", image, labels, None))
+    return save_training_folder(from_arrays(images, "promptable"), tmp_path / "data")
+
+
+def invoke(*args):
+    return CliRunner().invoke(app, ["train", *map(str, args)])
+
+
+def test_trains_into_a_file_and_says_how_good_it_is(folder, tmp_path):
+    result = invoke(folder, "-o", "a.safetensors", *BRIEF, "--json", "--save-recipe", "mine")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["adapter"] == "a.safetensors"
+    assert 0 <= summary["metrics"]["val_score"] <= 1
+    assert "train: 1 images, 2 objects" in result.stderr
+    assert "memory: about" in result.stderr
+    assert RunFolder("a_run").status().state == "finished"
+    assert get_recipe("mine").views_per_epoch == 2
+    again = invoke(folder, "-o", "a.safetensors", *BRIEF)
+    assert again.exit_code == 4
+    assert "--overwrite" in again.stderr
+
+
+def test_trains_into_the_store_under_a_name(folder):
+    result = invoke(folder, "-o", "powder", *BRIEF, "--task", "instance")
+    assert result.exit_code == 0, result.output
+    assert get_adapter("powder").card.task == "instance"
+    assert "best epoch" in result.stdout
+    longer = [*BRIEF, "--epochs", "2"]
+    other = invoke(folder, "-o", "powder", *longer, "--task", "instance", "--resume")
+    assert other.exit_code == 3
+    assert "other data or settings" in other.stderr
+
+
+def test_check_trains_nothing(folder, tmp_path):
+    result = invoke(folder, "-o", "powder", "--check")
+    assert result.exit_code == 0, result.output
+    assert "val: 1 images" in result.stderr
+    assert not (tmp_path / "powder_run").exists()
+
+
+def test_what_does_not_fit_is_refused(folder, monkeypatch):
+    free = psutil.virtual_memory()._replace(available=10**9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    result = invoke(folder, "-o", "powder")
+    assert result.exit_code == 3
+    assert "prompt fewer objects" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "adapter.rnk=3"], "no setting 'adapter.rnk'"),
+        (["--set", "epochs"], "KEY=VALUE"),
+        (["--recipe", "none"], "there are default"),
+        (["--recipe", "dental-iterative", "--task", "semantic"], "fits promptable"),
+        (["--fractions", "1,2"], "three numbers"),
+        (["-o", "a/b"], "ending in .safetensors"),
+        (["--labels", "nowhere"], "nowhere"),
+        (["--precision", "fp8"], "fp8"),
+    ],
+)
+def test_says_what_was_expected(folder, arguments, message):
+    result = invoke(folder, "-o", "powder", *BRIEF, *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+
+
+def test_recipes_are_listed():
+    result = CliRunner().invoke(app, ["recipes"])
+    assert result.exit_code == 0
+    for name in ("default", "battery-particles", "one-image"):
+        assert name in result.stdout
