@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from phasesam import __version__
-from phasesam.cli.console import exits_cleanly, message_console, output_console
-from phasesam.cli.evaluate_options import LabelOptions, MaskFiles, MaskTask, ReportOptions
+from phasesam.cli import evaluate_adapter
+from phasesam.cli.console import exits_cleanly
+from phasesam.cli.evaluate_options import (
+    LabelOptions,
+    MaskFiles,
+    MaskTask,
+    ReportOptions,
+    parse_classes,
+)
+from phasesam.cli.evaluation_output import SCORES_FILE, deliver, refuse_to_replace, tell
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import EXIT_STATUS, PanelledCommand, with_examples
 from phasesam.cli.options import with_options
-from phasesam.core.errors import InvalidMaskError, InvalidSettingError, SaveError
+from phasesam.core.errors import InvalidMaskError, InvalidSettingError
 
 if TYPE_CHECKING:
     from phasesam.evaluation.label_files import LabelPair
     from phasesam.evaluation.report import Report
-
-SCORES_FILE = "scores.csv"
-_WIDE = 240
-_REPORT_FILES = ("report.html", "report.md", SCORES_FILE)
 
 app = typer.Typer(
     help=with_examples(
         "Measure how good segmentations are.",
         "phasesam evaluate masks results/ truth/ --task semantic --classes matrix,pore",
         "phasesam evaluate masks results/ truth/ --task instance --images images/ -o report",
+        "phasesam evaluate adapter teeth/ --adapter teeth -o report",
     ),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -46,8 +46,13 @@ MASKS_HELP = with_examples(
 )
 
 
-@app.command("masks", cls=PanelledCommand, help=MASKS_HELP, epilog=EXIT_STATUS,
-             short_help="Compare labels with the truth.")  # fmt: skip
+@app.command(
+    "masks",
+    cls=PanelledCommand,
+    help=MASKS_HELP,
+    short_help="Compare labels with the truth.",
+    epilog=EXIT_STATUS,
+)
 @with_options(MaskFiles, LabelOptions, ReportOptions)
 @exits_cleanly
 def masks(files: MaskFiles, labels: LabelOptions, output: ReportOptions) -> ExitCode:
@@ -56,13 +61,13 @@ def masks(files: MaskFiles, labels: LabelOptions, output: ReportOptions) -> Exit
 
     refuse_to_replace(output)
     pairs, warnings = match_label_files(
-        files.predicted, files.truth, output.images, skip_missing=labels.skip_missing
+        files.predicted, files.truth, labels.images, skip_missing=labels.skip_missing
     )
     tell(warnings)
     title = output.title or f"{files.predicted.name} compared with {files.truth.name}"
     score = _semantic if labels.task is MaskTask.semantic else _instance
     report, columns, values = score(pairs, labels, title)
-    deliver(report, columns, values, output)
+    deliver(report, {SCORES_FILE: columns}, values, output)
     return ExitCode.OK
 
 
@@ -132,6 +137,15 @@ def _instance(
     return report, instance_columns({"predicted": summary}), instance_values(summary)
 
 
+app.command(
+    "adapter",
+    cls=PanelledCommand,
+    help=evaluate_adapter.HELP,
+    short_help="Compare an adapted model with its base.",
+    epilog=EXIT_STATUS,
+)(evaluate_adapter.adapter)
+
+
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
     """Say which image an error is about."""
@@ -139,91 +153,3 @@ def _naming(name: str) -> Iterator[None]:
         yield
     except InvalidMaskError as error:
         raise InvalidMaskError(f"{name}: {error}") from error
-
-
-def parse_classes(text: str | None) -> list[str] | dict[int, str] | None:
-    """Read names of classes: ``matrix,pore`` or ``0=matrix,128=pore``.
-
-    Raises
-    ------
-    InvalidSettingError
-        If it is neither.
-    """
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not any("=" in part for part in parts):
-        if "" in parts or len(set(parts)) < len(parts):
-            raise InvalidSettingError(f"--classes expects different names, got {text!r}")
-        return parts
-    names = {}
-    for part in parts:
-        value, _, name = part.partition("=")
-        if not value.strip().lstrip("-").isdigit() or not name.strip():
-            raise InvalidSettingError(
-                f"--classes expects names, or VALUE=NAME for all of them, got {part!r}"
-            )
-        names[int(value)] = name.strip()
-    return names
-
-
-def refuse_to_replace(output: ReportOptions) -> None:
-    """Stop before the work when there is a report already.
-
-    Raises
-    ------
-    SaveError
-        If there is and it may not be replaced.
-    """
-    if output.output is None or output.overwrite:
-        return
-    existing = [name for name in _REPORT_FILES if (output.output / name).exists()]
-    if existing:
-        raise SaveError(
-            f"{output.output} holds {', '.join(existing)} already; --overwrite replaces them"
-        )
-
-
-def tell(warnings: Sequence[str]) -> None:
-    """Print warnings on standard error."""
-    for warning in warnings:
-        message_console().print(f"[yellow]Warning:[/] {escape(warning)}")
-
-
-def deliver(
-    report: Report,
-    columns: Mapping[str, Any],
-    values: Mapping[str, Any],
-    output: ReportOptions,
-) -> None:
-    """Print the scores and write the files that were asked for.
-
-    Raises
-    ------
-    SaveError
-        If a file cannot be written.
-    """
-    from phasesam.evaluation.report import save_report
-    from phasesam.formats.tables import save_table_csv
-
-    files: list[Path] = []
-    if output.output is not None:
-        files = save_report(report, output.output)
-        save_table_csv(output.output / SCORES_FILE, columns)
-    if output.json_summary:
-        typer.echo(json.dumps({"phasesam": __version__, **values}, indent=2))
-        return
-    if output.quiet:
-        return
-    console = output_console()
-    for table in report.tables:
-        shown = Table(title=escape(table.title), title_justify="left", box=None, pad_edge=False)
-        for index, name in enumerate(table.columns):
-            shown.add_column(escape(name), justify="right" if index else "left")
-        for row in table.rows:
-            shown.add_row(*map(escape, row))
-        # In a file, rows stay whole.
-        console.print(shown, width=None if console.is_terminal else _WIDE)
-        console.print()
-    if files:
-        console.print(escape(str(output.output and output.output / "report.html")))

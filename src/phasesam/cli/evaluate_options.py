@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from phasesam.cli.batch_options import panel
+from phasesam.cli.segment_options import PresetName
+from phasesam.core.errors import InvalidSettingError
 
 
 class MaskTask(StrEnum):
@@ -20,6 +22,9 @@ class MaskTask(StrEnum):
 
 
 _labels = panel("Labels")
+_data = panel("Data")
+_clicks = panel("Clicks, for adapters without classes")
+_compare = panel("Comparison")
 _report = panel("Report")
 
 
@@ -96,6 +101,15 @@ class LabelOptions:
     skip_missing: Annotated[
         bool, _labels("--skip-missing", text="Leave out what was not predicted.")
     ] = False
+    images: Annotated[
+        Path | None,
+        _labels(
+            "--images",
+            metavar="PATH",
+            text="The pictures, shown in the report below the labels.",
+            show_default=False,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -113,15 +127,6 @@ class ReportOptions:
             show_default=False,
         ),
     ] = None
-    images: Annotated[
-        Path | None,
-        _report(
-            "--images",
-            metavar="PATH",
-            text="The pictures, shown in the report below the labels.",
-            show_default=False,
-        ),
-    ] = None
     title: Annotated[
         str | None, _report("--title", metavar="TEXT", text="Heading.", show_default=False)
     ] = None
@@ -130,3 +135,157 @@ class ReportOptions:
         bool, _report("--json", text="Print figures as JSON on standard output, no table.")
     ] = False
     quiet: Annotated[bool, _report("--quiet", "-q", text="No table; errors only.")] = False
+
+
+@dataclass(frozen=True)
+class AdapterData:
+    """What an adapter is tested on."""
+
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Images and labels, as for phasesam train.",
+            show_default=False,
+        ),
+    ]
+    split: Annotated[
+        str | None,
+        _data(
+            "--split",
+            metavar="NAME",
+            text="Images of this split of DATA. When left out, those that the adapter's training "
+            "kept for testing; all of them if DATA is not what it was trained on.",
+            show_default=False,
+        ),
+    ] = None
+    labels: Annotated[
+        str | None,
+        _data(
+            "--labels", metavar="FOLDER", text="Folder of the labels in DATA.", show_default=False
+        ),
+    ] = None
+    classes: Annotated[
+        str | None,
+        _data(
+            "--classes",
+            metavar="NAMES",
+            text="Names of the classes in the order of their values, or by value "
+            "(0=matrix,128=pore); the adapter's when left out.",
+            show_default=False,
+        ),
+    ] = None
+    unlabelled: Annotated[
+        int | None,
+        _data(
+            "--unlabelled",
+            metavar="VALUE",
+            text="Value of pixels about which the labels say nothing.",
+            show_default=False,
+        ),
+    ] = None
+    experiment: Annotated[
+        str | None,
+        _data(
+            "--experiment",
+            metavar="NAME",
+            text="Rows of the table to take, where it has a column experiment.",
+            show_default=False,
+        ),
+    ] = None
+    components: Annotated[
+        bool, _data("--components", text="Parts of a label that do not touch are objects each.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What an adapter is compared with."""
+
+    unet: Annotated[
+        float | None,
+        _compare(
+            "--unet",
+            metavar="SECONDS",
+            min=1,
+            text="Also train a U-Net for so long on the training images of DATA; for adapters "
+            "with classes.",
+            show_default=False,
+        ),
+    ] = None
+    preset: Annotated[
+        PresetName,
+        _compare(
+            "--preset",
+            metavar="NAME",
+            text="Settings of the automatic masks, for instance adapters: "
+            f"{', '.join(PresetName)}.",
+        ),
+    ] = PresetName.particles
+    automatic: Annotated[
+        bool | None,
+        _compare(
+            "--automatic/--no-automatic",
+            text="Compare automatic masks; only for instance adapters when left out.",
+            show_default=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ClickOptions:
+    """How objects are clicked."""
+
+    clicks: Annotated[
+        int, _clicks("--clicks", metavar="N", min=2, max=11, text="Compare 1 with N clicks.")
+    ] = 11
+    max_clicks: Annotated[
+        int,
+        _clicks(
+            "--max-clicks",
+            metavar="N",
+            min=2,
+            max=100,
+            text="Most clicks per object, for the numbers of clicks needed.",
+        ),
+    ] = 20
+    min_area: Annotated[
+        int,
+        _clicks("--min-area", metavar="PX", min=0, text="Leave out true objects below this area."),
+    ] = 0
+    most_objects: Annotated[
+        int | None,
+        _clicks(
+            "--most-objects",
+            metavar="N",
+            min=1,
+            text="At most so many objects per image, drawn at random; all when left out.",
+            show_default=False,
+        ),
+    ] = None
+
+
+def parse_classes(text: str | None) -> list[str] | dict[int, str] | None:
+    """Read names of classes: ``matrix,pore`` or ``0=matrix,128=pore``.
+
+    Raises
+    ------
+    InvalidSettingError
+        If it is neither.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not any("=" in part for part in parts):
+        if "" in parts or len(set(parts)) < len(parts):
+            raise InvalidSettingError(f"--classes expects different names, got {text!r}")
+        return parts
+    names = {}
+    for part in parts:
+        value, _, name = part.partition("=")
+        if not value.strip().lstrip("-").isdigit() or not name.strip():
+            raise InvalidSettingError(
+                f"--classes expects names, or VALUE=NAME for all of them, got {part!r}"
+            )
+        names[int(value)] = name.strip()
+    return names

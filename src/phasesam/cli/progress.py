@@ -30,6 +30,15 @@ def transfer_bar(console: Console, description: str) -> Iterator[ProgressCallbac
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
+@contextmanager
+def step_bar(console: Console, description: str) -> Iterator[ProgressCallback]:
+    """Show counted work; yields the ``progress(done, total)`` callback."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), **_options(console)) as bar:
+        task = bar.add_task(escape(description), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
 class BatchProgress:
     """Two bars: the images of a batch and the steps of the current one.
 

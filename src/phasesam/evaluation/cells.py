@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.types import ProgressCallback, StopCallback
@@ -25,6 +26,7 @@ from phasesam.evaluation.clicks import (
     evaluate_clicks,
 )
 from phasesam.evaluation.statistics import Interval, PairedDifference, paired_difference
+from phasesam.models.adapter_loading import Adapter
 from phasesam.training.dataset import LabelledImage
 
 Model = Literal["base", "adapted"]
@@ -46,12 +48,15 @@ class ClickConfig:
         IoU values whose numbers of clicks are wanted.
     min_area : int
         Smaller true objects are left out, in pixels; reports say so.
+    most_objects : int or None
+        At most so many objects of each image, drawn at random but always the same ones.
     """
 
     clicks: int = COMPLETE_CLICKS
     max_clicks: int = MAX_CLICKS
     thresholds: tuple[float, ...] = THRESHOLDS
     min_area: int = 0
+    most_objects: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 < self.clicks <= self.max_clicks:
@@ -145,8 +150,7 @@ def evaluate_cells(
     openers: dict[Model, Opener] = {"base": base, "adapted": adapted}
     for image in images:
         labels = image.label_array()
-        ids, areas = np.unique(labels[labels > 0], return_counts=True)
-        chosen = ids[areas >= config.min_area].tolist()
+        chosen = _chosen(labels, config)
         for model, curves in found.items():
             curves.append(
                 evaluate_clicks(
@@ -172,15 +176,24 @@ def evaluate_cells(
     )
 
 
-def opener(model: str = "mobile_sam", adapter: str | None = None) -> Opener:
+def _chosen(labels: NDArray[np.int32], config: ClickConfig) -> list[int]:
+    """Objects that are clicked."""
+    ids, areas = np.unique(labels[labels > 0], return_counts=True)
+    ids = ids[areas >= config.min_area]
+    if config.most_objects is not None and len(ids) > config.most_objects:
+        ids = np.sort(np.random.default_rng(0).choice(ids, config.most_objects, replace=False))
+    return [int(i) for i in ids]
+
+
+def opener(model: str = "mobile_sam", adapter: Adapter = None) -> Opener:
     """Open images as a segmenter sees them: as normalised for training, no data bar looked for.
 
     Parameters
     ----------
     model : str
         Name in the registry.
-    adapter : str, optional
-        Name or file of an adapter; the model as published when left out.
+    adapter : Adapter, optional
+        Name, file or version of an adapter; the model as published when left out.
     """
 
     def open_image(image: LabelledImage) -> Segmenter:

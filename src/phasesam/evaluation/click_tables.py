@@ -25,6 +25,8 @@ def cells_table(cells: FourCells, title: str = "Clicks") -> Table:
         rows.append((f"{label}, adapted - base", *gains))
     small = cells.config.min_area
     left_out = f" Objects below {small} pixels are left out." if small else ""
+    if cells.config.most_objects is not None:
+        left_out += f" At most {cells.config.most_objects} objects per image, drawn at random."
     return Table(
         title,
         ("model", "1 click", f"{n} clicks"),

@@ -77,7 +77,7 @@ class PhaseMapScores:
     @property
     def mean_iou(self) -> float:
         """IoU averaged over the classes that the truth holds (mIoU)."""
-        return _over_present(self.iou, self.present)
+        return mean_iou(self.confusion)
 
     @property
     def mean_dice(self) -> float:
@@ -114,6 +114,30 @@ class PhaseMapScores:
         return _divide(difference, np.full(self.n_classes, self.n_pixels))
 
 
+def confusion_matrix(
+    predicted: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]], n_classes: int
+) -> NDArray[np.int64]:
+    """Count labelled pixels by true class and predicted class; as `score_phase_map`.
+
+    Returns
+    -------
+    (K, K + 1) int64 array
+        The last column is "no class".
+    """
+    _check(predicted, truth, n_classes)
+    known = truth != UNLABELLED
+    # In place of "no class" the column behind the last one.
+    columns = np.where(predicted == UNLABELLED, n_classes, predicted).astype(np.int64)
+    cells = truth[known].astype(np.int64) * (n_classes + 1) + columns[known]
+    counts = np.bincount(cells, minlength=n_classes * (n_classes + 1))
+    return counts.reshape(n_classes, n_classes + 1).astype(np.int64)
+
+
+def mean_iou(confusion: NDArray[np.int64]) -> float:
+    """IoU averaged over the classes that the truth holds, of a `confusion_matrix`."""
+    return _over_present(_iou(confusion), confusion.sum(axis=1) > 0)
+
+
 def score_phase_map(
     predicted: NDArray[np.integer[Any]],
     truth: NDArray[np.integer[Any]],
@@ -139,13 +163,8 @@ def score_phase_map(
     InvalidMaskError
         If the shapes differ, a class is out of range or no pixel is labelled.
     """
-    _check(predicted, truth, n_classes)
+    confusion = confusion_matrix(predicted, truth, n_classes)
     known = truth != UNLABELLED
-    # In place of "no class" the column behind the last one.
-    columns = np.where(predicted == UNLABELLED, n_classes, predicted).astype(np.int64)
-    cells = truth[known].astype(np.int64) * (n_classes + 1) + columns[known]
-    counts = np.bincount(cells, minlength=n_classes * (n_classes + 1))
-    confusion = counts.reshape(n_classes, n_classes + 1).astype(np.int64)
     width = max(1, round(boundary_width * math.hypot(*truth.shape)))
     boundary = [_boundary_iou(predicted == c, truth == c, known, width) for c in range(n_classes)]
     return PhaseMapScores(confusion, np.array(boundary))
@@ -200,7 +219,7 @@ class PhaseMapSummary:
     @property
     def pooled_mean_iou(self) -> float:
         """Pooled IoU averaged over the classes that any truth holds."""
-        return _over_present(self.pooled_iou, self.pooled.sum(axis=1) > 0)
+        return mean_iou(self.pooled)
 
     @property
     def pooled_mean_dice(self) -> float:

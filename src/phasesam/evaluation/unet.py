@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from phasesam.core.errors import CancelledError, InvalidSettingError, TrainingError
 from phasesam.core.types import ProgressCallback, StopCallback
-from phasesam.evaluation.phase_maps import score_phase_maps
+from phasesam.evaluation.phase_maps import confusion_matrix, mean_iou
 from phasesam.models.devices import resolve_device
 from phasesam.training.augmentation import AugmentationConfig
 from phasesam.training.dataset import LabelledImage, TrainingData
@@ -119,7 +119,7 @@ class UNet:
     @property
     def best_score(self) -> float:
         """Pooled mIoU on the validation images; NaN without any."""
-        return max((row["val_score"] for row in self.rows), default=math.nan)
+        return max((row.get("val_score", math.nan) for row in self.rows), default=math.nan)
 
     @torch.inference_mode()
     def probabilities(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -268,9 +268,11 @@ class _Training:
         self.losses = []
         if self.validation:
             mapper = UNet(self.network.eval(), self.classes, self.window, [])
-            predicted = [mapper.predict(image.rgb) for image in self.validation]
-            truth = [image.labels for image in self.validation]
-            score = score_phase_maps(predicted, truth, self.classes).pooled_mean_iou
+            counts = [
+                confusion_matrix(mapper.predict(image.rgb), image.labels, len(self.classes))
+                for image in self.validation
+            ]
+            score = mean_iou(np.sum(counts, axis=0, dtype=np.int64))
             if score > max((r["val_score"] for r in self.rows), default=-1.0):
                 self.best = copy.deepcopy(self.network.state_dict())
             row["val_score"] = score

@@ -1,0 +1,225 @@
+"""``phasesam evaluate adapter``: an adapted model beside its base, and beside a U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from phasesam.cli.batch_options import ModelOptions
+from phasesam.cli.console import Interruption, exits_cleanly, message_console
+from phasesam.cli.evaluate_options import (
+    AdapterData,
+    ClickOptions,
+    CompareOptions,
+    ReportOptions,
+    parse_classes,
+)
+from phasesam.cli.evaluation_output import (
+    CLICKS_FILE,
+    SCORES_FILE,
+    deliver,
+    refuse_to_replace,
+    tell,
+)
+from phasesam.cli.exit_codes import ExitCode
+from phasesam.cli.help_pages import with_examples
+from phasesam.cli.options import with_options
+from phasesam.cli.progress import step_bar
+from phasesam.core.errors import InvalidSettingError
+
+if TYPE_CHECKING:
+    from phasesam.evaluation.report import Report
+    from phasesam.models.adapter_card import AdapterCard
+    from phasesam.models.adapter_loading import AdapterVersion
+    from phasesam.training.dataset import LabelledImage, TrainingData
+
+HELP = with_examples(
+    "Test an adapter on images it has not learnt from. One with classes is scored by its phase "
+    "maps, any other by clicks: base and adapted, after one and after n clicks. An instance "
+    "adapter's automatic masks are compared with those of its base.",
+    "phasesam evaluate adapter teeth/ --adapter teeth -o report",
+    "phasesam evaluate adapter steel/ --adapter steel_phases --unet 600 -o report",
+    "phasesam evaluate adapter steel/ --adapter steel_phases --split different_test",
+)
+
+Result = tuple["Report", Mapping[str, Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything a comparison needs."""
+
+    data: TrainingData
+    images: tuple[LabelledImage, ...]
+    card: AdapterCard
+    model: str
+    adapter: AdapterVersion | str | None
+    title: str
+    console: Console
+    interruption: Interruption
+
+    @property
+    def introduction(self) -> tuple[str, ...]:
+        """What was compared."""
+        recipe = self.card.details.get("recipe")
+        trained = f", recipe {recipe}" if recipe else ""
+        return (f"Adapter for {self.card.task} on {self.model}{trained}.",)
+
+
+@with_options(AdapterData, CompareOptions, ClickOptions, ModelOptions, ReportOptions)
+@exits_cleanly
+def adapter(
+    test: AdapterData,
+    compare: CompareOptions,
+    clicks: ClickOptions,
+    model: ModelOptions,
+    output: ReportOptions,
+) -> ExitCode:
+    """Test an adapter on images it has not learnt from."""
+    from phasesam.cli.model_setup import choose_model, prepare_model
+    from phasesam.evaluation.adapter_scores import choose_images
+
+    if model.adapter is None:
+        raise InvalidSettingError("evaluate adapter needs an --adapter")
+    refuse_to_replace(output)
+    console = message_console(output.quiet)
+    chosen = choose_model(model)
+    card = chosen.card
+    if card is None:
+        raise InvalidSettingError(f"{model.adapter} is no adapter")
+    if compare.unet is not None and not card.classes:
+        raise InvalidSettingError("--unet is for adapters with classes")
+    data = _read(test, card)
+    images, warnings = choose_images(data, card, test.split)
+    tell(warnings)
+    with Interruption(console) as interruption:
+        version = prepare_model(model, console, interruption.requested)
+        title = output.title or f"{model.adapter} on {test.data.name}"
+        job = _Job(data, images, card, chosen.name, version, title, console, interruption)
+        result = _phases(job, compare) if card.classes else _objects(job, compare, clicks)
+    deliver(*result, output)
+    return ExitCode.OK
+
+
+def _read(test: AdapterData, card: AdapterCard) -> TrainingData:
+    """Read the data; classes are the adapter's unless the user names them."""
+    from phasesam.training.dataset import read_training_data
+
+    classes: Any = parse_classes(test.classes)
+    values = card.details.get("class_values")
+    if classes is None and card.classes and values:
+        classes = dict(zip(values, card.classes, strict=True))
+    return read_training_data(
+        test.data,
+        card.task,
+        labels=test.labels,
+        classes=classes,
+        unlabelled=test.unlabelled,
+        experiment=test.experiment,
+        components=test.components,
+    )
+
+
+def _phases(job: _Job, compare: CompareOptions) -> Result:
+    from phasesam.evaluation.adapter_scores import (
+        PhaseMapper,
+        Watch,
+        adapter_mapper,
+        compare_phase_maps,
+    )
+    from phasesam.evaluation.pages import Case, phase_report
+    from phasesam.evaluation.phase_tables import phase_columns
+    from phasesam.evaluation.score_values import by_method
+
+    methods: dict[str, PhaseMapper] = {}
+    classes = job.data.classes
+    mapper = adapter_mapper(job.model, job.adapter, classes, job.card.classes)
+    if compare.unet is not None:
+        methods["U-Net"] = _unet(job, compare.unet)
+    methods["adapted"] = mapper
+    with step_bar(job.console, "mapping phases") as progress:
+        watch = Watch(progress, job.interruption.requested)
+        answers = compare_phase_maps(job.images, methods, classes, watch)
+
+    def case(index: int) -> Case:
+        image = job.images[index]
+        return image.rgb(), image.label_array(), answers.last[index]
+
+    introduction = job.introduction
+    if compare.unet is not None:
+        introduction += (
+            f"The U-Net was trained from scratch for {compare.unet:g} s on the same images.",
+        )
+    report = phase_report(job.title, answers.summaries, case, introduction)
+    tables = {SCORES_FILE: phase_columns(answers.summaries)}
+    return report, tables, {"task": job.card.task, "methods": by_method(answers.summaries)}
+
+
+def _unet(job: _Job, seconds: float) -> Any:
+    from phasesam.evaluation.unet import UNetConfig, train_unet
+
+    config = UNetConfig(steps=10**6, seconds=seconds)
+    with step_bar(job.console, "training the U-Net (s)") as progress:
+        network = train_unet(
+            job.data, config, progress=progress, should_stop=job.interruption.requested
+        )
+    return lambda image: network.predict(image.rgb())
+
+
+def _objects(job: _Job, compare: CompareOptions, options: ClickOptions) -> Result:
+    from phasesam.evaluation.cells import ClickConfig, evaluate_cells, opener
+    from phasesam.evaluation.click_tables import click_columns
+    from phasesam.evaluation.pages import click_report, joined
+    from phasesam.evaluation.score_values import cells_values
+
+    config = ClickConfig(
+        clicks=min(options.clicks, options.max_clicks),
+        max_clicks=options.max_clicks,
+        min_area=options.min_area,
+        most_objects=options.most_objects,
+    )
+    with step_bar(job.console, "clicking") as progress:
+        cells = evaluate_cells(
+            job.images,
+            opener(job.model),
+            opener(job.model, job.adapter),
+            config,
+            progress=progress,
+            should_stop=job.interruption.requested,
+        )
+    report = click_report(job.title, cells, job.introduction)
+    tables: dict[str, Mapping[str, Any]] = {CLICKS_FILE: click_columns(cells)}
+    values: dict[str, Any] = {"task": job.card.task, "clicks": cells_values(cells)}
+    wanted = compare.automatic
+    if wanted or (wanted is None and job.card.task == "instance"):
+        found, more, figures = _automatic(job, compare.preset)
+        report = joined(job.title, found, report)
+        tables, values = {**more, **tables}, {**values, **figures}
+    return report, tables, values
+
+
+def _automatic(job: _Job, preset: str) -> Result:
+    from phasesam.evaluation.adapter_scores import Watch, compare_objects, model_finder
+    from phasesam.evaluation.instance_tables import instance_columns
+    from phasesam.evaluation.pages import Case, instance_report
+    from phasesam.evaluation.score_values import by_method
+
+    methods = {
+        "base": model_finder(job.model, None, preset),
+        "adapted": model_finder(job.model, job.adapter, preset),
+    }
+    with step_bar(job.console, "automatic masks") as progress:
+        watch = Watch(progress, job.interruption.requested)
+        answers = compare_objects(job.images, methods, watch)
+
+    def case(index: int) -> Case:
+        image = job.images[index]
+        return image.rgb(), image.label_array(), answers.last[index]
+
+    introduction = (*job.introduction, f"Automatic masks with the preset {preset}.")
+    report = instance_report(job.title, answers.summaries, case, introduction)
+    tables = {SCORES_FILE: instance_columns(answers.summaries)}
+    return report, tables, {"methods": by_method(answers.summaries)}

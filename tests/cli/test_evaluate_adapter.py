@@ -1,0 +1,149 @@
+"""``phasesam evaluate adapter`` with the seeded tiny model."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from typer.testing import CliRunner
+
+from phasesam.cli.app import app
+from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
+from phasesam.engines.presets import Preset
+from phasesam.engines.segmenter import Segmenter
+from phasesam.engines.semantic import segment_classes
+from phasesam.evaluation import adapter_scores
+from phasesam.models.manager import get_manager
+from phasesam.simulation import ParticleConfig, simulate_particles
+
+CLASSES = ("matrix", "particle")
+
+
+@pytest.fixture(autouse=True)
+def _small(tmp_path, monkeypatch):
+    monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path / "cache"))
+    quick = Preset(
+        "particles", "", "", AutomaticConfig(points_per_side=5),
+        FilterConfig(pred_iou=0.0, stability=0.0, nms=0.5),
+    )  # fmt: skip
+    monkeypatch.setattr(adapter_scores, "get_preset", lambda name: quick)
+    torch.set_num_threads(1)
+    yield
+    get_manager().unload_all()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two images of particles: objects, and classes 0 and 7."""
+    folder = tmp_path_factory.mktemp("data")
+    for kind in ("images", "labels", "objects"):
+        (folder / kind).mkdir()
+    for name, seed in (("a", 3), ("b", 4)):
+        config = ParticleConfig(shape=(64, 96), median_diameter=14, largest_diameter=25)
+        micrograph = simulate_particles(config, seed=seed)
+        tifffile.imwrite(folder / "images" / f"{name}.tif", micrograph.image)
+        tifffile.imwrite(folder / "objects" / f"{name}.tif", micrograph.labels.astype(np.uint16))
+        phases = np.where(micrograph.labels > 0, 7, 0).astype(np.uint8)
+        tifffile.imwrite(folder / "labels" / f"{name}.tif", phases)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def steel(tmp_path_factory, make_adapter):
+    path = tmp_path_factory.mktemp("steel") / "steel.safetensors"
+    splits = {"train": ["x"], "val": ["a"], "test": ["b"]}
+    return make_adapter(path, classes=CLASSES, class_values=[0, 7], splits=splits, window=None)
+
+
+@pytest.fixture(scope="module")
+def powder(tmp_path_factory, make_adapter):
+    return make_adapter(tmp_path_factory.mktemp("powder") / "powder.safetensors", task="instance")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["evaluate", "adapter", *map(str, arguments)])
+
+
+def test_phases_of_the_images_kept_for_testing(data, steel):
+    result = run(data, "--labels", "labels", "--adapter", steel, "--json")
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)["methods"]["adapted"]
+    assert figures["images"] == ["b"]
+    image = tifffile.imread(data / "images" / "b.tif")
+    truth = tifffile.imread(data / "labels" / "b.tif") // 7
+    segmenter = Segmenter(image, "tiny", adapter=str(steel), exclude_data_bar=False)
+    found = segment_classes(segmenter).labels
+    expected = np.count_nonzero((found == 1) & (truth == 1)) / np.count_nonzero(
+        (found == 1) | (truth == 1)
+    )
+    assert figures["classes"]["particle"]["iou_pooled"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_unet_beside_it(data, steel, tmp_path):
+    result = run(
+        data, "--labels", "labels", "--adapter", steel, "--split", "train", "--unet", 1,
+        "-o", tmp_path / "report",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| figure | U-Net | adapted | adapted - U-Net |" in text
+    assert "trained from scratch for 1 s" in text
+
+
+def test_clicks_and_automatic_masks(data, powder, tmp_path):
+    result = run(
+        data, "--labels", "objects", "--adapter", powder, "--split", "train",
+        "--clicks", 2, "--max-clicks", 3, "--most-objects", 2, "--min-area", 20,
+        "-o", tmp_path / "report",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    for part in (
+        "| IoU, base |",
+        "| IoU, adapted |",
+        "2 clicks",
+        "mSA, per image",
+        "NoC@90",
+        "Objects below 20 pixels",
+        "At most 2 objects",
+        "(IoU_after_each_click.svg)",
+    ):
+        assert part in text or part.strip("()") in text, part
+    with (tmp_path / "report" / "clicks.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["model"] for row in rows} == {"base", "adapted"}
+    # Another model answers otherwise.
+    scores = [[r["iou"] for r in rows if r["model"] == m] for m in ("base", "adapted")]
+    assert scores[0] != scores[1]
+
+
+def test_clicks_alone(data, powder):
+    result = run(
+        data, "--labels", "objects", "--adapter", powder, "--split", "train", "--no-automatic",
+        "--clicks", 2, "--max-clicks", 2, "--most-objects", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert "methods" not in figures
+    assert figures["clicks"]["objects"] == figures["clicks"]["base"]["iou_1_click"]["n"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        ([], 2, "needs an --adapter"),
+        (["--adapter", "nothing"], 3, "nothing"),
+        (["--adapter", "POWDER", "--unet", "5"], 2, "classes"),
+        (["--adapter", "STEEL", "--split", "nowhere"], 2, "no image to test on"),
+        (["--adapter", "STEEL", "--classes", "0=matrix,7=pore"], 2, "matrix, pore"),
+    ],
+)
+def test_what_makes_no_sense(data, powder, steel, options, code, text):
+    paths = {"POWDER": str(powder), "STEEL": str(steel)}
+    result = run(data, "--labels", "labels", *(paths.get(o, o) for o in options))
+    assert result.exit_code == code
+    assert text in result.stderr

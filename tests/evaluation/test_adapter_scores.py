@@ -1,0 +1,107 @@
+"""Methods are compared on the same images, and never on those that were learnt from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from phasesam.core.errors import CancelledError, InvalidSettingError
+from phasesam.core.mask_set import MaskSet
+from phasesam.evaluation.adapter_scores import (
+    Watch,
+    adapter_mapper,
+    choose_images,
+    compare_objects,
+    compare_phase_maps,
+)
+from phasesam.models.adapter_card import AdapterCard
+from phasesam.models.adapter_config import AdapterConfig
+from phasesam.training.dataset import from_arrays
+
+TRUTH = np.zeros((20, 30), np.int32)
+TRUTH[4:12, 4:12] = 1
+
+
+def data(names="abc", task="semantic"):
+    return from_arrays([(n, TRUTH * 9, TRUTH, n) for n in names], task, fractions=(1, 0, 0))
+
+
+def card(**splits):
+    details = {"splits": {name: list(images) for name, images in splits.items()}}
+    return AdapterCard(AdapterConfig(), "tiny", "", "semantic", ("a", "b"), details)
+
+
+def test_phase_maps_of_several_methods():
+    done = []
+    answers = compare_phase_maps(
+        data().images,
+        {"nothing": lambda i: TRUTH * 0, "all": lambda i: i.label_array()},
+        ["matrix", "pore"],
+        Watch(lambda *p: done.append(p)),
+    )
+    assert answers.summaries["nothing"].pooled_iou[1] == 0
+    assert answers.summaries["all"].pooled_iou[1] == 1
+    assert answers.summaries["all"].names == ("a", "b", "c")
+    np.testing.assert_array_equal(answers.last[2], TRUTH)
+    assert done == [(i, 6) for i in range(7)]
+
+
+def test_objects_of_several_methods():
+    found = MaskSet.from_masks([TRUTH == 1], scores=[0.9])
+    answers = compare_objects(
+        data(task="instance").images,
+        {"base": lambda i: MaskSet(shape=TRUTH.shape), "adapted": lambda i: found},
+    )
+    assert answers.summaries["base"].mean(lambda s: s.msa).mean == 0
+    assert answers.summaries["adapted"].average_precision() == 1
+
+
+def test_stopping_and_nothing_to_do():
+    with pytest.raises(CancelledError):
+        compare_objects(
+            data(task="instance").images,
+            {"x": lambda i: MaskSet(shape=TRUTH.shape)},
+            Watch(should_stop=lambda: True),
+        )
+    with pytest.raises(InvalidSettingError, match="at least one image"):
+        compare_phase_maps([], {}, ["a"])
+
+
+def test_images_kept_for_testing_are_chosen():
+    images, warnings = choose_images(data(), card(train="a", val="b", test="c"))
+    assert [i.name for i in images] == ["c"]
+    assert warnings == ()
+    # Without a test split of that name, any that was not learnt from.
+    images, _ = choose_images(data(), card(train="a", val="b", different_test="c"))
+    assert [i.name for i in images] == ["c"]
+
+
+def test_other_data_are_taken_as_a_whole():
+    images, warnings = choose_images(data(), card(train="xyz"))
+    assert (len(images), warnings) == (3, ())
+
+
+def test_images_that_were_learnt_from_are_told():
+    images, (warning,) = choose_images(data(), card(train="a", val="b", test="c"), "train")
+    assert len(images) == 3
+    assert warning.startswith("2 of 3 images were used in training (a, b)")
+
+
+def test_nothing_left_to_test_on():
+    with pytest.raises(InvalidSettingError, match="no image to test on"):
+        choose_images(data("ab"), card(train="a", val="b"))
+    with pytest.raises(InvalidSettingError, match="splits train"):
+        choose_images(data(), card(), "test")
+
+
+def test_classes_in_another_order_are_put_right(make_adapter, tmp_path):
+    path = make_adapter(tmp_path / "x.safetensors", classes=("pore", "matrix"))
+    image = data("a").images[0]
+    there, back = (
+        adapter_mapper("tiny", str(path), classes, ("pore", "matrix"))(image)
+        for classes in (("pore", "matrix"), ("matrix", "pore"))
+    )
+    assert set(np.unique(there)) <= {0, 1}
+    np.testing.assert_array_equal(there, 1 - back)
+    with pytest.raises(InvalidSettingError, match="pore, matrix"):
+        adapter_mapper("tiny", str(path), ("matrix", "oxide"), ("pore", "matrix"))

@@ -1,0 +1,155 @@
+"""The baseline learns, leaves out what is unlabelled, and keeps to its limits."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from phasesam.core.errors import CancelledError, InvalidSettingError
+from phasesam.evaluation.phase_maps import score_phase_maps
+from phasesam.evaluation.unet import UNetConfig, train_unet
+from phasesam.training.augmentation import AugmentationConfig
+from phasesam.training.dataset import LabelledImage, TrainingData, from_arrays
+from phasesam.training.views import ViewConfig
+
+QUICK = UNetConfig(
+    steps=24,
+    window=32,
+    width=4,
+    batch=4,
+    lr=2e-2,
+    views=ViewConfig(augmentation=AugmentationConfig.none()),
+    validations=3,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def sample(seed: int, shape=(48, 64)) -> tuple[np.ndarray, np.ndarray]:
+    """Bright blobs in noise."""
+    rng = np.random.default_rng(seed)
+    labels = (ndimage.gaussian_filter(rng.normal(size=shape), 4) > 0.03).astype(np.int32)
+    image = 80 + 90 * labels + rng.normal(0, 15, shape)
+    return image.clip(0, 255).astype(np.uint8), labels
+
+
+def data(splits="tttv", hide=None) -> TrainingData:
+    images = []
+    for seed, kind in enumerate(splits):
+        image, labels = sample(seed)
+        if hide is not None:
+            labels = hide(labels, np.random.default_rng(seed))
+        images.append((f"{kind}{seed}", image, labels, None))
+    made = from_arrays(images, "semantic", fractions=(1, 0, 0), classes=("matrix", "blob"))
+    names = {"t": "train", "v": "val", "e": "test"}
+    return replace(made, images=tuple(replace(i, split=names[i.name[0]]) for i in made.images))
+
+
+def score(network, image: LabelledImage) -> float:
+    predicted = network.predict(image.rgb())
+    return score_phase_maps([predicted], [image.label_array()], 2).pooled_mean_iou
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train_unet(data("tttve"), QUICK)
+
+
+def test_it_learns(trained):
+    test = data("tttve").of("test")[0]
+    assert score(trained, test) > 0.85
+    assert trained.best_score > 0.85
+    assert trained.classes == ("matrix", "blob")
+    assert [row["step"] for row in trained.rows] == [8, 16, 24]
+    assert trained.rows[-1]["loss"] < trained.rows[0]["loss"]
+
+
+def test_the_same_seed_gives_the_same_network(trained):
+    again = train_unet(data("tttve"), QUICK)
+    rgb = data("e").images[0].rgb()
+    np.testing.assert_array_equal(again.probabilities(rgb), trained.probabilities(rgb))
+
+
+def test_probabilities_of_images_of_any_size(trained):
+    for shape in ((32, 32), (20, 90), (65, 47)):
+        rgb = np.repeat(sample(9, shape)[0][..., None], 3, axis=2)
+        probabilities = trained.probabilities(rgb)
+        assert probabilities.shape == (2, *shape)
+        np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+        np.testing.assert_array_equal(trained.predict(rgb), probabilities.argmax(axis=0))
+
+
+def test_brightness_and_contrast_of_an_image_do_not_matter(trained):
+    rgb = np.repeat(sample(9)[0][..., None], 3, axis=2)
+    darker = (rgb // 2 + 20).astype(np.uint8)
+    agreement = np.mean(trained.predict(rgb) == trained.predict(darker))
+    assert agreement > 0.97
+
+
+def test_unlabelled_pixels_are_not_learnt():
+    def hidden(labels, rng):
+        out = labels.copy()
+        out[:, ::2] = -1
+        return out
+
+    network = train_unet(data("tttv", hidden), QUICK)
+    image, labels = sample(7)
+    rgb = np.repeat(image[..., None], 3, axis=2)
+    assert score_phase_maps([network.predict(rgb)], [labels], 2).pooled_mean_iou > 0.8
+
+
+def test_the_best_weights_are_kept():
+    # A rate that wrecks the network after a good start.
+    network = train_unet(data(), replace(QUICK, steps=30, lr=0.5, validations=10))
+    validation = data().of("val")[0]
+    assert score(network, validation) == pytest.approx(network.best_score, abs=1e-6)
+
+
+def test_without_validation_images_the_last_weights_are_taken():
+    network = train_unet(data("tt"), replace(QUICK, steps=4))
+    assert np.isnan(network.best_score)
+    assert network.rows[-1]["step"] == 4
+
+
+def test_time_limit():
+    began = time.monotonic()
+    network = train_unet(data(), replace(QUICK, steps=10**6, seconds=1.5))
+    assert time.monotonic() - began < 15
+    assert network.rows[-1]["step"] < 10**6
+
+
+def test_small_images_get_smaller_windows():
+    images = [("a", *sample(1, (40, 52)), None), ("b", *sample(2, (90, 70)), None)]
+    made = from_arrays(images, "semantic", fractions=(1, 0, 0))
+    assert train_unet(made, replace(QUICK, steps=2, window=64)).window == 32
+
+
+def test_progress_and_stopping():
+    steps = []
+    train_unet(data(), replace(QUICK, steps=3), progress=lambda *p: steps.append(p))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    with pytest.raises(CancelledError):
+        train_unet(data(), QUICK, should_stop=lambda: True)
+
+
+def test_what_does_not_fit_is_refused():
+    objects = from_arrays([("a", *sample(0), None)], "instance", fractions=(1, 0, 0))
+    with pytest.raises(InvalidSettingError, match="classes"):
+        train_unet(objects, QUICK)
+    with pytest.raises(InvalidSettingError, match="multiple of 16"):
+        UNetConfig(window=100)
+    with pytest.raises(InvalidSettingError, match="width"):
+        UNetConfig(width=0)
+    with pytest.raises(InvalidSettingError, match="positive"):
+        UNetConfig(seconds=0.0)
