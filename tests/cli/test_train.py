@@ -17,7 +17,16 @@ from phasesam.training.recipes import get_recipe
 from phasesam.training.run_folder import RunFolder
 from phasesam.training.saving import save_training_folder
 
-BRIEF = ["--model", "tiny", "--device", "cpu", "--epochs", "1", "--batch", "2", "--set", "views_per_epoch=2", "--set", "pool=2", "--set", "prompts.objects=2", "--set", "prompts.rounds=1", "--set", "prompts.judged=1"]
+SETTINGS = {
+    "views_per_epoch": 2,
+    "pool": 2,
+    "prompts.objects": 2,
+    "prompts.rounds": 1,
+    "prompts.judged": 1,
+}
+BRIEF = ["--model", "tiny", "--device", "cpu", "--epochs", "1", "--batch", "2"]
+for key, value in SETTINGS.items():
+    BRIEF += ["--set", f"{key}={value}"]
 
 
 @pytest.fixture(autouse=True)

@@ -65,7 +65,8 @@ def test_requests(tmp_path: Path) -> None:
     run.pause()
     assert run.is_cancelled
     run.clear_requests()
-    assert not (run.is_cancelled or run.is_paused)
+    assert not run.is_cancelled
+    assert not run.is_paused
 
 
 def test_half_written_files_count_as_none(tmp_path: Path) -> None:
