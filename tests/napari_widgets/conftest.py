@@ -217,6 +217,36 @@ def region_segmenter(monkeypatch):
     return RegionSegmenter
 
 
+class ProcessStandIn:
+    """Stands in for a process that trains; the test writes into its run folder."""
+
+    def __init__(self, run, job):
+        job.write(run)
+        self.run, self.job = run, job
+        self.is_running = True
+        self.killed = False
+
+    def kill(self):
+        self.killed, self.is_running = True, False
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Let docks start no process that trains; the list holds what would have been started."""
+    from phasesam.napari_widgets import training_run
+
+    started = []
+
+    def start(run, job):
+        started.append(ProcessStandIn(run, job))
+        return started[-1]
+
+    monkeypatch.setattr(training_run, "start", start)
+    yield started
+    for process in started:
+        process.is_running = False
+
+
 def discs(shape=(96, 128)):
     """Two bright discs on a dark ground: around (30, 40) and (60, 90), radius 14."""
     y, x = np.mgrid[: shape[0], : shape[1]]

@@ -28,7 +28,6 @@ from phasesam.napari_widgets.interrupted_run import InterruptedRun
 from phasesam.napari_widgets.training_estimate import estimate, estimate_text
 from phasesam.napari_widgets.training_run import (
     EarlierRun,
-    RunFacts,
     TrainingRun,
     earlier_runs,
     new_run,
@@ -240,7 +239,9 @@ class FineTuneDock(Dock):
         """
         base = self.recipe.base_model(self.state.model_name)
         device = get_manager().status().device
-        return TrainingSettings(self.recipe.recipe(), base, device=device)
+        colours = () if self._found is None else self._colours(self._found[0])
+        names = tuple(colour.name() for colour in colours)
+        return TrainingSettings(self.recipe.recipe(), base, device=device, class_colours=names)
 
     def train(self) -> None:
         """Write the data into a folder and start a process that learns from them."""
@@ -322,7 +323,3 @@ class FineTuneDock(Dock):
     def use_folder(self, path: str | Path) -> None:
         """Learn from a folder or file."""
         self.data.use_folder(Path(path))
-
-    def facts(self) -> RunFacts:
-        """Say what the present training learns."""
-        return self.page.facts

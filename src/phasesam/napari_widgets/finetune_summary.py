@@ -84,7 +84,6 @@ class ShareBars(QWidget):
     def paintEvent(self, event: Any) -> None:
         """Draw titles and bars."""
         painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         metrics, line = QFontMetricsF(self.font()), self._line()
         left = max((metrics.horizontalAdvance(row.title) for row in self._rows), default=0) + 10
         width = self.width() - left - 2

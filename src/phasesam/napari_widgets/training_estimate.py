@@ -84,10 +84,10 @@ def _answer(process: subprocess.Popen[str], question: str, should_stop: StopCall
 
 def estimate_text(needed: int, device: str) -> tuple[str, bool]:
     """Write an estimate for the user, and whether it may not fit."""
-    text = f"About {format_bytes(needed)} of memory"
-    if device != "cpu":
-        return f"{text}; the time shows after the first steps.", False
-    free = int(psutil.virtual_memory().available)
-    if needed > free:
-        return f"{text}, and {format_bytes(free)} are free: it may not fit.", True
-    return f"{text} of {format_bytes(free)} free; the time shows after the first steps.", False
+    text = f"Needs about {format_bytes(needed)} of memory"
+    if device == "cpu":
+        free = int(psutil.virtual_memory().available)
+        text += f"; {format_bytes(free)} are free"
+        if needed > free:
+            return f"{text}, so that it may not fit.", True
+    return f"{text}. The time shows after the first steps.", False

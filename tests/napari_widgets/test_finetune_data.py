@@ -1,0 +1,145 @@
+"""Task, source, classes: what the upper part of *Fine-tune* asks for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QFileDialog
+
+from phasesam.napari_widgets.finetune_data import DataPanel
+from phasesam.napari_widgets.viewer_state import ImageSettings, state_of
+from phasesam.training.dataset import from_arrays
+from phasesam.training.saving import save_training_folder
+
+SHAPE = (16, 20)
+
+
+@pytest.fixture
+def panel(qtbot, viewer_model):
+    panel = DataPanel(state_of(viewer_model))
+    qtbot.addWidget(panel)
+    return panel
+
+
+@pytest.fixture
+def settled(qtbot, panel):
+    def wait():
+        qtbot.wait(10)
+        qtbot.waitUntil(lambda: not panel.waits and not panel.pairs._timer.isActive(), timeout=9000)
+
+    return wait
+
+
+@pytest.fixture
+def painted(viewer_model, panel, settled):
+    """An image with two kinds of strokes."""
+    viewer_model.add_image(np.zeros(SHAPE), name="SEM", scale=(0.5, 0.5), units=("um", "um"))
+    labels = np.zeros(SHAPE, np.int32)
+    labels[2:5, 2:9], labels[9:13, 2:9] = 1, 3
+    layer = viewer_model.add_labels(labels, name="strokes")
+    settled()
+    return layer
+
+
+def test_nothing_is_asked_for_without_labels(panel):
+    assert panel.request() is None
+    assert not panel.hint.isHidden()
+    assert panel.classes.isHidden()
+
+
+def test_objects_of_a_layer(panel, painted):
+    request = panel.request()
+    assert (request.task, request.name, request.path) == ("promptable", "SEM", None)
+    assert request.options.unlabelled is None
+    assert request.options.classes is None
+    (pair,) = request.pairs
+    assert pair.pixel_size.x == 0.5
+    assert pair.planes == ((),)
+    assert panel.hint.isHidden()
+
+
+def test_what_is_not_painted_is_unlabelled_for_classes_only(panel, painted):
+    assert not panel.zero.isChecked()
+    panel.use_task("semantic")
+    assert panel.zero.isChecked()
+    assert panel.request().options.unlabelled == 0
+    assert panel.request().options.classes == {1: "class 1", 3: "class 3"}
+    panel.zero.setChecked(False)
+    assert panel.request().options.classes[0] == "background"
+    panel.use_task("instance")
+    assert not panel.zero.isChecked()
+    panel.use_task("semantic")
+    assert not panel.zero.isChecked(), "remembered"
+
+
+def test_names_of_classes(panel, painted, qtbot):
+    panel.use_task("semantic")
+    with qtbot.waitSignal(panel.changed):
+        panel.classes.edit_name(3, "pore")
+    assert panel.request().options.classes == {1: "class 1", 3: "pore"}
+    panel.classes.edit_name(3, "")
+    assert panel.request().options.classes[3] == "class 3", "no name is no name"
+    assert set(panel.colours()) == {1, 3}
+
+
+def test_two_layers_of_one_image_have_names_of_their_own(panel, painted, viewer_model, settled):
+    other = viewer_model.add_labels(np.asarray(painted.data), name="again")
+    settled()
+    panel.pairs.tick(other)
+    settled()
+    names = [pair.name for pair in panel.request().pairs]
+    assert names == ["SEM (again)", "SEM (strokes)"]
+    assert {pair.specimen for pair in panel.request().pairs} == {"SEM"}
+
+
+def test_the_data_bar_as_the_other_docks_see_it(panel, painted, viewer_model):
+    assert panel.request().pairs[0].without_data_bar
+    image = viewer_model.layers["SEM"]
+    state_of(viewer_model).set_settings(image, ImageSettings(exclude_data_bar=False))
+    assert not panel.request().pairs[0].without_data_bar
+
+
+@pytest.fixture
+def folder(tmp_path):
+    labels = np.zeros(SHAPE, np.int32)
+    labels[3:9] = 2
+    images = [(name, np.full(SHAPE, 7, np.uint8), labels, None) for name in "ab"]
+    return save_training_folder(from_arrays(images, "semantic"), tmp_path / "steel")
+
+
+def test_a_folder(panel, folder, qtbot):
+    with qtbot.waitSignal(panel.changed):
+        panel.use_folder(folder)
+    request = panel.request()
+    assert (request.path, request.name, request.pairs) == (folder, "steel", ())
+    assert not panel.waits
+
+
+def test_a_folder_is_browsed_for(panel, folder, monkeypatch):
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a, **k: str(folder))
+    panel._browse(True)
+    assert panel.request().path == folder
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a, **k: ("", ""))
+    panel._browse(False)
+    assert panel.request().path == folder, "cancelled"
+
+
+def test_classes_of_a_folder_can_be_renamed(panel, folder):
+    panel.use_task("semantic")
+    panel.use_folder(folder)
+    assert panel.request().options.classes is None, "not known yet"
+    panel.show_found(panel.request().read())
+    assert panel.request().options.classes == {0: "class 0", 2: "class 2"}
+    panel.classes.edit_name(2, "pore")
+    data = panel.request().read()
+    assert data.classes == ("class 0", "pore")
+    panel.show_found(data)
+    panel.path.setText(str(folder / "images"))
+    panel.path.editingFinished.emit()
+    assert panel.request().options.classes is None, "another folder has classes of its own"
+
+
+def test_a_folder_that_is_typed_again_is_the_same(panel, folder, qtbot):
+    panel.use_folder(folder)
+    with qtbot.assertNotEmitted(panel.changed):
+        panel.path.editingFinished.emit()

@@ -1,0 +1,144 @@
+"""From ticked layers to training data, and to a folder that another process reads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from phasesam.core.errors import CancelledError, TrainingDataError
+from phasesam.core.types import PixelSize
+from phasesam.napari_widgets.training_request import DataRequest, PairToRead
+from phasesam.training.dataset import DataOptions, read_training_data
+
+
+def pair(name="SEM", **changes):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (20, 30), dtype=np.uint8)
+    labels = np.zeros((20, 30), np.int32)
+    labels[4:9, 5:12], labels[12:16, 3:9] = 1, 5
+    return replace(PairToRead(name, image, labels, ((),), PixelSize(0.5, 0.5, "um")), **changes)
+
+
+def test_objects_of_two_layers():
+    request = DataRequest("promptable", "SEM", DataOptions(), (pair("a"), pair("b")))
+    data = request.read()
+    assert [image.name for image in data.images] == ["a", "b"]
+    assert {image.split for image in data.images} == {"train", "val"}
+    assert data.pixel_size == PixelSize(0.5, 0.5, "um")
+    np.testing.assert_array_equal(data.images[0].label_array(), pair().labels)
+
+
+def test_ticked_planes_of_a_stack_stay_lazy_and_are_one_specimen():
+    read = []
+
+    def plane(block, block_info=None):
+        read.append(block_info[0]["chunk-location"][0])
+        return block
+
+    stack = da.from_array(np.full((5, 20, 30), 9, np.uint8), chunks=(1, 20, 30)).map_blocks(
+        plane, dtype=np.uint8, meta=np.zeros((0, 0, 0), np.uint8)
+    )
+    labels = np.zeros((5, 20, 30), np.int32)
+    labels[:, 3:8, 3:8] = 1
+    stacked = pair(image=stack, labels=labels, planes=((1,), (4,)), without_data_bar=False)
+    data = DataRequest("promptable", "SEM", DataOptions(), (stacked,)).read()
+    assert read == [1], "the first one tells the pixel size"
+    assert [image.name for image in data.images] == ["SEM[1]", "SEM[4]"]
+    assert {image.specimen for image in data.images} == {"SEM"}
+    data.images[1].rgb()
+    assert read == [1, 4]
+
+
+def test_labels_are_those_of_the_moment():
+    painted = pair()
+    data = DataRequest("promptable", "SEM", DataOptions(), (painted,)).read()
+    painted.labels[:] = 3
+    assert set(np.unique(data.images[0].label_array())) == {0, 1, 5}
+
+
+def test_classes_of_objects_are_what_is_learnt():
+    classes = {1: 1, 5: 2}
+    options = DataOptions(classes={1: "pore", 2: "grain"}, unlabelled=0)
+    request = DataRequest("semantic", "SEM", options, (pair(class_of_object=classes),))
+    data = request.read()
+    labels = data.images[0].label_array()
+    assert data.classes == ("pore", "grain")
+    assert (labels[6, 8], labels[14, 5], labels[0, 0]) == (0, 1, -1)
+
+
+def with_bar():
+    """An SEM image with a black bar and white text below."""
+    image = np.random.default_rng(0).integers(60, 200, (200, 256)).astype(np.uint8)
+    image[176:] = 0
+    image[184:192, 20:200:6] = 255
+    labels = np.zeros((200, 256), np.int32)
+    labels[20:60, 20:60] = 1
+    return image, labels
+
+
+def test_a_data_bar_is_not_learnt_as_background():
+    image, labels = with_bar()
+    barred = pair(image=image, labels=labels)
+    (_, _, found, _), *_ = barred.read()
+    assert (found[-1] == -1).all()
+    assert (found[:150] >= 0).all()
+    (_, _, kept, _), *_ = replace(barred, without_data_bar=False).read()
+    assert (kept >= 0).all()
+    labels[-1, :5] = 1
+    (_, _, painted, _), *_ = barred.read()
+    assert (painted >= 0).all(), "whoever paints on the bar wants it"
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("promptable", DataOptions()),
+        ("instance", DataOptions(unlabelled=0)),
+        ("semantic", DataOptions(classes={1: "pore", 5: "grain"}, unlabelled=0)),
+        ("semantic", DataOptions(classes={0: "rest", 1: "pore", 5: "grain"})),
+    ],
+)
+def test_another_process_reads_the_same(tmp_path, task, options):
+    request = DataRequest(task, "SEM", options, (pair("a"), pair("b"), pair("c (1)")))
+    here = request.read()
+    path, plain = request.leave_in(tmp_path / "run")
+    there = read_training_data(path, task, DataOptions(**json.loads(json.dumps(plain))))
+    assert here.key == there.key
+    assert there.classes == here.classes
+    assert there.pixel_size.x == pytest.approx(0.5)
+
+
+def test_a_folder_stays_where_it_is(tmp_path):
+    DataRequest("promptable", "SEM", DataOptions(), (pair("a"), pair("b"))).leave_in(tmp_path)
+    options = DataOptions(unlabelled=0, classes={1: "x", 5: "y"}, fractions=(0.5, 0.5, 0.0))
+    request = DataRequest("semantic", "data", options, path=tmp_path / "data")
+    path, plain = request.leave_in(tmp_path / "run")
+    assert Path(path) == tmp_path / "data"
+    assert not (tmp_path / "run").exists()
+    there = read_training_data(path, "semantic", DataOptions(**json.loads(json.dumps(plain))))
+    assert there.key == request.read().key
+    assert there.classes == ("x", "y")
+
+
+def test_reading_can_be_stopped(tmp_path):
+    request = DataRequest("promptable", "SEM", DataOptions(), (pair(),))
+    with pytest.raises(CancelledError):
+        request.leave_in(tmp_path / "run", should_stop=lambda: True)
+    assert not (tmp_path / "run" / "data").exists()
+
+
+def test_fractions_of_the_recipe():
+    pairs = tuple(pair(name) for name in "abcdef")
+    request = DataRequest("promptable", "SEM", DataOptions(), pairs)
+    data = request.with_fractions((0.5, 0.5, 0.0)).read()
+    assert [len(data.of(split)) for split in ("train", "val", "test")] == [3, 3, 0]
+
+
+def test_nothing_is_an_error():
+    with pytest.raises(TrainingDataError):
+        DataRequest("promptable", "SEM", DataOptions()).read()
