@@ -42,7 +42,6 @@ def train(
 ) -> ExitCode:
     """Adapt a model to labelled images; write an adapter for all other commands."""
     from phasesam.training.data_checks import check
-    from phasesam.training.dataset import read_training_data
     from phasesam.training.fine_tuning import TrainingSettings, is_main_process
     from phasesam.training.memory_estimate import require_memory
     from phasesam.training.recipes import save_recipe
@@ -52,11 +51,6 @@ def train(
     target = _target(output)
     if recipes.save_recipe is not None and is_main_process():
         save_recipe(replace(recipe, name=recipes.save_recipe, title=recipes.save_recipe))
-    task = choice.task or recipe.tasks[0]
-    if task not in recipe.tasks:
-        raise InvalidSettingError(
-            f"the recipe {recipe.name} fits {', '.join(recipe.tasks)}, not {task}"
-        )
     settings = TrainingSettings(
         recipe,
         base=model.model,
@@ -66,17 +60,7 @@ def train(
         trackers=tuple(output.tracker or ()),
         licence=output.licence,
     )
-    data = read_training_data(
-        choice.data,
-        task,
-        labels=choice.labels,
-        classes=choice.classes.split(",") if choice.classes else None,
-        unlabelled=choice.unlabelled,
-        experiment=choice.experiment,
-        components=choice.components,
-        fractions=_fractions(choice.fractions) or recipe.fractions,
-        seed=model.seed,
-    )
+    data = read_data(choice, recipe, model.seed)
     with Interruption(console) as interruption:
         summary = check(data, should_stop=interruption.requested)
         _describe(console, data, summary)
@@ -90,6 +74,36 @@ def train(
     path = _deliver(result.path, output, target)
     _report(result, path, output)
     return ExitCode.OK
+
+
+def read_data(choice: DataChoice, recipe: Recipe, seed: int) -> TrainingData:
+    """Read labelled images as the options say.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the recipe is not for the task.
+    TrainingDataError
+        If nothing can be learnt from what is there.
+    """
+    from phasesam.training.dataset import read_training_data
+
+    task = choice.task or recipe.tasks[0]
+    if task not in recipe.tasks:
+        raise InvalidSettingError(
+            f"the recipe {recipe.name} fits {', '.join(recipe.tasks)}, not {task}"
+        )
+    return read_training_data(
+        choice.data,
+        task,
+        labels=choice.labels,
+        classes=choice.classes.split(",") if choice.classes else None,
+        unlabelled=choice.unlabelled,
+        experiment=choice.experiment,
+        components=choice.components,
+        fractions=_fractions(choice.fractions) or recipe.fractions,
+        seed=seed,
+    )
 
 
 def build_recipe(options: RecipeChoice) -> Recipe:
