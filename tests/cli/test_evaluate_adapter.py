@@ -115,9 +115,9 @@ def test_clicks_and_automatic_masks(data, powder, tmp_path):
         assert part in text or part.strip("()") in text, part
     with (tmp_path / "report" / "clicks.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["model"] for row in rows} == {"base", "adapted"}
+    assert {row["method"] for row in rows} == {"base", "adapted"}
     # Another model answers otherwise.
-    scores = [[r["iou"] for r in rows if r["model"] == m] for m in ("base", "adapted")]
+    scores = [[r["iou"] for r in rows if r["method"] == m] for m in ("base", "adapted")]
     assert scores[0] != scores[1]
 
 

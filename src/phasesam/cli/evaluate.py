@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from phasesam.cli import evaluate_adapter
+from phasesam.cli import evaluate_ablation, evaluate_adapter
 from phasesam.cli.console import exits_cleanly
 from phasesam.cli.evaluate_options import (
     LabelOptions,
@@ -144,6 +144,13 @@ app.command(
     short_help="Compare an adapted model with its base.",
     epilog=EXIT_STATUS,
 )(evaluate_adapter.adapter)
+app.command(
+    "ablation",
+    cls=PanelledCommand,
+    help=evaluate_ablation.HELP,
+    short_help="Compare recipes, ranks and learning rates.",
+    epilog=EXIT_STATUS,
+)(evaluate_ablation.ablation)
 
 
 @contextlib.contextmanager

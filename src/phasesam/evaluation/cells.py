@@ -150,7 +150,7 @@ def evaluate_cells(
     openers: dict[Model, Opener] = {"base": base, "adapted": adapted}
     for image in images:
         labels = image.label_array()
-        chosen = _chosen(labels, config)
+        chosen = chosen_objects(labels, config)
         for model, curves in found.items():
             curves.append(
                 evaluate_clicks(
@@ -176,8 +176,8 @@ def evaluate_cells(
     )
 
 
-def _chosen(labels: NDArray[np.int32], config: ClickConfig) -> list[int]:
-    """Objects that are clicked."""
+def chosen_objects(labels: NDArray[np.int32], config: ClickConfig) -> list[int]:
+    """Labels of the objects that are clicked."""
     ids, areas = np.unique(labels[labels > 0], return_counts=True)
     ids = ids[areas >= config.min_area]
     if config.most_objects is not None and len(ids) > config.most_objects:

@@ -14,6 +14,9 @@ from phasesam.evaluation.statistics import Interval, bootstrap_interval
 
 Measure = Literal["iou", "dice"]
 
+MEASURES: tuple[tuple[str, Measure], ...] = (("IoU", "iou"), ("Dice", "dice"))
+"""Both measures with their names in tables."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClickCurves:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from phasesam.evaluation.cells import FourCells, Model
-from phasesam.evaluation.click_curves import Measure
+from phasesam.evaluation.click_curves import MEASURES, ClickCurves
 from phasesam.evaluation.curve_plot import Curve
 from phasesam.evaluation.report import Plot, Table
 
 _MODELS: tuple[Model, ...] = ("base", "adapted")
-_MEASURES: tuple[tuple[str, Measure], ...] = (("IoU", "iou"), ("Dice", "dice"))
 
 
 def cells_table(cells: FourCells, title: str = "Clicks") -> Table:
     """Write the four cells, for IoU and Dice, with differences after equally many clicks."""
     n = cells.config.clicks
     rows: list[tuple[str, ...]] = []
-    for label, measure in _MEASURES:
+    for label, measure in MEASURES:
         for model in _MODELS:
             shown = (cells.cell(model, k, measure).text() for k in (1, n))
             rows.append((f"{label}, {model}", *shown))
@@ -49,7 +50,7 @@ def noc_table(cells: FourCells, title: str = "Clicks needed") -> Table:
     for threshold in cells.config.thresholds:
         failures = (curves.failure_rate(threshold).text() for curves in pair)
         rows.append((f"FR{most}@{100 * threshold:.0f}", *failures, ""))
-    for label, measure in _MEASURES:
+    for label, measure in MEASURES:
         heights = (curves.area_under_curve(measure).text() for curves in pair)
         rows.append((f"mean {label} over {cells.base.complete} clicks", *heights, ""))
     return Table(
@@ -66,33 +67,42 @@ def curve_table(cells: FourCells, title: str = "After each click") -> Table:
     rows = []
     for k in range(1, cells.base.complete + 1):
         values = (
-            cells.cell(model, k, measure).text() for _, measure in _MEASURES for model in _MODELS
+            cells.cell(model, k, measure).text() for _, measure in MEASURES for model in _MODELS
         )
         rows.append((str(k), *values))
-    columns = [f"{label}, {model}" for label, _ in _MEASURES for model in _MODELS]
+    columns = [f"{label}, {model}" for label, _ in MEASURES for model in _MODELS]
     return Table(title, ("clicks", *columns), tuple(rows))
 
 
 def click_plot(cells: FourCells, title: str = "IoU after each click") -> Plot:
     """Mean IoU over clicks of both models."""
-    clicks = np.arange(1, cells.base.complete + 1, dtype=np.float64)
-    curves: dict[str, Curve] = {
-        model: Curve(clicks, cells.curves(model).mean_curve()[: len(clicks)]) for model in _MODELS
-    }
-    return Plot(title, curves, "clicks", "mean IoU", (0, 1))
+    return curve_plot({model: cells.curves(model) for model in _MODELS}, title)
+
+
+def curve_plot(curves: Mapping[str, ClickCurves], title: str = "IoU after each click") -> Plot:
+    """Mean IoU over the clicks that all objects got, for at most five methods."""
+    lines: dict[str, Curve] = {}
+    for name, of in curves.items():
+        clicks = np.arange(1, of.complete + 1, dtype=np.float64)
+        lines[name] = Curve(clicks, of.mean_curve()[: of.complete])
+    return Plot(title, lines, "clicks", "mean IoU", (0, 1))
 
 
 def click_columns(cells: FourCells) -> dict[str, list[object]]:
     """Columns of a CSV file with one row per model, object and click."""
+    return curve_columns({model: cells.curves(model) for model in _MODELS})
+
+
+def curve_columns(curves: Mapping[str, ClickCurves]) -> dict[str, list[object]]:
+    """Columns of a CSV file with one row per method, object and click."""
     columns: dict[str, list[object]] = {
-        name: [] for name in ("model", "specimen", "object", "clicks", "iou", "dice")
+        name: [] for name in ("method", "specimen", "object", "clicks", "iou", "dice")
     }
-    for model in _MODELS:
-        curves = cells.curves(model)
-        for i, (image, label) in enumerate(zip(curves.images, curves.object_ids, strict=True)):
-            for k in range(curves.max_clicks):
-                row = (model, str(image), int(label), k + 1)
-                scores = float(curves.iou[i, k]), float(curves.dice[i, k])
+    for method, of in curves.items():
+        for i, (image, label) in enumerate(zip(of.images, of.object_ids, strict=True)):
+            for k in range(of.max_clicks):
+                row = (method, str(image), int(label), k + 1)
+                scores = float(of.iou[i, k]), float(of.dice[i, k])
                 for name, value in zip(columns, (*row, *scores), strict=True):
                     columns[name].append(value)
     return columns

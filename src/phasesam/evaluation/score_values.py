@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phasesam.evaluation.cells import FourCells, Model
+from phasesam.evaluation.click_curves import MEASURES, ClickCurves
 from phasesam.evaluation.instances import InstanceSummary
 from phasesam.evaluation.phase_maps import PhaseMapSummary
 from phasesam.evaluation.statistics import Interval, PairedDifference
@@ -71,25 +72,32 @@ def cells_values(cells: FourCells) -> dict[str, Any]:
     n, thresholds = cells.config.clicks, cells.config.thresholds
     values: dict[str, Any] = {"objects": len(cells.base), "clicks": n}
     for model in _MODELS:
-        curves = cells.curves(model)
-        values[model] = {
-            **{
-                f"{measure}_{k}_click{'s' if k > 1 else ''}": _interval(curves.after(k, measure))
-                for measure in ("iou", "dice")
-                for k in (1, n)
-            },
-            **{f"noc_{100 * t:.0f}": _interval(curves.noc(t)) for t in thresholds},
-            **{f"fr_{100 * t:.0f}": _interval(curves.failure_rate(t)) for t in thresholds},
-            "iou_after_each_click": [_known(v) for v in curves.mean_curve()[: curves.complete]],
-            "dice_after_each_click": [
-                _known(v) for v in curves.mean_curve("dice")[: curves.complete]
-            ],
-        }
+        values[model] = curve_values(cells.curves(model), n)
     values["adapted - base"] = {
         **{f"iou_{k}": _difference(cells.gain(k)) for k in (1, n)},
         **{f"clicks_saved_{100 * t:.0f}": _difference(cells.saved_clicks(t)) for t in thresholds},
     }
     return values
+
+
+def curve_values(curves: ClickCurves, clicks: int) -> dict[str, Any]:
+    """Figures of clicks with one model, after one and after so many clicks among them."""
+    thresholds, shown = curves.thresholds, sorted({1, min(clicks, curves.complete)})
+    return {
+        **{
+            f"{measure}_{k}_click{'s' if k > 1 else ''}": _interval(curves.after(k, measure))
+            for _, measure in MEASURES
+            for k in shown
+        },
+        **{f"noc_{100 * t:.0f}": _interval(curves.noc(t)) for t in thresholds},
+        **{f"fr_{100 * t:.0f}": _interval(curves.failure_rate(t)) for t in thresholds},
+        **{
+            f"{measure}_after_each_click": [
+                _known(v) for v in curves.mean_curve(measure)[: curves.complete]
+            ]
+            for _, measure in MEASURES
+        },
+    }
 
 
 def by_method(summaries: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from monai.networks.nets import BasicUNet
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,6 +30,7 @@ from phasesam.evaluation.phase_maps import confusion_matrix, mean_iou
 from phasesam.models.devices import resolve_device
 from phasesam.training.augmentation import AugmentationConfig
 from phasesam.training.dataset import LabelledImage, TrainingData
+from phasesam.training.label_values import UNLABELLED
 from phasesam.training.loss_config import LossConfig
 from phasesam.training.losses import class_loss
 from phasesam.training.views import ViewConfig, make_view
@@ -50,7 +52,9 @@ class UNetConfig:
     seconds : float or None
         Time limit, reading and validation included.
     window : int
-        Side of the squares it is trained on and maps, in image pixels; a multiple of 16.
+        Side of the squares it is trained on and maps, in image pixels.
+    side : int
+        Side in pixels that windows are scaled to for the network; a multiple of 16.
     width : int
         Channels at full resolution; they double at each of four levels below.
     batch : int
@@ -70,6 +74,7 @@ class UNetConfig:
     steps: int = 2000
     seconds: float | None = None
     window: int = 256
+    side: int = 256
     width: int = 16
     batch: int = 4
     lr: float = 2e-3
@@ -82,9 +87,9 @@ class UNetConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.window < 32 or self.window % 2**_LEVELS:
+        if self.side < 32 or self.side % 2**_LEVELS:
             raise InvalidSettingError(
-                f"the window must be a multiple of {2**_LEVELS} from 32 pixels, got {self.window}"
+                f"the side must be a multiple of {2**_LEVELS} from 32 pixels, got {self.side}"
             )
         for name in ("steps", "width", "batch", "validations"):
             if getattr(self, name) < 1:
@@ -105,8 +110,8 @@ class UNet:
         In evaluation mode.
     classes : tuple of str
         Names of the classes.
-    window : int
-        Side of the squares it maps.
+    window, side : int
+        Side of the squares it maps, in image pixels and in pixels of the network.
     rows : list of dict
         What was measured at each validation: step, seconds, loss, val_score.
     """
@@ -114,6 +119,7 @@ class UNet:
     network: nn.Module
     classes: tuple[str, ...]
     window: int
+    side: int
     rows: list[dict[str, float]]
 
     @property
@@ -136,17 +142,25 @@ class UNet:
             Probability of each class.
         """
         device = next(self.network.parameters()).device
-        x = torch.from_numpy(_standardised(rgb, *_statistics(rgb)))[None].to(device)
+        shape = (rgb.shape[0], rgb.shape[1])
+        inner = [max(1, round(length * self.side / self.window)) for length in shape]
+        mean, deviation = _statistics(rgb)
+        if tuple(inner) != shape:
+            picture = Image.fromarray(rgb).resize((inner[1], inner[0]), Image.Resampling.BILINEAR)
+            rgb = np.asarray(picture)
+        x = torch.from_numpy(_standardised(rgb, mean, deviation))[None].to(device)
         with _autocast(device):
             logits: Any = sliding_window_inference(
                 x,
-                (self.window, self.window),
+                (self.side, self.side),
                 4,
                 self.network,
                 overlap=_OVERLAP,
                 mode="gaussian",
                 padding_mode="replicate",
             )
+        if tuple(inner) != shape:
+            logits = functional.interpolate(logits.float(), shape, mode="bilinear")
         return functional.softmax(logits[0].float(), dim=0).cpu().numpy()
 
     def predict(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -213,7 +227,9 @@ class _Training:
         self.validation = [_Image.read(image) for image in data.of("val")]
         # A small image has no larger window to show.
         smallest = min(min(image.labels.shape) for image in self.images)
-        self.window = max(32, min(config.window, smallest // 2**_LEVELS * 2**_LEVELS))
+        self.window = min(config.window, smallest)
+        scale = config.side / config.window
+        self.side = max(32, round(self.window * scale / 2**_LEVELS) * 2**_LEVELS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.network = _network(config.width, len(data.classes)).to(device)
@@ -261,13 +277,13 @@ class _Training:
         """Return the best weights so far."""
         if self.best is not None:
             self.network.load_state_dict(self.best)
-        return UNet(self.network.eval(), self.classes, self.window, self.rows)
+        return UNet(self.network.eval(), self.classes, self.window, self.side, self.rows)
 
     def _validate(self) -> None:
         row = {"step": float(self.steps), "loss": float(np.mean(self.losses))}
         self.losses = []
         if self.validation:
-            mapper = UNet(self.network.eval(), self.classes, self.window, [])
+            mapper = UNet(self.network.eval(), self.classes, self.window, self.side, [])
             counts = [
                 confusion_matrix(mapper.predict(image.rgb), image.labels, len(self.classes))
                 for image in self.validation
@@ -288,7 +304,7 @@ class _Training:
             while len(drawn) < self.config.batch:
                 order = order or rng.permutation(len(self.images)).tolist()
                 image = self.images[order.pop()]
-                rgb, labels = image.window(self.window, self.config.views, rng)
+                rgb, labels = image.cut(self.window, self.side, self.config.views, rng)
                 drawn.append((_standardised(rgb, image.mean, image.deviation), labels))
             x = torch.from_numpy(np.stack([pixels for pixels, _ in drawn]))
             marks = torch.from_numpy(np.stack([labels for _, labels in drawn])).long()
@@ -310,17 +326,17 @@ class _Image:
         rgb = image.rgb()
         return cls(rgb, image.label_array(), *_statistics(rgb))
 
-    def window(
-        self, side: int, config: ViewConfig, rng: np.random.Generator
+    def cut(
+        self, window: int, side: int, config: ViewConfig, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """Draw an augmented window; beyond the image it is unlabelled."""
-        views = replace(config, window=side)
+        """Draw an augmented window; what it lacks of a square is unlabelled."""
+        views = replace(config, window=window)
         view = make_view(self.rgb, self.labels, views, rng, side=side)
         short = [(0, side - size) for size in view.labels.shape]
         if not any(after for _, after in short):
             return view.rgb, view.labels
         rgb = np.pad(view.rgb, [*short, (0, 0)], mode="edge")
-        return rgb, np.pad(view.labels, short, constant_values=-1)
+        return rgb, np.pad(view.labels, short, constant_values=UNLABELLED)
 
 
 def _network(width: int, n_classes: int) -> nn.Module:
