@@ -100,6 +100,7 @@ class ShareBars(QWidget):
                 painter.setBrush(colour)
                 painter.drawRect(QRectF(x, bar.top(), share * width, bar.height()))
                 x += share * width
+        painter.end()
 
 
 class SummaryView(QWidget):

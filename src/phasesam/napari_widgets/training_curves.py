@@ -132,6 +132,7 @@ class CurvePlot(QWidget):
         if self._points:
             self._paint_grid(painter)
             self._paint_curve(painter)
+        painter.end()
 
     def _colour(self) -> QColor:
         background = self.palette().color(QPalette.ColorRole.Window)
@@ -157,7 +158,6 @@ class CurvePlot(QWidget):
 
     def _paint_grid(self, painter: QPainter) -> None:
         plot, metrics = self._plot(), QFontMetricsF(self.font())
-        font = painter.font()
         for tick in nice_ticks(*self._limits(), count=2):
             y = self._at(0.0, float(tick)).y()
             painter.setPen(QPen(faded(self.palette(), 45), 1))
@@ -166,7 +166,6 @@ class CurvePlot(QWidget):
             if y - metrics.height() >= plot.top() - 2.0:
                 box = QRectF(plot.left(), y - metrics.height(), plot.width(), metrics.height())
                 painter.drawText(box, Qt.AlignmentFlag.AlignLeft, short_number(float(tick)))
-        painter.setFont(font)
         if self._base is not None:
             y = self._at(0.0, self._base).y()
             painter.setPen(QPen(faded(self.palette(), 170), 1, Qt.PenStyle.DashLine))

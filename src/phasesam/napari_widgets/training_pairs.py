@@ -100,6 +100,10 @@ class PairTable(QTreeWidget):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._scan_next)
+        # Not at once: napari is still busy with the layer list, and more may change.
+        self._listing = QTimer(self)
+        self._listing.setSingleShot(True)
+        self._listing.timeout.connect(self._refresh_and_tell)
         self._make_columns()
         self.itemChanged.connect(self._on_item_changed)
         self._subscriptions = Subscriptions(self)
@@ -258,8 +262,7 @@ class PairTable(QTreeWidget):
     # ------------------------------------------------------------------ looking at labels
 
     def _on_layers(self, _event: Any = None) -> None:
-        # Not now: napari is still busy with the layer list.
-        QTimer.singleShot(0, self._refresh_and_tell)
+        self._listing.start(0)
 
     def _refresh_and_tell(self) -> None:
         if self._state.has_viewer:

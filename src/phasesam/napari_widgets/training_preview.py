@@ -140,6 +140,7 @@ class PreviewView(QWidget):
         left = (room.width() - size.width()) / 2
         painter.drawImage(QRectF(left, 0, size.width(), size.height()), self._image)
         self._paint_legend(painter, self.height() - line)
+        painter.end()
 
     def _paint_legend(self, painter: QPainter, top: float) -> None:
         metrics = QFontMetricsF(self.font())
