@@ -52,6 +52,7 @@ class MultiPromptDecoder:
         self.final_norm = transformer.norm_final_attn
         self.heads: int = transformer.num_heads
         self.workspace = Workspace()
+        self._placing: tuple[Tensor, tuple[Tensor, Tensor], Tensor] | None = None
         if len(self.layers) != 2:
             raise ValueError(f"expected a two-layer transformer, got {len(self.layers)} layers")
 
@@ -77,20 +78,17 @@ class MultiPromptDecoder:
         if dense is None:
             dense = prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         keys = (features + dense).flatten(2)[0].T.contiguous()
-        position = prompt_encoder.get_dense_pe().flatten(2)[0].T.to(keys.dtype)
-        first, second = self.layers
+        first = self.layers[0]
         to_image, to_token = first.cross_attn_token_to_image, first.cross_attn_image_to_token
+        position, position_k, position_q = self._positions(keys.dtype)
         placed = keys + position
         return ImageContext(
             keys=keys,
             first_k=self._split(to_image.k_proj(placed)).contiguous()[None],
             first_v=self._split(to_image.v_proj(keys)).contiguous()[None],
             first_q=to_token.q_proj(placed).to(self.product_dtype),
-            position_k=(
-                self._position_keys(second.cross_attn_token_to_image, position),
-                self._position_keys(self.final, position),
-            ),
-            position_q=second.cross_attn_image_to_token.q_proj(position).to(self.product_dtype),
+            position_k=position_k,
+            position_q=position_q,
             high_resolution=self._high_resolution(features, intermediate),
         )
 
@@ -191,6 +189,22 @@ class MultiPromptDecoder:
     def _split(self, x: Tensor) -> Tensor:
         """Separate heads: (..., n, D) -> (..., H, n, D / H)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+    def _positions(self, dtype: torch.dtype) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """Compute what depends on neither image nor prompts, once."""
+        if self._placing is None:
+            second = self.layers[1]
+            dense = self.model.prompt_encoder.get_dense_pe()
+            position = dense.flatten(2)[0].T.to(dtype)
+            self._placing = (
+                position,
+                (
+                    self._position_keys(second.cross_attn_token_to_image, position),
+                    self._position_keys(self.final, position),
+                ),
+                second.cross_attn_image_to_token.q_proj(position).to(self.product_dtype),
+            )
+        return self._placing
 
     def _position_keys(self, attention: Any, position: Tensor) -> Tensor:
         # The bias of the key projection shifts all scores of a query alike: softmax drops it.
