@@ -132,7 +132,17 @@ def test_time_limit():
 def test_small_images_get_smaller_windows():
     images = [("a", *sample(1, (40, 52)), None), ("b", *sample(2, (90, 70)), None)]
     made = from_arrays(images, "semantic", fractions=(1, 0, 0))
-    assert train_unet(made, replace(QUICK, steps=2, window=64)).window == 32
+    network = train_unet(made, replace(QUICK, steps=2, window=64))
+    assert (network.window, network.side) == (40, 32)
+    network = train_unet(made, replace(QUICK, steps=2, window=None, side=64))
+    assert (network.window, network.side) == (40, 64)
+
+
+def test_windows_may_be_shrunk_for_the_network():
+    network = train_unet(data(), replace(QUICK, window=48, side=32))
+    assert (network.window, network.side) == (48, 32)
+    assert score(network, data("e").images[0]) > 0.7
+    assert network.probabilities(data("e").images[0].rgb()).shape == (2, 48, 64)
 
 
 def test_progress_and_stopping():
@@ -148,7 +158,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(InvalidSettingError, match="classes"):
         train_unet(objects, QUICK)
     with pytest.raises(InvalidSettingError, match="multiple of 16"):
-        UNetConfig(window=100)
+        UNetConfig(side=100)
     with pytest.raises(InvalidSettingError, match="width"):
         UNetConfig(width=0)
     with pytest.raises(InvalidSettingError, match="positive"):

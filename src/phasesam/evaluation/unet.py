@@ -37,6 +37,7 @@ from phasesam.training.views import ViewConfig, make_view
 
 _LEVELS = 4
 _OVERLAP = 0.5
+_LARGEST_WINDOW, _LARGEST_SIDE = 1024, 512
 _LEAST_DEVIATION = 1e-3
 
 
@@ -51,10 +52,12 @@ class UNetConfig:
         towards whichever comes first.
     seconds : float or None
         Time limit, reading and validation included.
-    window : int
-        Side of the squares it is trained on and maps, in image pixels.
-    side : int
-        Side in pixels that windows are scaled to for the network; a multiple of 16.
+    window : int or None
+        Side of the squares it is trained on and maps, in image pixels; as much as every training
+        image has, up to 1024, when None. What a phase is often shows in its surroundings only.
+    side : int or None
+        Side in pixels that windows are scaled to for the network, a multiple of 16; that of the
+        window up to 512 when None.
     width : int
         Channels at full resolution; they double at each of four levels below.
     batch : int
@@ -73,8 +76,8 @@ class UNetConfig:
 
     steps: int = 2000
     seconds: float | None = None
-    window: int = 256
-    side: int = 256
+    window: int | None = None
+    side: int | None = None
     width: int = 16
     batch: int = 4
     lr: float = 2e-3
@@ -87,7 +90,7 @@ class UNetConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.side < 32 or self.side % 2**_LEVELS:
+        if self.side is not None and (self.side < 32 or self.side % 2**_LEVELS):
             raise InvalidSettingError(
                 f"the side must be a multiple of {2**_LEVELS} from 32 pixels, got {self.side}"
             )
@@ -227,9 +230,9 @@ class _Training:
         self.validation = [_Image.read(image) for image in data.of("val")]
         # A small image has no larger window to show.
         smallest = min(min(image.labels.shape) for image in self.images)
-        self.window = min(config.window, smallest)
-        scale = config.side / config.window
-        self.side = max(32, round(self.window * scale / 2**_LEVELS) * 2**_LEVELS)
+        self.window = min(config.window or _LARGEST_WINDOW, smallest)
+        side = config.side or min(self.window, _LARGEST_SIDE)
+        self.side = max(32, round(side / 2**_LEVELS) * 2**_LEVELS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.network = _network(config.width, len(data.classes)).to(device)
