@@ -55,6 +55,7 @@ def test_docks_and_samples_are_those_in_the_menus(manifest):
         "Prompt",
         "Automatic masks",
         "Objects",
+        "Phases",
         "Fine-tune",
         "Models",
     ]
@@ -69,7 +70,7 @@ def test_importing_the_docks_loads_no_torch():
     code = (
         "import sys; import phasesam.napari_widgets.prompts, phasesam.napari_widgets.models, "
         "phasesam.napari_widgets.automatic, phasesam.napari_widgets.objects, "
-        "phasesam.napari_widgets.finetune, "
+        "phasesam.napari_widgets.finetune, phasesam.napari_widgets.phases, "
         "phasesam.napari_widgets.readers, phasesam.napari_widgets.writers, "
         "phasesam.napari_widgets.sample_data; "
         "sys.exit('torch' in sys.modules)"

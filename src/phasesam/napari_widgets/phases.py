@@ -1,0 +1,354 @@
+"""The *Phases* dock: maps of phases by an adapter with classes, and their fractions."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import numpy as np
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QWidget,
+)
+
+from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
+from phasesam.napari_widgets.class_table import ClassRow, ClassTable
+from phasesam.napari_widgets.dock import Dock
+from phasesam.napari_widgets.footer import duration_text
+from phasesam.napari_widgets.header import narrow_combo
+from phasesam.napari_widgets.layers import pixel_size
+from phasesam.napari_widgets.model_status import manager_watch
+from phasesam.napari_widgets.phase_layer import phase_layers_of
+from phasesam.napari_widgets.phase_models import class_colours, phase_adapters
+from phasesam.napari_widgets.phase_run import PhaseRun, PlaneMap, mapping_job
+from phasesam.napari_widgets.phase_shares import ShareQuestion, share_text
+from phasesam.napari_widgets.planes import full_resolution, spatial_shape
+from phasesam.napari_widgets.toggle_row import ToggleRow
+from phasesam.napari_widgets.workers import GuiRelay, Lane
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels
+
+    from phasesam.core.phase_fraction import PhaseFraction
+    from phasesam.models.adapter_card import AdapterCard
+    from phasesam.models.adapter_store import AdapterEntry
+
+_SETTLE_MS = 250
+_NONE = "No model of phases yet: train one in Fine-tune, or import an adapter in Models."
+_SCOPES = (
+    ("plane", "This plane", "Fractions of the plane in view."),
+    ("stack", "Stack", "Fractions of all planes that were mapped."),
+)
+_SHARE_TIP = (
+    "Share of the mapped area, without the data bar. The interval (95 %) tells how far another\n"
+    "field of view of the same size may be from it. Both follow corrections of the map."
+)
+_CONFIDENCE_TIP = (
+    "Also make a layer with the probability of the class chosen, in %: where it is low, a\n"
+    "second look pays."
+)
+
+
+class PhasesDock(Dock):
+    """Choose an adapter, map the plane or the stack, read the fractions, correct the map.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The viewer that the dock sits in; napari fills this in.
+    """
+
+    def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None) -> None:
+        super().__init__(napari_viewer, parent)
+        self.layers = phase_layers_of(self.state)
+        self._relay = GuiRelay(self)
+        self._relay.received.connect(self._on_map)
+        self._maps: _MapsInTheMaking | None = None
+        self._followed: WeakSet[Labels] = WeakSet()
+        self._adapters: list[tuple[AdapterEntry, AdapterCard]] = []
+        self._counting = Lane(self)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_SETTLE_MS)
+        self._timer.timeout.connect(self._count)
+        self._fill()
+        self._add_settings()
+        self._connect()
+        self.refresh()
+        self._on_model()
+        self._on_image(self.state.image_layer)
+
+    def _fill(self) -> None:
+        self.adapters = narrow_combo("Adapter that was trained on phases")
+        self.hint = QLabel(_NONE)
+        self.hint.setWordWrap(True)
+        self.plane_button = QPushButton("Segment plane")
+        self.plane_button.setToolTip("Map the plane in view, in the background")
+        self.stack_button = QPushButton("Segment stack")
+        self.stack_button.setToolTip("Map all planes, one after the other; each shows when done")
+        self.confidence = QCheckBox("Confidence layer")
+        self.confidence.setToolTip(_CONFIDENCE_TIP)
+        self.scope = ToggleRow(_SCOPES, columns=2)
+        self.scope.set_current("plane")
+        self.classes = ClassTable(("Share", "Interval"), editable=False)
+        self.classes.setToolTip(_SHARE_TIP)
+        model = QGridLayout()
+        model.setColumnStretch(1, 1)
+        model.addWidget(QLabel("Phases of"), 0, 0)
+        model.addWidget(self.adapters, 0, 1)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.plane_button)
+        buttons.addWidget(self.stack_button)
+        shown = QHBoxLayout()
+        shown.addWidget(self.confidence)
+        shown.addStretch(1)
+        shown.addWidget(self.scope)
+        self.body.addLayout(model)
+        self.body.addWidget(self.hint)
+        self.body.addLayout(buttons)
+        self.body.addWidget(self.classes)
+        self.body.addLayout(shown)
+
+    def _add_settings(self) -> None:
+        self.side = QSpinBox()
+        self.side.setRange(-1, 100_000)
+        self.side.setSingleStep(64)
+        self.side.setSuffix(" px")
+        self.side.setSpecialValueText("as trained")
+        self.side.setValue(-1)
+        self.overlap = QSpinBox()
+        self.overlap.setRange(0, 90)
+        self.overlap.setValue(25)
+        self.overlap.setSuffix(" %")
+        self.add_advanced(
+            "Window",
+            self.side,
+            "Side of what the model sees at once; 0 for the whole plane. Another one than in\n"
+            "training shows things at another size than it learnt.",
+        )
+        self.add_advanced(
+            "Overlap",
+            self.overlap,
+            "Share that neighbouring windows have in common: more is slower, and smoother\n"
+            "where windows meet.",
+        )
+
+    def _connect(self) -> None:
+        self.adapters.activated.connect(lambda _index: self._show_adapter())
+        self.plane_button.clicked.connect(lambda *_: self.segment())
+        self.stack_button.clicked.connect(lambda *_: self.segment(whole_stack=True))
+        self.scope.chosen.connect(self.ask_to_count)
+        manager_watch().catalogue_changed.connect(self.refresh)
+        events = self.state.events
+        self.subscriptions.connect(events.model_changed, self._on_model)
+        self.subscriptions.connect(events.image_changed, self._on_image)
+        self.subscriptions.connect(self.viewer.dims.events.current_step, self.ask_to_count)
+        self.subscriptions.connect(self.viewer.layers.events.removed, self.ask_to_count)
+
+    # ------------------------------------------------------------------ the adapter
+
+    @property
+    def chosen(self) -> tuple[AdapterEntry, AdapterCard] | None:
+        """The adapter chosen, with its card."""
+        index = self.adapters.currentIndex()
+        return self._adapters[index] if 0 <= index < len(self._adapters) else None
+
+    def refresh(self) -> None:
+        """List the adapters anew."""
+        before = self.chosen
+        self._adapters = phase_adapters()
+        blocker = QSignalBlocker(self.adapters)
+        self.adapters.clear()
+        for entry, card in self._adapters:
+            self.adapters.addItem(entry.title)
+            tip = f"{', '.join(card.classes)}\non {card.base}"
+            row = self.adapters.count() - 1
+            self.adapters.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
+        blocker.unblock()
+        if before is not None:
+            self.choose(before[0].name)
+        self._show_adapter()
+
+    def choose(self, name: str) -> None:
+        """Choose an adapter by its name, if it maps phases."""
+        names = [entry.name for entry, _ in self._adapters]
+        if name in names:
+            self.adapters.setCurrentIndex(names.index(name))
+            self._show_adapter()
+
+    def _on_model(self, _name: str = "") -> None:
+        if self.state.adapter is not None:
+            self.choose(self.state.adapter)
+
+    def _show_adapter(self) -> None:
+        """Show the classes of the adapter, and what can be done."""
+        chosen = self.chosen
+        self.hint.setVisible(chosen is None)
+        self.classes.setVisible(chosen is not None)
+        self.adapters.setEnabled(chosen is not None)
+        if chosen is not None:
+            _, card = chosen
+            colours = class_colours(card)
+            self.classes.set_rows(
+                [
+                    ClassRow(value, name, colour)
+                    for value, (name, colour) in enumerate(
+                        zip(card.classes, colours, strict=True), start=1
+                    )
+                ]
+            )
+        self._show_buttons()
+        self.ask_to_count()
+
+    def _show_buttons(self) -> None:
+        image = self.state.image_layer
+        ready = self.chosen is not None and image is not None and not self.running
+        is_stack = image is not None and image.ndim > 2
+        for button in (self.plane_button, self.stack_button):
+            button.setEnabled(ready)
+        self.stack_button.setVisible(is_stack)
+        self.scope.setVisible(is_stack)
+
+    def _on_image(self, _image: Image | None) -> None:
+        self._show_buttons()
+        self.ask_to_count()
+
+    # ------------------------------------------------------------------ mapping
+
+    def segment(self, *, whole_stack: bool = False) -> None:
+        """Map the plane in view, or all planes, in the background."""
+        image, chosen = self.state.image_layer, self.chosen
+        if image is None or chosen is None:
+            self.show_error(_NONE if chosen is None else "Open an image first.")
+            return
+        entry, card = chosen
+        self.state.choose_model(card.base, entry.name)
+        try:
+            run = self._run(image, card.base, entry.name, whole_stack)
+        except PhaseSAMError as error:
+            self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
+            return
+        began = time.monotonic()
+        maps = self._maps = _MapsInTheMaking(self, image, card)
+
+        def done(count: int) -> None:
+            took = duration_text(time.monotonic() - began)
+            planes = "1 plane" if count == 1 else f"{count} planes"
+            self.show_result(f"{planes} mapped in {took}.{maps.remark}")
+            self._show_buttons()
+
+        self.start(
+            mapping_job(run, self._relay.send),
+            title="Mapping phases",
+            on_done=done,
+            on_failed=lambda _failure: self._show_buttons(),
+            on_cancelled=self._show_buttons,
+            layer=image,
+        )
+        self._show_buttons()
+
+    def _on_map(self, values: tuple[PlaneMap]) -> None:
+        if self._maps is not None:
+            self._maps.show(values[0])
+
+    def _run(self, image: Image, base: str, adapter: str, whole_stack: bool) -> PhaseRun:
+        shape = spatial_shape(image)
+        if whole_stack:
+            planes: tuple[tuple[int, ...], ...] = tuple(np.ndindex(shape[:-2]))
+        else:
+            planes = (self.state.plane(image).index,)
+        settings = self.state.settings(image)
+        return PhaseRun(
+            full_resolution(image),
+            planes,
+            (shape[-2], shape[-1]),
+            base,
+            adapter,
+            settings.normalisation,
+            settings.exclude_data_bar,
+            pixel_size(image),
+            None if self.side.value() < 0 else self.side.value(),
+            self.overlap.value() / 100,
+            self.confidence.isChecked(),
+        )
+
+    # ------------------------------------------------------------------ fractions
+
+    def follow(self, layer: Labels) -> None:
+        """Count again when a map is painted on."""
+        if layer not in self._followed:
+            self._followed.add(layer)
+            for emitter in (layer.events.paint, layer.events.labels_update, layer.events.data):
+                self.subscriptions.connect(emitter, self.ask_to_count)
+        self.ask_to_count()
+
+    def ask_to_count(self, _event: Any = None) -> None:
+        """Count the fractions soon, unless something changes again."""
+        self._timer.start()
+
+    def _count(self) -> None:
+        """Count the fractions of the map of the present image, in a worker."""
+        image = self.state.image_layer if self.state.has_viewer else None
+        layer = None if image is None else self.layers.of(image)
+        values = tuple(value for value, _, _ in self.classes.rows())
+        if image is None or layer is None or not values:
+            self._show_shares({})
+            return
+        plane: tuple[int, ...] | None = None
+        if image.ndim == 2 or self.scope.current == "plane":
+            try:
+                plane = self.state.plane(image).index
+            except UnsupportedViewError:
+                return
+        question = ShareQuestion(layer.data, values, plane)
+        self._counting.submit(
+            lambda _progress, _stop: question.answer(),
+            self._show_shares,
+            lambda failure: self.show_error(failure.message, details=failure.details),
+        )
+
+    def _show_shares(self, shares: dict[int, PhaseFraction]) -> None:
+        for value, _, _ in self.classes.rows():
+            texts = share_text(shares[value]) if value in shares else ("", "")
+            self.classes.set_texts(value, *texts)
+
+
+class _MapsInTheMaking:
+    """Shows the planes of one run as they come; the layer is made with the first."""
+
+    def __init__(self, dock: PhasesDock, image: Image, card: AdapterCard) -> None:
+        self._dock = dock
+        self._image = image
+        self._card = card
+        self._layer: Labels | None = None
+        self._is_new = False
+        self._has_confidence = False
+
+    @property
+    def remark(self) -> str:
+        """What the user should know about the layers."""
+        text = " The map that you corrected was left as it is." if self._is_new else ""
+        return text + (" The confidence is in a hidden layer." if self._has_confidence else "")
+
+    def show(self, found: PlaneMap) -> None:
+        """Write one plane."""
+        dock, image = self._dock, self._image
+        if image not in dock.viewer.layers:
+            return
+        if self._layer is None or self._layer not in dock.viewer.layers:
+            colours = class_colours(self._card)
+            self._layer, self._is_new = dock.layers.prepare(image, self._card.classes, colours)
+            dock.follow(self._layer)
+        dock.layers.write(self._layer, found.plane, found.values)
+        if found.confidence is not None:
+            dock.layers.write_sureness(image, self._layer, found.plane, found.confidence)
+            self._has_confidence = True
+        dock.ask_to_count()

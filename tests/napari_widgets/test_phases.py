@@ -1,0 +1,258 @@
+"""The Phases dock without a canvas, with the real engine on the tiny model."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from qtpy.compat import isalive
+
+from phasesam.core.phase_fraction import phase_fraction
+from phasesam.models.adapter_store import import_adapter
+from phasesam.napari_widgets import phase_run
+from phasesam.napari_widgets.class_colours import class_colour, layer_class_names, layer_colour
+from phasesam.napari_widgets.phase_run import PlaneMap
+from phasesam.napari_widgets.phases import PhasesDock
+from phasesam.napari_widgets.training_layers import is_learnable
+
+SHAPE = (24, 32)
+NAMES = ("ferrite", "bainite", "martensite")
+RUN_MS = 60_000
+
+
+def stripes(plane=()):
+    """Three classes side by side, shifted from plane to plane."""
+    shift = plane[0] if plane else 0
+    return (np.arange(SHAPE[1])[None] + shift + np.zeros((SHAPE[0], 1), int)) // 8 % 3
+
+
+@pytest.fixture
+def adapter(tmp_path, make_adapter):
+    path = make_adapter(
+        tmp_path / "steel.safetensors",
+        classes=NAMES,
+        class_colours=["#ff0000", "#00ff00", "#0000ff"],
+    )
+    return import_adapter(path, "steel")
+
+
+@pytest.fixture
+def dock(qtbot, viewer_model, adapter):
+    dock = PhasesDock(viewer_model)
+    dock.resize(420, 700)
+    dock.show()
+    yield dock
+    if isalive(dock):
+        dock.close()
+        dock.deleteLater()
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """Map stripes instead of asking a model; `gate` holds it up."""
+    gate = threading.Event()
+    gate.set()
+    asked = []
+
+    def mapping_job(run, send):
+        asked.append(run)
+
+        def job(progress, should_stop):
+            for number, plane in enumerate(run.planes):
+                while not gate.wait(0.01):
+                    if should_stop():
+                        raise phase_run.CancelledError("stopped")
+                values = (stripes(plane) + 1).astype(np.uint8)
+                sure = np.full(SHAPE, 0.5, np.float32) if run.with_confidence else None
+                send(PlaneMap(plane, values, sure))
+                progress(number + 1, len(run.planes))
+            return len(run.planes)
+
+        return job
+
+    monkeypatch.setattr("phasesam.napari_widgets.phases.mapping_job", mapping_job)
+    return gate, asked
+
+
+def finished(dock, until):
+    until(lambda: not dock.running, timeout=RUN_MS)
+    return dock.footer.result.text()
+
+
+def phases(dock, name="SEM phases"):
+    return dock.viewer.layers[name]
+
+
+def test_without_adapters_the_way_to_one_is_shown(qtbot, viewer_model):
+    dock = PhasesDock(viewer_model)
+    qtbot.addWidget(dock)
+    dock.show()
+    assert dock.hint.isVisible()
+    assert not dock.plane_button.isEnabled()
+    dock.segment()
+    assert "Fine-tune" in dock.footer.result.text()
+
+
+def test_classes_of_the_adapter_in_its_colours(dock):
+    assert dock.adapters.currentText() == "steel"
+    assert [name for _, name, _ in dock.classes.rows()] == list(NAMES)
+    assert not dock.hint.isVisible()
+
+
+def test_a_plane_is_mapped(dock, engine, until):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM", scale=(0.5, 0.5), units=("um", "um"))
+    dock.plane_button.click()
+    assert "1 plane mapped in" in finished(dock, until)
+    layer = phases(dock)
+    np.testing.assert_array_equal(layer.data, stripes() + 1)
+    assert layer.data.dtype == np.uint8
+    assert [layer_colour(layer, value).name() for value in (1, 2, 3)] == [
+        "#ff0000", "#00ff00", "#0000ff",
+    ]  # fmt: skip
+    assert layer_colour(layer, 0) is None
+    assert layer_class_names(layer) == dict(enumerate(NAMES, start=1))
+    np.testing.assert_allclose(layer.scale, (0.5, 0.5))
+    assert is_learnable(layer), "maps that were corrected can be learnt from"
+    assert (dock.state.model_name, dock.state.adapter) == ("tiny", "steel")
+    assert dock.viewer.layers.selection.active is dock.viewer.layers["SEM"]
+
+
+def shares(dock):
+    return {name: texts for _, name, texts in dock.classes.rows()}
+
+
+def test_fractions_follow_the_map_and_its_corrections(dock, engine, until):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    dock.plane_button.click()
+    finished(dock, until)
+    until(lambda: shares(dock)["ferrite"][0])
+    expected = phase_fraction(stripes() == 0)
+    assert shares(dock)["ferrite"] == (
+        "50.0\u00a0%", f"{100 * expected.low:.1f}–{100 * expected.high:.1f}\u00a0%",
+    )  # fmt: skip
+    layer = phases(dock)
+    everywhere = np.nonzero(np.ones(SHAPE, bool))
+    layer.data_setitem(everywhere, 2)
+    until(lambda: shares(dock)["bainite"][0] == "100.0\u00a0%")
+    dock.viewer.layers.remove(layer)
+    until(lambda: shares(dock)["bainite"][0] == "")
+
+
+def test_what_was_corrected_is_never_overwritten(dock, engine, until):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    dock.plane_button.click()
+    finished(dock, until)
+    first = phases(dock)
+    dock.plane_button.click()
+    finished(dock, until)
+    assert len(dock.viewer.layers) == 2, "the same layer again"
+    first.data_setitem((np.array([0]), np.array([0])), 3)
+    dock.plane_button.click()
+    assert "left as it is" in finished(dock, until)
+    assert first.data[0, 0] == 3
+    assert len(dock.viewer.layers) == 3
+    assert dock.layers.of(dock.viewer.layers["SEM"]) is not first
+
+
+def test_a_stack_plane_by_plane(dock, engine, until):
+    dock.viewer.add_image(np.zeros((3, *SHAPE)), name="SEM")
+    assert dock.stack_button.isVisible()
+    dock.viewer.dims.set_current_step(0, 1)
+    dock.plane_button.click()
+    finished(dock, until)
+    layer = phases(dock)
+    assert [bool(plane.any()) for plane in layer.data] == [False, True, False]
+    until(lambda: shares(dock)["ferrite"][0])
+    dock.viewer.dims.set_current_step(0, 0)
+    until(lambda: shares(dock)["ferrite"][0] == "", timeout=9000)
+    dock.stack_button.click()
+    assert "3 planes mapped" in finished(dock, until)
+    for index in range(3):
+        np.testing.assert_array_equal(layer.data[index], stripes((index,)) + 1)
+    dock.scope.buttons["stack"].click()
+    share = f"{100 * np.mean([stripes((i,)) == 0 for i in range(3)]):.1f}\u00a0%"
+    until(lambda: shares(dock)["ferrite"][0] == share)
+
+
+def test_cancelling_a_stack_keeps_what_is_done(dock, engine, until):
+    gate, _ = engine
+    dock.viewer.add_image(np.zeros((3, *SHAPE)), name="SEM")
+    gate.clear()
+    dock.stack_button.click()
+    assert not dock.plane_button.isEnabled()
+    dock.footer.cancel.click()
+    assert "cancelled" in finished(dock, until)
+    assert dock.plane_button.isEnabled()
+    assert len(dock.viewer.layers) == 1
+
+
+def test_confidence_is_a_layer_in_percent(dock, engine, until):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    dock.confidence.setChecked(True)
+    dock.plane_button.click()
+    assert "hidden layer" in finished(dock, until)
+    layer = dock.viewer.layers["SEM confidence"]
+    assert (layer.data == 50).all()
+    assert not layer.visible
+    assert dock.state.images() == [dock.viewer.layers["SEM"]], "not an image to segment"
+
+
+def test_settings_reach_the_engine(dock, engine, until):
+    _, asked = engine
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    dock.plane_button.click()
+    finished(dock, until)
+    dock.side.setValue(512)
+    dock.overlap.setValue(50)
+    dock.plane_button.click()
+    finished(dock, until)
+    assert [(run.window, run.overlap) for run in asked] == [(None, 0.25), (512, 0.5)]
+
+
+def test_an_adapter_chosen_elsewhere_is_chosen_here(dock, tmp_path, make_adapter):
+    other = import_adapter(make_adapter(tmp_path / "o.safetensors", classes=("a", "b")), "other")
+    import_adapter(make_adapter(tmp_path / "p.safetensors"), "prompts-only")
+    dock.refresh()
+    assert dock.adapters.count() == 2
+    dock.state.choose_model("tiny", other.name)
+    assert [name for _, name, _ in dock.classes.rows()] == ["a", "b"]
+    dock.state.choose_model("tiny", "prompts-only")
+    assert dock.adapters.currentText() == "other"
+    item = dock.classes.topLevelItem(0)
+    colour = item.icon(0).pixmap(14, 14).toImage().pixelColor(7, 7)
+    assert colour == class_colour(0), "its card names no colours"
+
+
+def test_the_real_engine(dock, until):
+    rng = np.random.default_rng(0)
+    dock.viewer.add_image(rng.integers(0, 255, SHAPE, dtype=np.uint8), name="SEM")
+    dock.confidence.setChecked(True)
+    dock.plane_button.click()
+    assert "1 plane mapped" in finished(dock, until)
+    layer = phases(dock)
+    assert set(np.unique(layer.data)) <= {1, 2, 3}
+    assert dock.viewer.layers["SEM confidence"].data.min() >= 33
+
+
+def test_a_volume_cannot_be_mapped(dock, engine):
+    dock.viewer.add_image(np.zeros((3, *SHAPE)), name="SEM")
+    dock.viewer.dims.ndisplay = 3
+    dock.plane_button.click()
+    assert "2-D view" in dock.footer.result.text()
+
+
+def test_maps_outlive_the_dock(dock, engine, until, viewer_model):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    dock.plane_button.click()
+    finished(dock, until)
+    dock.close()
+    dock.deleteLater()
+    again = PhasesDock(viewer_model)
+    again.show()
+    until(lambda: shares(again)["ferrite"][0])
+    again.plane_button.click()
+    finished(again, until)
+    assert len(again.viewer.layers) == 2
+    again.close()
+    again.deleteLater()
