@@ -143,3 +143,20 @@ def test_a_folder_that_is_typed_again_is_the_same(panel, folder, qtbot):
     panel.use_folder(folder)
     with qtbot.assertNotEmitted(panel.changed):
         panel.path.editingFinished.emit()
+
+
+def test_an_experiment_of_a_table(panel, folder, qtbot):
+    panel.use_folder(folder)
+    panel.experiment.setText("Super1")
+    with qtbot.waitSignal(panel.changed):
+        panel.experiment.editingFinished.emit()
+    assert panel.request().options.experiment == "Super1"
+
+
+def test_parts_can_be_objects_but_not_classes(panel, painted, qtbot):
+    with qtbot.waitSignal(panel.changed):
+        panel.parts.setChecked(True)
+    assert panel.request().options.components
+    panel.use_task("semantic")
+    assert not panel.request().options.components
+    assert panel.parts.isHidden()

@@ -99,6 +99,7 @@ def test_a_data_bar_is_not_learnt_as_background():
     [
         ("promptable", DataOptions()),
         ("instance", DataOptions(unlabelled=0)),
+        ("instance", DataOptions(components=True)),
         ("semantic", DataOptions(classes={1: "pore", 5: "grain"}, unlabelled=0)),
         ("semantic", DataOptions(classes={0: "rest", 1: "pore", 5: "grain"})),
     ],
@@ -123,6 +124,17 @@ def test_a_folder_stays_where_it_is(tmp_path):
     there = read_training_data(path, "semantic", DataOptions(**json.loads(json.dumps(plain))))
     assert there.key == request.read().key
     assert there.classes == ("x", "y")
+
+
+def test_parts_of_masks_in_a_folder(tmp_path):
+    masks = pair(labels=(pair().labels > 0).astype(np.int32))
+    DataRequest("instance", "SEM", DataOptions(), (masks, replace(masks, name="b"))).leave_in(
+        tmp_path
+    )
+    request = DataRequest("instance", "d", DataOptions(components=True), path=tmp_path / "data")
+    path, plain = request.leave_in(tmp_path / "run")
+    there = read_training_data(path, "instance", DataOptions(**json.loads(json.dumps(plain))))
+    assert there.images[0].label_array().max() == 2
 
 
 def test_reading_can_be_stopped(tmp_path):

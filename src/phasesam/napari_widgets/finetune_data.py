@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ class DataPanel(QWidget):
         self._state = state
         self._zero_choices: dict[tuple[str, str], bool] = {("layers", "semantic"): True}
         self._names: dict[int, str] = {}
-        self._last_path = ""
+        self._last_place = ("", "")
         self._classes = Classes(())
         self.task = ToggleRow(TASKS, columns=3)
         self.task.set_current("promptable")
@@ -99,6 +100,12 @@ class DataPanel(QWidget):
         self.path = QLineEdit()
         self.zero = QCheckBox("0 means unlabelled")
         self.zero.setToolTip(_ZERO_TIP)
+        self.parts = QCheckBox("Parts are objects")
+        self.parts.setToolTip(
+            "On: parts of a label that do not touch are objects of their own, for masks in which\n"
+            "all particles have the same number."
+        )
+        self.experiment = QLineEdit()
         self.classes = ClassTable()
         self._lay_out()
         self.task.chosen.connect(self._on_choice)
@@ -106,7 +113,9 @@ class DataPanel(QWidget):
         self.zero.toggled.connect(self._on_zero)
         self.pairs.changed.connect(self._on_pairs)
         self.pairs.failed.connect(self.failed)
+        self.parts.toggled.connect(lambda _on: self.changed.emit())
         self.path.editingFinished.connect(self._on_path)
+        self.experiment.editingFinished.connect(self._on_path)
         self.classes.renamed.connect(self._on_renamed)
         self._show_choice()
         self._show_classes()
@@ -120,35 +129,46 @@ class DataPanel(QWidget):
         column.addWidget(self.pairs)
         column.addWidget(self.hint)
         column.addStretch(1)
-        self.path.setPlaceholderText("folder with images and labels, .csv or .json")
-        self.path.setToolTip(
-            "A folder with the folders images and labels (matched by the names of the files), a\n"
-            "CSV table with the columns image, label, split and specimen, or a COCO file."
-        )
-        self.path.setClearButtonEnabled(True)
-        folder, file = QPushButton("Folder…"), QPushButton("File…")
-        folder.clicked.connect(lambda: self._browse(True))
-        file.clicked.connect(lambda: self._browse(False))
-        files = QWidget()
-        row = QHBoxLayout(files)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.path, 1)
-        row.addWidget(folder)
-        row.addWidget(file)
         self._pages = QStackedWidget()
         self._pages.addWidget(layers)
-        self._pages.addWidget(files)
+        self._pages.addWidget(self._make_files())
         grid = QGridLayout()
         grid.setColumnStretch(1, 1)
         grid.setContentsMargins(0, 0, 0, 0)
         for number, (text, choice) in enumerate((("Learn", self.task), ("From", self.source))):
             grid.addWidget(QLabel(text), number, 0)
             grid.addWidget(choice, number, 1)
+        ticks = QHBoxLayout()
+        ticks.addWidget(self.zero)
+        ticks.addStretch(1)
+        ticks.addWidget(self.parts)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addLayout(grid)
-        for part in (self._pages, self.classes, self.zero):
+        for part in (self._pages, self.classes):
             whole.addWidget(part)
+        whole.addLayout(ticks)
+
+    def _make_files(self) -> QWidget:
+        self.path.setPlaceholderText("folder with images and labels, .csv or .json")
+        self.path.setToolTip(
+            "A folder with the folders images and labels (matched by the names of the files), a\n"
+            "CSV table with the columns image, label, split and specimen, or a COCO file."
+        )
+        self.experiment.setPlaceholderText("experiment, if a table holds several")
+        self.experiment.setToolTip("Rows of the table with this word in the column experiment")
+        folder, file = QPushButton("Folder…"), QPushButton("File…")
+        folder.clicked.connect(lambda: self._browse(True))
+        file.clicked.connect(lambda: self._browse(False))
+        files = QWidget()
+        grid = QGridLayout(files)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.addWidget(self.path, 0, 0)
+        grid.addWidget(folder, 0, 1)
+        grid.addWidget(file, 0, 2)
+        grid.addWidget(self.experiment, 1, 0, 1, 3)
+        grid.setRowStretch(2, 1)
+        return files
 
     # ------------------------------------------------------------------ what was chosen
 
@@ -165,10 +185,12 @@ class DataPanel(QWidget):
         if task == "semantic":
             rows = self.classes.rows()
             names = {value: name for value, name, _ in rows} or None
-        options = DataOptions(classes=names, unlabelled=unlabelled)
+        parts = self.parts.isChecked() and task != "semantic"
+        options = DataOptions(classes=names, unlabelled=unlabelled, components=parts)
         if self.source.current == "folder":
             text = self.path.text().strip()
             path = Path(text).expanduser()
+            options = replace(options, experiment=self.experiment.text().strip() or None)
             return DataRequest(task, path.stem or "data", options, path=path) if text else None
         pairs = tuple(self._to_read(pair) for pair in self.pairs.chosen())
         return DataRequest(task, pairs[0].name, options, pairs) if pairs else None
@@ -210,7 +232,7 @@ class DataPanel(QWidget):
         """Learn from a folder or file."""
         self.source.set_current("folder")
         self.path.setText(str(path))
-        self._last_path = str(path)
+        self._last_place = str(path), self.experiment.text().strip()
         self._on_choice()
 
     def use_task(self, task: str) -> None:
@@ -240,8 +262,9 @@ class DataPanel(QWidget):
         self.changed.emit()
 
     def _on_path(self) -> None:
-        if self.path.text().strip() != self._last_path:
-            self._last_path = self.path.text().strip()
+        place = self.path.text().strip(), self.experiment.text().strip()
+        if place != self._last_place:
+            self._last_place = place
             self._on_choice()
 
     def _on_zero(self, on: bool) -> None:
@@ -281,4 +304,6 @@ class DataPanel(QWidget):
         self.hint.setVisible(layers and not self.pairs.has_rows)
         self.pairs.setVisible(self.pairs.has_rows)
         has_classes = bool(self.classes.rows())
-        self.classes.setVisible(self.task.current == "semantic" and has_classes)
+        is_semantic = self.task.current == "semantic"
+        self.classes.setVisible(is_semantic and has_classes)
+        self.parts.setVisible(not is_semantic)

@@ -156,6 +156,7 @@ class DataRequest:
         if self.path is not None:
             options["unlabelled"] = self.options.unlabelled
             options["classes"] = _plain_classes(self.options.classes)
+            options["components"] = self.options.components
             return os.fspath(self.path.expanduser().absolute()), options
         data = self.read(should_stop)
         target = save_training_folder(
