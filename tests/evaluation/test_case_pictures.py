@@ -6,16 +6,26 @@ import numpy as np
 import pytest
 
 from phasesam.core.mask_set import MaskSet
-from phasesam.evaluation.case_pictures import choose_cases, instance_picture, phase_picture
+from phasesam.evaluation.case_pictures import (
+    choose_cases,
+    click_picture,
+    instance_picture,
+    phase_picture,
+)
 from phasesam.formats.overlay import PALETTE
 
 GREY = np.full((40, 60, 3), 100, np.uint8)
 GAP = 6
 
 
-def panels(picture: np.ndarray, count: int = 4) -> list[np.ndarray]:
-    width = (picture.shape[1] - (count - 1) * GAP) // count
-    return [picture[:, i * (width + GAP) :][:, :width] for i in range(count)]
+def panels(picture: np.ndarray, rows: int = 1, columns: int = 4) -> list[np.ndarray]:
+    height = (picture.shape[0] - (rows - 1) * GAP) // rows
+    width = (picture.shape[1] - (columns - 1) * GAP) // columns
+    return [
+        picture[i * (height + GAP) :, j * (width + GAP) :][:height, :width]
+        for i in range(rows)
+        for j in range(columns)
+    ]
 
 
 def test_best_median_and_worst():
@@ -52,7 +62,7 @@ def test_thin_errors_stay_visible_in_large_images():
     picture = phase_picture(rgb, truth, predicted)
     wrong = panels(picture)[3].astype(int)
     redness = wrong[..., 0] - wrong[..., 2]
-    assert picture.shape[0] == 285
+    assert picture.shape == (289, 4 * 385 + 3 * GAP, 3)
     assert (redness.max(axis=1) > 40).all()
 
 
@@ -73,6 +83,38 @@ def test_objects_found_missed_and_false(as_set):
     assert nearest_colour(5, 25) == 3
     assert nearest_colour(20, 45) == 5
     np.testing.assert_array_equal(verdict[35, 5], [128] * 3)
+
+
+def test_clicks_are_shown_in_the_colours_of_their_objects():
+    truth = np.zeros((40, 60), np.int32)
+    truth[2:12, 2:12], truth[2:12, 22:32] = 4, 9
+    half = MaskSet.from_masks([truth == 4, (truth == 9) & (np.arange(60) < 27)])
+    whole = MaskSet.from_masks([truth == 4, truth == 9])
+    image, shown, first, second = panels(click_picture(GREY, truth, [half, whole]))
+    np.testing.assert_array_equal(image, GREY)
+    np.testing.assert_array_equal(second, shown)
+    np.testing.assert_array_equal(first[5, 23], shown[5, 23])
+    np.testing.assert_array_equal(first[5, 30], GREY[0, 0])
+
+
+def test_wide_images_are_arranged_in_two_columns():
+    rgb = np.full((30, 60, 3), 100, np.uint8)
+    empty = np.zeros((30, 60), np.int32)
+    picture = phase_picture(rgb, empty, empty)
+    assert picture.shape == (2 * 30 + GAP, 2 * 60 + GAP, 3)
+    # The last panel is the pale one.
+    assert panels(picture, 2, 2)[3].min() > 150
+    sets = [MaskSet(shape=(30, 60))] * 4
+    assert click_picture(rgb, empty, sets).shape == (3 * 30 + 2 * GAP, 2 * 60 + GAP, 3)
+    assert click_picture(GREY, truth_of(GREY), sets_of(GREY)).shape[1] == 3 * 60 + 2 * GAP
+
+
+def truth_of(rgb):
+    return np.zeros(rgb.shape[:2], np.int32)
+
+
+def sets_of(rgb):
+    return [MaskSet(shape=rgb.shape[:2])] * 4
 
 
 def test_small_images_are_not_enlarged():

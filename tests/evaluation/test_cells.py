@@ -8,6 +8,7 @@ import pytest
 from phasesam.core.errors import CancelledError, InvalidSettingError
 from phasesam.evaluation.cells import ClickConfig, FourCells, evaluate_cells, opener
 from phasesam.evaluation.click_curves import ClickCurves
+from phasesam.evaluation.pages import click_report
 from phasesam.training.dataset import from_arrays
 
 
@@ -62,6 +63,16 @@ def test_a_model_compared_with_itself_gains_nothing():
     cells = evaluate_cells(data().images[:1], shrinking(4), shrinking(4), config)
     assert cells.gain(1).interval.mean == 0
     assert cells.saved_clicks(0.9).interval.mean == 0
+
+
+def test_pictures_show_the_four_cells():
+    images = data().images
+    cells = evaluate_cells(images, shrinking(2), shrinking(6), ClickConfig(3, 4))
+    report = click_report("Teeth", cells, case=lambda i: (images[i].rgb(), images[i].label_array()))
+    assert [p.title.split(":")[0] for p in report.pictures] == ["best", "median", "worst"]
+    # Image, truth and four cells beside one another.
+    assert report.pictures[0].rgb.shape == (2 * 40 + 6, 3 * 60 + 2 * 6, 3)
+    assert click_report("Teeth", cells).pictures == ()
 
 
 def test_stopping():

@@ -101,6 +101,22 @@ def test_curves_are_complete_up_to_eleven_clicks(labels):
     np.testing.assert_array_equal(curves.iou[0, 11:], curves.iou[0, 10])
 
 
+def test_masks_after_one_and_after_eleven_clicks_are_kept(labels):
+    def growing(objects):
+        masks = []
+        for one in objects:
+            mask = np.zeros(labels.shape, bool)
+            mask[0, : len(one.points)] = True
+            masks.append((mask, None))
+        return masks
+
+    curves = evaluate_clicks(growing, labels, max_clicks=14)
+    assert [m.area for m in curves.first_masks] == [1, 1]
+    assert [m.area for m in curves.last_masks] == [11, 11]
+    short = evaluate_clicks(growing, labels, max_clicks=3)
+    assert [m.area for m in short.last_masks] == [3, 3]
+
+
 def test_hard_objects_get_all_clicks(labels):
     predictor = Discs(labels.shape)
     curves = evaluate_clicks(predictor, labels, max_clicks=14, thresholds=(0.99,))

@@ -190,7 +190,11 @@ def _objects(job: _Job, compare: CompareOptions, options: ClickOptions) -> Resul
             progress=progress,
             should_stop=job.interruption.requested,
         )
-    report = click_report(job.title, cells, job.introduction)
+
+    def case(index: int) -> Any:
+        return job.images[index].rgb(), job.images[index].label_array()
+
+    report = click_report(job.title, cells, job.introduction, case)
     tables: dict[str, Mapping[str, Any]] = {CLICKS_FILE: click_columns(cells)}
     values: dict[str, Any] = {"task": job.card.task, "clicks": cells_values(cells)}
     wanted = compare.automatic

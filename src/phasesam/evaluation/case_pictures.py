@@ -15,7 +15,7 @@ from phasesam.core.metrics import InstanceOverlap
 from phasesam.formats.overlay import PALETTE, OverlayConfig, render_overlay
 
 PANELS = ("image", "truth", "prediction", "wrong")
-"""What the parts of a picture show, from left to right."""
+"""What the parts of a picture show, in reading order."""
 
 PHASE_CAPTION = (
     "Image, truth, prediction, wrong pixels (vermilion; unlabelled ones grey). Colours are the "
@@ -26,8 +26,13 @@ OBJECT_CAPTION = (
     "(vermilion)."
 )
 
+CLICK_CAPTION = (
+    "Image, truth, and what clicks gave: base after 1 and {n} clicks, adapted after 1 and {n}."
+)
+
 _BLUE, _YELLOW, _VERMILION = PALETTE[1], PALETTE[3], PALETTE[5]
-_SIDE, _GAP = 380, 6
+_WIDTH, _GAP = 1560, 6
+_WIDE_IMAGE = 1.7
 _PALE = 0.35
 
 
@@ -73,11 +78,11 @@ def phase_picture(
     Returns
     -------
     (h', w', 3) uint8 array
-        Four panels from left to right, see `PANELS`.
+        Four panels in reading order, see `PANELS`.
     """
-    step = _step(rgb.shape)
+    columns = _columns(rgb.shape, 4)
     style = OverlayConfig(contour=False, opacity=0.55, scale_bar=False)
-    small = _shrunk(rgb, step)
+    small = _shrunk(rgb, columns)
     marks = [_nearest(labels, small) for labels in (truth, predicted)]
     coloured = [render_overlay(small, np.maximum(m, 0), style) for m in marks]
     wrong = _pale(small)
@@ -90,7 +95,7 @@ def phase_picture(
     wrong = (wrong * (1 - weight) + _VERMILION * weight).astype(np.uint8)
     for panel in (coloured[0], wrong):
         panel[marks[0] < 0] = 128
-    return _beside([small, *coloured, wrong])
+    return _arranged([small, *coloured, wrong], columns)
 
 
 def instance_picture(
@@ -110,9 +115,10 @@ def instance_picture(
     Returns
     -------
     (h', w', 3) uint8 array
-        Four panels from left to right, see `PANELS`.
+        Four panels in reading order, see `PANELS`.
     """
-    small = _shrunk(rgb, _step(rgb.shape))
+    columns = _columns(rgb.shape, 4)
+    small = _shrunk(rgb, columns)
     ignore = truth < 0
     wanted = MaskSet.from_labels(np.where(ignore, 0, truth))
     found = predicted if isinstance(predicted, MaskSet) else MaskSet.from_labels(predicted)
@@ -129,7 +135,34 @@ def instance_picture(
         verdict[inside] = (0.25 * verdict[inside] + 0.75 * colour).astype(np.uint8)
     for panel in (panels[0], verdict):
         panel[_nearest(ignore, small)] = 128
-    return _beside([small, *panels, verdict])
+    return _arranged([small, *panels, verdict], columns)
+
+
+def click_picture(
+    rgb: NDArray[np.uint8], truth: NDArray[Any], found: Sequence[MaskSet]
+) -> NDArray[np.uint8]:
+    """Show what clicks on objects gave, each time with the colours of the true objects.
+
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8 array
+        The image.
+    truth : (h, w) integer array
+        True objects that were clicked; 0 elsewhere.
+    found : sequence of MaskSet
+        Masks of the same objects in ascending order of their labels, one set per panel.
+
+    Returns
+    -------
+    (h', w', 3) uint8 array
+        Image, truth and one panel per set, in reading order.
+    """
+    columns = _columns(rgb.shape, 2 + len(found))
+    small = _shrunk(rgb, columns)
+    style = OverlayConfig(opacity=0.4, scale_bar=False)
+    sets = [MaskSet.from_labels(np.maximum(truth, 0)), *found]
+    panels = [render_overlay(small, _nearest(s.to_labels(), small), style) for s in sets]
+    return _arranged([small, *panels], columns)
 
 
 def _kinds(wanted: MaskSet, found: MaskSet, ignore: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -161,15 +194,21 @@ def _kinds(wanted: MaskSet, found: MaskSet, ignore: NDArray[np.bool_]) -> NDArra
     return kinds
 
 
-def _step(shape: tuple[int, ...]) -> float:
-    """How many image pixels become one: none is enlarged."""
-    return max(1.0, max(shape[:2]) / _SIDE)
+def _columns(shape: tuple[int, ...], count: int) -> int:
+    """Choose how many panels lie side by side: fewer of wide images, so that these are larger."""
+    wide = shape[1] > _WIDE_IMAGE * shape[0]
+    if count > 4:
+        return 2 if wide else 3
+    return 2 if wide else count
 
 
-def _shrunk(rgb: NDArray[np.uint8], step: float) -> NDArray[np.uint8]:
-    size = [max(1, round(length / step)) for length in rgb.shape[1::-1]]
-    if step == 1:
+def _shrunk(rgb: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """Scale an image to a panel; none is enlarged."""
+    longest = (_WIDTH - (columns - 1) * _GAP) / columns
+    step = max(rgb.shape[:2]) / longest
+    if step <= 1:
         return rgb.copy()
+    size = [max(1, round(length / step)) for length in rgb.shape[1::-1]]
     return np.array(Image.fromarray(rgb).resize((size[0], size[1]), Image.Resampling.BOX))
 
 
@@ -188,7 +227,15 @@ def _pale(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(255 - _PALE * (255 - grey), 3, axis=2).astype(np.uint8)
 
 
-def _beside(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    gap = np.full((panels[0].shape[0], _GAP, 3), 255, np.uint8)
-    parts = [part for panel in panels for part in (panel, gap)]
-    return np.concatenate(parts[:-1], axis=1)
+def _arranged(panels: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
+    """Put panels of one size into rows, white between them."""
+    height, width = panels[0].shape[:2]
+    rows = -(-len(panels) // columns)
+    out = np.full(
+        (rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8
+    )
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
+        y, x = row * (height + _GAP), column * (width + _GAP)
+        out[y : y + height, x : x + width] = panel
+    return out

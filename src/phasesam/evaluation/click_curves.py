@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.core.errors import InvalidSettingError
+from phasesam.core.mask_set import MaskCrop
 from phasesam.evaluation.statistics import Interval, bootstrap_interval
 
 Measure = Literal["iou", "dice"]
@@ -35,6 +36,10 @@ class ClickCurves:
         IoU values for which numbers of clicks are exact.
     complete : int
         Up to here every object that had an error left was clicked.
+    numbers : (n,) int64 array
+        Number of the image that each object is in, from 0.
+    first_masks, last_masks : tuple of MaskCrop
+        What was found after one and after `complete` clicks, for pictures; may be empty.
     """
 
     iou: NDArray[np.float64]
@@ -43,6 +48,9 @@ class ClickCurves:
     images: NDArray[np.str_]
     thresholds: tuple[float, ...]
     complete: int
+    numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    first_masks: tuple[MaskCrop, ...] = ()
+    last_masks: tuple[MaskCrop, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.object_ids)
@@ -85,6 +93,7 @@ class ClickCurves:
                 f"expected curves of one rule (clicks, thresholds, complete), got {sorted(rules)}"
             )
         names = [[name] * len(c) for c, name in zip(curves, images, strict=True)]
+        counts = [len(c) for c in curves]
         return cls(
             iou=np.concatenate([c.iou for c in curves]),
             dice=np.concatenate([c.dice for c in curves]),
@@ -92,6 +101,9 @@ class ClickCurves:
             images=np.concatenate([np.array(part, dtype=np.str_) for part in names]),
             thresholds=curves[0].thresholds,
             complete=curves[0].complete,
+            numbers=np.repeat(np.arange(len(curves)), counts),
+            first_masks=tuple(mask for c in curves for mask in c.first_masks),
+            last_masks=tuple(mask for c in curves for mask in c.last_masks),
         )
 
     def after(self, clicks: int, measure: Measure = "iou") -> Interval:

@@ -121,6 +121,9 @@ def evaluate_clicks(
         images=np.full(len(ids), "", dtype=np.str_),
         thresholds=tuple(thresholds),
         complete=min(COMPLETE_CLICKS, max_clicks),
+        numbers=np.zeros(len(ids), np.int64),
+        first_masks=tuple(s.first for s in series),
+        last_masks=tuple(s.last for s in series),
     )
 
 
@@ -198,6 +201,9 @@ def _objects(
     return wanted, [crops[i] for i in np.searchsorted(present, wanted)]
 
 
+_NOTHING = MaskCrop.from_array(np.zeros((1, 1), np.bool_))
+
+
 @dataclass(eq=False)
 class _Series:
     """The clicks on one object and what came of them."""
@@ -207,7 +213,9 @@ class _Series:
     max_clicks: int
     thresholds: tuple[float, ...]
     clicks: list[Click] = field(default_factory=list)
-    found: MaskCrop = field(default_factory=lambda: MaskCrop.from_array(np.zeros((1, 1), bool)))
+    found: MaskCrop = field(default_factory=lambda: _NOTHING)
+    first: MaskCrop = field(default_factory=lambda: _NOTHING)
+    last: MaskCrop = field(default_factory=lambda: _NOTHING)
     state: Any = None
     scores: dict[str, list[float]] = field(default_factory=lambda: {"iou": [], "dice": []})
     ended: bool = False
@@ -232,6 +240,10 @@ class _Series:
         """Keep the answer to the latest click."""
         self.found = mask if isinstance(mask, MaskCrop) else MaskCrop.from_array(mask != 0)
         self.state = state
+        if len(self.clicks) == 1:
+            self.first = self.found
+        if len(self.clicks) <= COMPLETE_CLICKS:
+            self.last = self.found
         box = union_box(self.truth, self.found)
         wanted, found = window(self.truth, box), window(self.found, box)
         if self.valid is not None:

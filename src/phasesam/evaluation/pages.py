@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from phasesam.core.mask_set import MaskSet
 from phasesam.evaluation.case_pictures import (
+    CLICK_CAPTION,
     OBJECT_CAPTION,
     PHASE_CAPTION,
     choose_cases,
+    click_picture,
     instance_picture,
     phase_picture,
 )
@@ -28,7 +30,7 @@ from phasesam.evaluation.phase_tables import (
     phase_image_table,
 )
 from phasesam.evaluation.report import INTERVAL_NOTE, Picture, Report, Table
-from phasesam.evaluation.statistics import number
+from phasesam.evaluation.statistics import number as number_text
 from phasesam.formats.overlay import PALETTE
 
 Case = tuple[NDArray[np.uint8], NDArray[np.integer[Any]], NDArray[Any] | MaskSet]
@@ -59,7 +61,7 @@ def phase_report(
     pictures = []
     for kind, index in choose_cases(values).items():
         rgb, truth, predicted = case(index)
-        heading = f"{kind}: {last.names[index]} (mIoU {number(values[index])})"
+        heading = f"{kind}: {last.names[index]} (mIoU {number_text(values[index])})"
         if isinstance(predicted, MaskSet):
             predicted = predicted.to_labels()
         pictures.append(Picture(heading, PHASE_CAPTION, phase_picture(rgb, truth, predicted)))
@@ -91,7 +93,7 @@ def instance_report(
     values = last.values(lambda s: s.msa)
     pictures = []
     for kind, index in choose_cases(values).items():
-        heading = f"{kind}: {last.names[index]} (mSA {number(values[index])})"
+        heading = f"{kind}: {last.names[index]} (mSA {number_text(values[index])})"
         pictures.append(Picture(heading, OBJECT_CAPTION, instance_picture(*case(index))))
     return Report(
         title,
@@ -102,8 +104,13 @@ def instance_report(
     )
 
 
-def click_report(title: str, cells: FourCells, introduction: tuple[str, ...] = ()) -> Report:
-    """Report on clicks: the four cells first.
+def click_report(
+    title: str,
+    cells: FourCells,
+    introduction: tuple[str, ...] = (),
+    case: Callable[[int], tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]] | None = None,
+) -> Report:
+    """Report on clicks: the four cells first, as figures and as pictures.
 
     Parameters
     ----------
@@ -113,9 +120,48 @@ def click_report(title: str, cells: FourCells, introduction: tuple[str, ...] = (
         Clicks with both models.
     introduction : tuple of str
         What was compared, before the rules.
+    case : callable, optional
+        From the number of an image to its RGB and its true objects; no pictures without.
     """
+    pictures = [] if case is None else _click_pictures(cells, case)
     tables: tuple[Table, ...] = (cells_table(cells), noc_table(cells), curve_table(cells))
-    return Report(title, (*introduction, INTERVAL_NOTE), tables, (click_plot(cells),))
+    return Report(
+        title,
+        (*introduction, INTERVAL_NOTE),
+        tables,
+        (click_plot(cells),),
+        tuple(pictures),
+    )
+
+
+def _click_pictures(
+    cells: FourCells,
+    case: Callable[[int], tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]],
+) -> list[Picture]:
+    """Show the best, median and worst image of the adapted model after all clicks."""
+    adapted, n = cells.adapted, cells.adapted.complete
+    count = int(adapted.numbers.max()) + 1 if len(adapted.numbers) else 0
+    if not adapted.last_masks:
+        return []
+    values = np.full(count, np.nan)
+    for number in np.unique(adapted.numbers):
+        values[number] = adapted.iou[adapted.numbers == number, n - 1].mean()
+    pictures = []
+    for kind, index in choose_cases(values).items():
+        rgb, labels = case(index)
+        ids = adapted.object_ids[adapted.numbers == index]
+        truth = np.where(np.isin(labels, ids), labels, 0)
+        shape = (labels.shape[0], labels.shape[1])
+        panels = []
+        for curves in (cells.base, cells.adapted):
+            chosen = np.flatnonzero(curves.numbers == index)
+            for masks in (curves.first_masks, curves.last_masks):
+                panels.append(MaskSet.from_crops(shape, [masks[i] for i in chosen]))
+        name = str(adapted.images[adapted.numbers == index][0])
+        heading = f"{kind}: {name} (IoU {number_text(values[index])} after {n} clicks)"
+        picture = click_picture(rgb, truth, panels)
+        pictures.append(Picture(heading, CLICK_CAPTION.format(n=n), picture))
+    return pictures
 
 
 def joined(title: str, *reports: Report) -> Report:
