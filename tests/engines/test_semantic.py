@@ -51,7 +51,8 @@ def reference(whole):
 
         resized = resize_image_longest_side(rgb)
         with torch.inference_mode():
-            low = class_logits(model, model.encode(model.preprocess(resized)).features)
+            picture = model.preprocess(resized)
+            low = class_logits(model, model.encode(picture).features, picture)
         big = functional.interpolate(low, (1024, 1024), mode="bilinear", align_corners=False)
         cut = big[..., : resized.shape[0], : resized.shape[1]]
         return functional.interpolate(cut, rgb.shape[:2], mode="bilinear", align_corners=False)[0]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from phasesam.models.adapters import AdapterCard, attach, load_trainable, save_a
 from phasesam.models.class_decoder import ClassDecoder, class_logits
 from phasesam.models.sam import build_model
 
-CONFIG = AdapterConfig(encoder=(), rank=4, decoder_rank=4)
+CONFIG = AdapterConfig(encoder=(), rank=4, decoder_rank=4, detail=False)
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,34 @@ def test_class_tokens_travel_with_the_adapter(base, features, tmp_path):
 def test_number_of_classes(base, count):
     with pytest.raises(InvalidSettingError, match=f"expected 2 to 64 classes, got {count}"):
         ClassDecoder(base.mask_decoder, count)
+
+
+def test_detail_begins_as_no_correction_and_is_learnt_from_the_picture(base, features):
+    """A line of two pixels, invisible in the features, is found by its picture."""
+    plain = attach(base, CONFIG, n_classes=2)
+    model = attach(base, replace(CONFIG, detail=True), n_classes=2)
+    picture = torch.zeros(1, 3, 1024, 1024)
+    picture[..., 400:402] = 3.0
+    target = torch.zeros(1, 512, 512, dtype=torch.long)
+    target[..., 200] = 1
+    with torch.no_grad():
+        small = class_logits(plain, features[:1])
+        large = class_logits(model, features[:1], picture)
+    expected = torch.nn.functional.interpolate(small, 512, mode="bilinear")
+    torch.testing.assert_close(large, expected, atol=1e-4, rtol=1e-4)
+    optimiser = torch.optim.Adam(model.class_decoder.parameters(), 0.01)
+    weight = torch.tensor([1.0, 20.0])
+    for _ in range(40):
+        optimiser.zero_grad()
+        found = class_logits(model, features[:1], picture)
+        torch.nn.functional.cross_entropy(found, target, weight).backward()
+        optimiser.step()
+    predicted = found.argmax(1)[0]
+    assert predicted[:, 200].float().mean() > 0.9
+    assert predicted.float().mean() < 0.02
+
+
+def test_detail_needs_the_picture(base, features):
+    model = attach(base, replace(CONFIG, detail=True), n_classes=2)
+    with pytest.raises(InvalidSettingError, match="the picture"):
+        class_logits(model, features)

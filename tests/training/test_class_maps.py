@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,5 +32,13 @@ def test_targets_are_fractions_of_what_is_labelled(seed: int, n: int) -> None:
 def test_logits_have_the_size_of_the_picture() -> None:
     model = attach(build_model("tiny"), AdapterConfig(rank=2), n_classes=3)
     encoded = EncoderOutput(torch.zeros(1, 64, 64, 64))
+    resized = np.zeros((512, 1024, 3), np.uint8)
     with torch.no_grad():
-        assert window_logits(model, encoded, (512, 1024), (200, 400)).shape == (3, 200, 400)
+        assert window_logits(model, encoded, resized, (200, 400)).shape == (3, 200, 400)
+
+
+@pytest.mark.parametrize("side", [256, 512])
+def test_targets_have_the_size_of_the_maps(side: int) -> None:
+    target, weight = class_targets(np.zeros((512, 1024), np.int32), 2, side)
+    assert target.shape == (2, side, side)
+    assert weight.sum() == side * side / 2

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from phasesam.core.coordinates import resize_image_longest_side
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.tiles import tiles
 from phasesam.core.types import ProgressCallback, StopCallback
@@ -259,15 +260,16 @@ class _Mapping:
         from phasesam.models.class_decoder import class_logits
 
         y0, x0, y1, x1 = box
+        crop = self.segmenter.rgb[y0:y1, x0:x1]
         if embedding is None:
-            crop = self.segmenter.rgb[y0:y1, x0:x1]
             features, _, _ = encode(model, crop, self.segmenter.manager)
         else:
             features = embedding.features.to(model.pixel_mean.device)
 
         def run() -> NDArray[np.float32]:
             with torch.inference_mode():
-                found = class_logits(model, features)[0].float().cpu()
+                picture = model.preprocess(resize_image_longest_side(crop, model.image_size))
+                found = class_logits(model, features, picture)[0].float().cpu()
             return np.asarray(found)
 
         logits = self.segmenter.manager.retry(run, doing="mapping phases")

@@ -60,6 +60,9 @@ class AdapterConfig:
         The transformer of the mask decoder.
     hq : {"none", "lora", "full"}
         SAM-HQ's own part of the decoder; nothing in other models.
+    detail : bool
+        Whether class maps are corrected by convolutions over the picture itself; nothing
+        without classes.
     iou_head : bool
         Whether the head that predicts the IoU is trained (in full).
     rank, decoder_rank : int
@@ -79,6 +82,7 @@ class AdapterConfig:
     blocks: Blocks = "late"
     decoder: Part = "lora"
     hq: Part = "none"
+    detail: bool = True
     iou_head: bool = False
     rank: int = 16
     decoder_rank: int = 16

@@ -89,7 +89,9 @@ def attach(base: SamModel, config: AdapterConfig, n_classes: int = 0, seed: int 
         for part in _full_parts(model, config):
             _own(part)
         model.class_decoder = (
-            ClassDecoder(model.mask_decoder, n_classes, seed) if n_classes else None
+            ClassDecoder(model.mask_decoder, n_classes, seed, detail=config.detail)
+            if n_classes
+            else None
         )
     model.requires_grad_(False)
     trained = adapter_tensors(model, config)
@@ -121,10 +123,12 @@ def adapter_tensors(model: SamModel, config: AdapterConfig) -> dict[str, nn.Para
     full = {id(p) for part in _full_parts(model, config) for p in part.parameters()}
     if model.class_decoder is not None:
         full |= {id(p) for p in model.class_decoder.parameters()}
+    # Below there may be a Conv-LoRA that stays a layer of its own; it is not part of this adapter.
+    where = "" if config.encoder else "mask_decoder."
     return {
         name.replace(f".{ADAPTER_NAME}", ""): parameter
         for name, parameter in model.named_parameters()
-        if id(parameter) in full or ".lora_" in name
+        if id(parameter) in full or (".lora_" in name and name.startswith(where))
     }
 
 

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from phasesam.core.errors import InvalidSettingError
+from phasesam.models.detail_head import DetailHead
 
 if TYPE_CHECKING:
     from phasesam.models.sam import SamModel
 
 _SPREAD = 0.02
+_SIDE = 256
 MOST_CLASSES = 64
 
 
@@ -34,9 +36,18 @@ class ClassDecoder(nn.Module):
         Classes, background included where it is one; 2 to 64.
     seed : int
         Of the small differences between the tokens in the beginning.
+    detail : bool
+        Whether a `DetailHead` corrects the maps at twice the resolution.
+
+    Attributes
+    ----------
+    side : int
+        Height and width of the maps.
     """
 
-    def __init__(self, decoder: nn.Module, n_classes: int, seed: int = 0) -> None:
+    def __init__(
+        self, decoder: nn.Module, n_classes: int, seed: int = 0, *, detail: bool = False
+    ) -> None:
         super().__init__()
         if not 2 <= n_classes <= MOST_CLASSES:
             raise InvalidSettingError(f"expected 2 to {MOST_CLASSES} classes, got {n_classes}")
@@ -48,6 +59,9 @@ class ClassDecoder(nn.Module):
         self.networks = nn.ModuleList(
             copy.deepcopy(own.output_hypernetworks_mlps[0]) for _ in range(n_classes)
         )
+        channels = own.output_upscaling[3].out_channels
+        self.detail = DetailHead(n_classes, channels) if detail else None
+        self.side = _SIDE * 2 if detail else _SIDE
         self.requires_grad_(True)
 
     @property
@@ -56,8 +70,8 @@ class ClassDecoder(nn.Module):
         return len(self.networks)
 
 
-def class_logits(model: SamModel, features: Tensor) -> Tensor:
-    """Logits of all classes at a quarter of the model's resolution.
+def class_logits(model: SamModel, features: Tensor, pictures: Tensor | None = None) -> Tensor:
+    """Logits of all classes at a quarter of the model's resolution, or half with detail.
 
     Parameters
     ----------
@@ -65,11 +79,18 @@ def class_logits(model: SamModel, features: Tensor) -> Tensor:
         With a `ClassDecoder` as ``model.class_decoder``.
     features : (b, c, 64, 64) tensor
         Image embeddings.
+    pictures : (b, 3, 1024, 1024) tensor, optional
+        What the encoder was shown; a decoder with a `DetailHead` needs it.
 
     Returns
     -------
-    (b, n_classes, 256, 256) tensor
+    (b, n_classes, side, side) tensor
         To be compared by a softmax.
+
+    Raises
+    ------
+    InvalidSettingError
+        If pictures are needed and missing.
     """
     head = cast(ClassDecoder, model.class_decoder)
     decoder, prompts = cast(Any, model.mask_decoder), cast(Any, model.prompt_encoder)
@@ -84,4 +105,9 @@ def class_logits(model: SamModel, features: Tensor) -> Tensor:
     weights = torch.stack(
         [network(hidden[:, len(own) + i]) for i, network in enumerate(head.networks)], dim=1
     )
-    return torch.einsum("bkc,bchw->bkhw", weights, fine)
+    logits = torch.einsum("bkc,bchw->bkhw", weights, fine)
+    if head.detail is None:
+        return logits
+    if pictures is None:
+        raise InvalidSettingError("class maps with detail need the picture itself")
+    return cast(Tensor, head.detail(logits, fine, pictures.to(fine.device)))

@@ -17,11 +17,12 @@ from phasesam.training.losses import class_loss
 if TYPE_CHECKING:
     from phasesam.models.sam import EncoderOutput, SamModel
 
-_MASK_SIZE = 256
 _FRAME = 1024
 
 
-def class_targets(labels: NDArray[np.int32], n_classes: int) -> tuple[Tensor, Tensor]:
+def class_targets(
+    labels: NDArray[np.int32], n_classes: int, side: int = 256
+) -> tuple[Tensor, Tensor]:
     """Put the classes of a view on the grid of the decoder.
 
     Parameters
@@ -30,21 +31,23 @@ def class_targets(labels: NDArray[np.int32], n_classes: int) -> tuple[Tensor, Te
         Class of each pixel, at most 1024 pixels a side; -1 unlabelled.
     n_classes : int
         Number of classes.
+    side : int
+        Height and width of the decoder's maps.
 
     Returns
     -------
-    target : (n_classes, 256, 256) tensor
+    target : (n_classes, side, side) tensor
         Fraction of each class among the labelled part of a pixel.
-    weight : (256, 256) tensor
+    weight : (side, side) tensor
         Labelled fraction of each pixel.
     """
-    factor = _FRAME // _MASK_SIZE
+    factor = _FRAME // side
     frame = np.full((_FRAME, _FRAME), n_classes, dtype=np.int64)
     frame[: labels.shape[0], : labels.shape[1]] = np.where(labels < 0, n_classes, labels)
-    cells = np.arange(_MASK_SIZE, dtype=np.int64).repeat(factor)
-    index = (cells[:, None] * _MASK_SIZE + cells) * (n_classes + 1) + frame
-    counts = np.bincount(index.ravel(), minlength=_MASK_SIZE**2 * (n_classes + 1))
-    parts = counts.reshape(_MASK_SIZE, _MASK_SIZE, n_classes + 1)[..., :n_classes]
+    cells = np.arange(side, dtype=np.int64).repeat(factor)
+    index = (cells[:, None] * side + cells) * (n_classes + 1) + frame
+    counts = np.bincount(index.ravel(), minlength=side**2 * (n_classes + 1))
+    parts = counts.reshape(side, side, n_classes + 1)[..., :n_classes]
     known = parts.sum(-1)
     target = parts / np.maximum(known, 1)[..., None]
     return (
@@ -56,6 +59,7 @@ def class_targets(labels: NDArray[np.int32], n_classes: int) -> tuple[Tensor, Te
 def map_loss(
     model: SamModel,
     encoded: EncoderOutput,
+    pictures: Tensor,
     targets: list[tuple[Tensor, Tensor]],
     config: LossConfig,
 ) -> Tensor:
@@ -66,7 +70,9 @@ def map_loss(
     model : SamModel
         With class tokens.
     encoded : EncoderOutput
-        Of as many views.
+        Of some views.
+    pictures : (b, 3, 1024, 1024) tensor
+        The views as the encoder was shown them.
     targets : list of (target, weight)
         From `class_targets`.
     config : LossConfig
@@ -75,11 +81,11 @@ def map_loss(
     device = encoded.features.device
     aim = torch.stack([target for target, _ in targets]).to(device)
     weight = torch.stack([weight for _, weight in targets]).to(device)
-    return class_loss(class_logits(model, encoded.features), aim, weight, config)
+    return class_loss(class_logits(model, encoded.features, pictures), aim, weight, config)
 
 
 def window_logits(
-    model: SamModel, encoded: EncoderOutput, input_size: tuple[int, int], size: tuple[int, int]
+    model: SamModel, encoded: EncoderOutput, resized: NDArray[np.uint8], size: tuple[int, int]
 ) -> Tensor:
     """Class logits of one picture at its own resolution.
 
@@ -89,8 +95,8 @@ def window_logits(
         With class tokens.
     encoded : EncoderOutput
         Of one picture.
-    input_size : (int, int)
-        Height and width that the picture has in the model's 1024 x 1024 frame.
+    resized : (h', w', 3) uint8 array
+        The picture, its longer side scaled to 1024 pixels.
     size : (int, int)
         Height and width of the picture.
 
@@ -98,9 +104,9 @@ def window_logits(
     -------
     (n_classes, h, w) float32 tensor
     """
-    logits = class_logits(model, encoded.features).float()
+    logits = class_logits(model, encoded.features, model.preprocess(resized)).float()
     frame = functional.interpolate(logits, (_FRAME, _FRAME), mode="bilinear", align_corners=False)
-    cut = frame[:, :, : input_size[0], : input_size[1]]
+    cut = frame[:, :, : resized.shape[0], : resized.shape[1]]
     return functional.interpolate(cut, size, mode="bilinear", align_corners=False, antialias=True)[
         0
     ]

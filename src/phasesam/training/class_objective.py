@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from phasesam.core.coordinates import resize_image_longest_side
+from phasesam.models.class_decoder import ClassDecoder
 from phasesam.models.sam import EncoderOutput
 from phasesam.training.class_maps import class_targets, map_loss, window_logits
 from phasesam.training.objective import SamObjective
@@ -24,8 +26,10 @@ class ClassObjective(SamObjective):
     def _losses(
         self, encoded: EncoderOutput, samples: Sequence[Sample], views: Sequence[View]
     ) -> Iterator[Tensor]:
-        targets = [class_targets(view.labels, len(self.data.classes)) for view in views]
-        yield map_loss(self.model, encoded, targets, self.recipe.loss) * len(samples)
+        head = cast(ClassDecoder, self.model.class_decoder)
+        targets = [class_targets(view.labels, head.n_classes, head.side) for view in views]
+        pictures = torch.cat([self.model.preprocess(view.rgb) for view in views])
+        yield map_loss(self.model, encoded, pictures, targets, self.recipe.loss) * len(samples)
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Preview | None]:
@@ -60,8 +64,6 @@ class ClassObjective(SamObjective):
             resized = resize_image_longest_side(rgb[y0:y1, x0:x1])
             encoded = self.encode(f"{name}-{y0}-{x0}", resized)
             with self.surroundings.autocast():
-                logits = window_logits(
-                    self.model, encoded, (resized.shape[0], resized.shape[1]), (y1 - y0, x1 - x0)
-                )
+                logits = window_logits(self.model, encoded, resized, (y1 - y0, x1 - x0))
             result[y0:y1, x0:x1] = logits.argmax(0).cpu().numpy()
         return result

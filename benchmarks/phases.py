@@ -1,0 +1,145 @@
+"""Phase maps of published data: adapters of several kinds against a U-Net of the same time.
+
+``python -m benchmarks.phases DATA RESULTS --experiments Super1 EBC2 --methods default unet``
+
+DATA holds the folders ``nasa_superalloy`` and ``nasa_ebc``. Each pair of experiment and method is
+trained on its own training images, chosen on its validation images, and measured on its test
+images; what is in RESULTS is not done again. A U-Net gets the seconds that the default took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phasesam.engines.segmenter import Segmenter
+from phasesam.engines.semantic import segment_classes
+from phasesam.evaluation.phase_maps import PhaseMapSummary, score_phase_maps
+from phasesam.evaluation.unet import UNetConfig, train_unet
+from phasesam.models.adapter_config import AdapterConfig
+from phasesam.training.dataset import TrainingData, read_training_data
+from phasesam.training.fine_tuning import TrainingSettings, train
+from phasesam.training.recipes import Recipe, get_recipe
+
+FOLDERS = {"Super": "nasa_superalloy", "EBC": "nasa_ebc"}
+
+
+def recipe_of(method: str) -> Recipe:
+    """Recipe of a method: "default", "rank-64", "conv-dense", "encoder", "decoder", "full"…"""
+    recipe = get_recipe("default")
+    adapter = recipe.adapter
+    if method.startswith("rank-"):
+        adapter = replace(adapter, rank=int(method.removeprefix("rank-")))
+    elif method.startswith("conv-"):
+        gate: Any = method.removeprefix("conv-")
+        adapter = replace(
+            adapter, method="conv_lora", encoder=("qkv", "proj"), rank=8, alpha=8.0, gate=gate
+        )
+    elif method == "encoder":
+        adapter = replace(adapter, decoder="none")
+    elif method == "decoder":
+        adapter = AdapterConfig(encoder=(), decoder="lora")
+    elif method == "decoder-full":
+        adapter = replace(adapter, decoder="full")
+    elif method != "default":
+        raise SystemExit(f"unknown method {method}")
+    return replace(recipe, adapter=adapter)
+
+
+def measure(data: TrainingData, predict: Any) -> dict[str, Any]:
+    """Figures on every test split."""
+    found = {}
+    for split in data.splits:
+        if split in ("train", "val"):
+            continue
+        images = data.of(split)
+        predicted = [predict(image.rgb()) for image in images]
+        truth = [image.label_array() for image in images]
+        summary = score_phase_maps(predicted, truth, data.classes, [i.name for i in images])
+        found[split] = figures(summary)
+    return found
+
+
+def figures(summary: PhaseMapSummary) -> dict[str, Any]:
+    mean = summary.mean(lambda score: score.mean_iou)
+    return {
+        "miou": mean.mean, "interval": [mean.low, mean.high],
+        "pooled_miou": summary.pooled_mean_iou,
+        "pooled_iou": summary.pooled_iou.tolist(), "pooled_dice": summary.pooled_dice.tolist(),
+    }  # fmt: skip
+
+
+def run(root: Path, results: Path, experiment: str, method: str, changes: list[str]) -> None:
+    folder = results / experiment / "-".join([method, *changes]).replace("=", "_")
+    file = folder / "result.json"
+    if file.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    name = next(value for key, value in FOLDERS.items() if experiment.startswith(key))
+    data = read_training_data(root / name, "semantic", experiment=experiment)
+    begin = time.monotonic()
+    if method == "unet":
+        reference = json.loads((results / experiment / "default" / "result.json").read_text())
+        net = train_unet(data, UNetConfig(seconds=reference["seconds"]), device="cpu")
+        seconds, predict = time.monotonic() - begin, net.predict
+        row: dict[str, Any] = {"val": net.best_score, "steps": len(net.rows)} if hasattr(
+            net, "rows") else {"val": net.best_score}  # fmt: skip
+    else:
+        values = recipe_of(method).to_dict()
+        for change in changes:
+            key, _, value = change.partition("=")
+            *parents, last = key.split(".")
+            part = values
+            for parent in parents:
+                part = part[parent]
+            part[last] = json.loads(value)
+        settings = TrainingSettings(Recipe.from_dict(values), device="cpu")
+        done = train(data, folder / "run", settings)
+        seconds = time.monotonic() - begin
+        row = {"val": max(r.get("val_score", 0.0) for r in done.rows), "rows": done.rows}
+
+        def predict(rgb: Any) -> Any:
+            segmenter = Segmenter(rgb, adapter=str(done.path), exclude_data_bar=False)
+            return segment_classes(segmenter, keep_probabilities=False).labels
+
+    result = {"seconds": seconds, **row, "test": measure(data, predict)}
+    file.write_text(json.dumps(result, indent=1))
+    show(experiment, folder.name, result)
+
+
+def show(experiment: str, method: str, result: dict[str, Any]) -> None:
+    for split, values in result["test"].items():
+        classes = " ".join(f"{v:.3f}" for v in values["pooled_iou"])
+        low, high = values["interval"]
+        print(
+            f"{experiment:8}{method:28}{split:16}val {result['val']:.3f}  mIoU "
+            f"{values['miou']:.3f} [{low:.3f}, {high:.3f}]  pooled {values['pooled_miou']:.3f} "
+            f"({classes})  {result['seconds']:.0f} s",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument(
+        "--experiments", nargs="+", default=["Super1", "Super2", "Super3", "EBC1", "EBC2", "EBC3"]
+    )
+    parser.add_argument("--methods", nargs="+", default=["default", "unet"])
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    np.seterr(all="ignore")
+    for experiment in options.experiments:
+        for method in options.methods:
+            run(options.data, options.results, experiment, method, options.set)
+
+
+if __name__ == "__main__":
+    main()
