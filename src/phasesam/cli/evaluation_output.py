@@ -83,14 +83,16 @@ def deliver(
     if output.quiet:
         return
     console = output_console()
+    if not console.is_terminal:
+        # In a file, rows stay whole.
+        console.width = _WIDE
     for table in report.tables:
         shown = Table(title=escape(table.title), title_justify="left", box=None, pad_edge=False)
         for index, name in enumerate(table.columns):
             shown.add_column(escape(name), justify="right" if index else "left")
         for row in table.rows:
             shown.add_row(*map(escape, row))
-        # In a file, rows stay whole.
-        console.print(shown, width=None if console.is_terminal else _WIDE)
+        console.print(shown)
         console.print()
     if output.output is not None:
         console.print(escape(str(output.output / "report.html")))
