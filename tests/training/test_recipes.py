@@ -88,3 +88,14 @@ def test_is_completed_for_instances_and_for_sam_hq() -> None:
     assert instance.adapter.iou_head
     assert instance.prompts.background == default.prompts.objects
     assert default.fitted("promptable", True).adapter.hq == "full"
+
+
+@pytest.mark.parametrize(
+    ("side", "window"), [(200, None), (256, None), (512, 256), (900, 450), (6000, 512)]
+)
+def test_the_window_follows_the_images_of_phases(side: int, window: int | None) -> None:
+    default = get_recipe("default")
+    assert default.fitted("semantic", False, side).views.window == window
+    assert default.fitted("promptable", False, side).views.window is None
+    chosen = replace(default, views=replace(default.views, window=700))
+    assert chosen.fitted("semantic", False, side).views.window == 700

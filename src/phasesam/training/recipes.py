@@ -21,6 +21,7 @@ from phasesam.training.prompt_config import PromptTraining
 from phasesam.training.views import ViewConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 256, 512
 _OPTIMISERS = ("adamw", "adam", "sgd")
 _SCHEDULES = ("cosine", "constant", "polynomial", "one_cycle")
 
@@ -113,6 +114,10 @@ class Recipe:
     pool : int or None
         Number of different views; the frozen part of the encoder runs once for each. None
         draws a new view every time, and nothing is kept.
+    auto_window : bool
+        Whether phases of images are looked at in windows of half their longer side, 256 to 512
+        pixels, where `views` says nothing: large enough to know the surroundings, small enough
+        to see what is a few pixels wide.
     patience : int or None
         Epochs without a better validation score after which training ends; None for all.
     fractions : tuple of three floats
@@ -132,6 +137,7 @@ class Recipe:
     epochs: int = 20
     views_per_epoch: int = 32
     pool: int | None = 128
+    auto_window: bool = False
     patience: int | None = 8
     fractions: tuple[float, float, float] = (0.7, 0.2, 0.1)
 
@@ -152,8 +158,8 @@ class Recipe:
         if not self.tasks or len(self.fractions) != 3:
             raise InvalidSettingError("a recipe fits at least one task and has three fractions")
 
-    def fitted(self, task: Task, is_hq: bool) -> Recipe:
-        """Complete the recipe with what a task or a model cannot do without.
+    def fitted(self, task: Task, is_hq: bool, longest_side: int = 0) -> Recipe:
+        """Complete the recipe with what task, model and images ask for.
 
         Parameters
         ----------
@@ -162,15 +168,20 @@ class Recipe:
         is_hq : bool
             SAM-HQ's own part is trained whenever anything is, because it sees the features
             that change; and the IoU head, which otherwise knows nothing of it.
+        longest_side : int
+            Of the images, in pixels, for `auto_window`.
         """
-        adapter, prompts = self.adapter, self.prompts
+        adapter, prompts, views = self.adapter, self.prompts, self.views
+        if task == "semantic" and self.auto_window and views.window is None:
+            side = min(_LARGEST_WINDOW, max(_SMALLEST_WINDOW, longest_side // 2))
+            views = replace(views, window=side if longest_side > side else None)
         if task == "instance":
             adapter = replace(adapter, iou_head=True)
             prompts = replace(prompts, background=prompts.background or prompts.objects)
         if is_hq and task != "semantic":
             hq = "full" if adapter.hq == "none" else adapter.hq
             adapter = replace(adapter, hq=hq, iou_head=True)
-        return replace(self, adapter=adapter, prompts=prompts)
+        return replace(self, adapter=adapter, prompts=prompts, views=views)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in a file."""
