@@ -6,6 +6,7 @@ Importing this module does not load torch; the first call that computes does.
 from __future__ import annotations
 
 import sys
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ class Segmenter:
         For measurements.
     exclude_data_bar : bool
         Leave out the bar with text and scale that SEMs write below the micrograph.
-    adapter : str or path, optional
+    adapter : str, path or AdapterVersion, optional
         An adapter of the model, by its name in the store of adapters or its path. How much of
         it acts is chosen with ``manager.set_strength``.
     manager : ModelManager, optional
@@ -97,6 +98,12 @@ class Segmenter:
     def rgb(self) -> NDArray[np.uint8]:
         """What the model looks at: (h, w, 3) uint8, without the data bar."""
         return to_rgb8(self.image[: self.data_bar], self.normalisation)
+
+    def with_adapter(self, adapter: Adapter) -> Segmenter:
+        """Return a segmenter of the same picture with another adapter; nothing is read again."""
+        other = copy(self)
+        other.adapter = adapter
+        return other
 
     @property
     def manager(self) -> ModelManager:

@@ -45,6 +45,8 @@ class AdapterVersion:
         How much of it acts, 0–1.
     changes_encoder : bool
         Whether it changes the image encoder at all, and not only what comes after it.
+    under : AdapterVersion or None
+        The adapter that it is put on, where it was not trained on the base itself.
     """
 
     name: str
@@ -52,20 +54,24 @@ class AdapterVersion:
     content_hash: str
     strength: float = 1.0
     changes_encoder: bool = True
-
-    @property
-    def encodes_as_base(self) -> bool:
-        """Whether embeddings are those of the base."""
-        return self.strength == 0 or not self.changes_encoder
+    under: AdapterVersion | None = None
 
     @property
     def embedding_key(self) -> str | None:
         """What tells its embeddings from others; None for those of the base."""
-        return None if self.encodes_as_base else f"{self.content_hash}@{self.strength!r}"
+        below = None if self.under is None else self.under.embedding_key
+        if self.strength == 0 or not self.changes_encoder:
+            return below
+        own = f"{self.content_hash}@{self.strength!r}"
+        return own if below is None else f"{below}+{own}"
 
     def replaces(self, on_same_base: bool, other: object) -> bool:
         """Whether another version is out of date since this one is the present one."""
-        if not isinstance(other, AdapterVersion) or other.path != self.path:
+        if not isinstance(other, AdapterVersion):
+            return False
+        if other.under is not None and self.replaces(on_same_base, other.under):
+            return True
+        if other.path != self.path:
             return False
         changed = on_same_base and other.strength != self.strength
         return changed or other.content_hash != self.content_hash
@@ -77,6 +83,8 @@ Adapter = str | os.PathLike[str] | AdapterVersion | None
 
 def names(known: object, asked: Adapter) -> bool:
     """Tell whether an adapter in memory is the one that a caller names."""
+    if isinstance(known, AdapterVersion) and known.under is not None and names(known.under, asked):
+        return True
     if not isinstance(known, AdapterVersion) or isinstance(asked, AdapterVersion):
         return known == asked
     text = "" if asked is None else os.fspath(asked)
@@ -138,7 +146,7 @@ def load_adapter(base: SamModel, version: Any) -> SamModel:
     Parameters
     ----------
     base : SamModel
-        On its device; stays as it is.
+        On its device, with the adapter below where there is one; stays as it is.
     version : AdapterVersion
         Which content and strength.
 
@@ -161,7 +169,7 @@ def load_adapter(base: SamModel, version: Any) -> SamModel:
     # Weights made in inference mode could never be changed again. New layers draw random
     # numbers before they are filled, from a generator that belongs to all threads.
     with _LOADING, torch.inference_mode(False), torch.no_grad():
-        model, card = load_trainable(base, version.path, _hash_of(base))
+        model, card = load_trainable(base, version.path, fingerprint_of(base))
         if adapter_store.content_hash(version.path) != version.content_hash:
             raise CheckpointError(
                 f"{version.path} was written while it was being loaded; try again"
@@ -170,8 +178,8 @@ def load_adapter(base: SamModel, version: Any) -> SamModel:
     return model
 
 
-def _hash_of(base: SamModel) -> str:
-    """Fingerprint a base once: the manager's models do not change while they are in memory."""
+def fingerprint_of(base: SamModel) -> str:
+    """Return `weights_hash` of a leased model, which does not change while it is in memory."""
     from phasesam.models.adapters import weights_hash
 
     if base not in _base_hashes:

@@ -156,6 +156,8 @@ def _inject(model: SamModel, config: AdapterConfig, ranks: Mapping[str, int]) ->
         return None
 
     settings._register_custom_module({nn.Linear: wrap})
+    # Of an adapter below, which is part of the model by now.
+    model.__dict__.pop("peft_config", None)
     inject_adapter_in_model(settings, model, ADAPTER_NAME)
 
 

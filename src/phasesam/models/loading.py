@@ -87,7 +87,8 @@ class ModelLoader:
                 self._place(module, device, request, name)
             self._residency.settle(entry, module)
             return
-        base = self.acquire(name, None, device, request.for_base_of(entry))
+        below = adapter.under if isinstance(adapter, AdapterVersion) else None
+        base = self.acquire(name, below, device, request.for_base_of(entry))
         try:
             module = self._build(
                 entry, 0, request, lambda: self._adapter_loader(base.module, adapter), base

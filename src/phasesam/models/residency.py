@@ -32,18 +32,18 @@ class Request:
         Callbacks of a download; the second is asked while waiting, too.
     timeout : float
         Longest wait for room in seconds.
-    purpose : Entry, optional
-        The adapter for which its base is asked for.
+    purpose : tuple of Entry
+        The adapters for which the model below them is asked for.
     """
 
     progress: ProgressCallback | None = None
     should_stop: StopCallback | None = None
     timeout: float = 60.0
-    purpose: Entry | None = None
+    purpose: tuple[Entry, ...] = ()
 
     def for_base_of(self, entry: Entry) -> Request:
         """Return the same request for the base of an adapter."""
-        return replace(self, purpose=entry)
+        return replace(self, purpose=(*self.purpose, entry))
 
     def callbacks(self) -> dict[str, Any]:
         """Return the callbacks that were given, for a builder."""
@@ -161,10 +161,9 @@ class Residency:
 
     def _must_not_wait(self, entry: Entry, request: Request) -> bool:
         """Whether somebody may be waiting for the calling thread, so that it must go on."""
-        purpose = request.purpose
         return (
             entry.urgent
-            or (purpose is not None and purpose.urgent)
+            or any(purpose.urgent for purpose in request.purpose)
             or self._held[threading.get_ident()] > 0
             or self._execution_lock.held
         )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from phasesam.core.mask_set import MaskSet
     from phasesam.engines.automatic import AutomaticConfig, Candidates
     from phasesam.engines.segmenter import Segmenter
+    from phasesam.models.adapter_loading import AdapterVersion
 
 
 def adapter_stamp(model: str, adapter: str | None) -> Hashable:
@@ -113,9 +114,20 @@ class LazySegmenter:
         self._encoded = True
         return embedding
 
-    def predict(self, **prompts: Any) -> MaskSet:
-        """See `phasesam.Segmenter.predict`. For workers only."""
-        return self.get().predict(**prompts)
+    def predict(self, *, version: AdapterVersion | None = None, **prompts: Any) -> MaskSet:
+        """See `phasesam.Segmenter.predict`. For workers only.
+
+        Parameters
+        ----------
+        version : AdapterVersion, optional
+            Answers instead of the adapter that was chosen; its embeddings must be the same.
+        **prompts
+            Passed on.
+        """
+        segmenter = self.get()
+        if version is not None:
+            segmenter = segmenter.with_adapter(version)
+        return segmenter.predict(**prompts)
 
     def automatic(self, config: AutomaticConfig | None = None, **options: Any) -> Candidates:
         """See `phasesam.Segmenter.automatic`. For workers only."""
