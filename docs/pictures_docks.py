@@ -1,13 +1,15 @@
 """Draw the pictures of the docks: ``xvfb-run python docs/pictures_docks.py [FOLDER OF SAMPLES]``.
 
-Opens napari on the SEM sample, works with the bundled model as a user would, and saves
-prompt.png, models.png, automatic_masks.png and objects.png to docs/pictures.
+Opens napari on the samples, works with the bundled model as a user would, and saves prompt.png,
+models.png, automatic_masks.png, objects.png, fine_tune.png, training.png and phases.png to
+docs/pictures. The last three need a training of some minutes; ``-k phases`` draws only those,
+``-k objects`` only the others.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,17 +21,22 @@ os.environ["PHASESAM_CACHE"] = tempfile.mkdtemp()
 import napari
 import numpy as np
 from napari._app_model import get_app_model
+from napari.utils.colormaps import DirectLabelColormap
 from PIL import Image as Picture
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
+from phasesam.formats.overlay import PALETTE
+from phasesam.napari_widgets.class_colours import class_features
 from phasesam.napari_widgets.sample_data import as_layers
 from phasesam.simulation.samples import load_sample
+from phasesam.simulation.steel import simulate_steel
 
 PICTURES = Path(__file__).parent / "pictures"
 SIZE = (1400, 900)
 DOCK_WIDTH = 465
-PATIENCE = 1200.0
+PATIENCE = 1800.0
+EPOCHS, VIEWS = 14, 16
 
 
 def pump(seconds: float) -> None:
@@ -149,9 +156,87 @@ def picture_objects(viewer) -> None:
     save(viewer, "objects.png")
 
 
+def add_steel(viewer, sample, name: str, place: int, labelled: bool = True) -> None:
+    """Add a micrograph of steel and, as somebody painted them, its phases."""
+    size = sample.pixel_size
+    width = sample.image.shape[1]
+    geometry = {
+        "scale": (size.y, size.x),
+        "units": (size.unit,) * 2,
+        "translate": (0.0, 1.05 * place * width * size.x),
+    }
+    viewer.add_image(sample.image, name=name, **geometry)
+    if labelled:
+        values = range(1, len(sample.class_names))
+        colours = {v: PALETTE[v - 1] / 255 for v in values}
+        viewer.add_labels(
+            sample.classes.astype(np.int32),
+            name=f"{name} painted",
+            opacity=0.45,
+            colormap=DirectLabelColormap(
+                color_dict={None: "transparent", 0: "transparent", **colours}
+            ),
+            features=class_features({v: sample.class_names[v] for v in values}),
+            **geometry,
+        )
+
+
+def picture_finetune(viewer) -> None:
+    """Two labelled micrographs, and what will be learnt from them; then the training."""
+    dock = dock_of(viewer, "finetune", "Fine-tune")
+    dock.data.use_task("semantic")
+    wait_for(dock.start_button.isEnabled)
+    wait_for(dock.memory.text)
+    save(viewer, "fine_tune.png")
+    dock.recipe.epochs.setValue(EPOCHS)
+    dock.recipe.views.setValue(VIEWS)
+    wait_for(dock.start_button.isEnabled)
+    dock.train()
+    wait_for(lambda: len(dock.page.panel.score.points) > EPOCHS // 2)
+    save(viewer, "training.png")
+    wait_for(dock.page.panel.result.isVisible)
+    dock.page.use("steel-phases")
+    wait_for(lambda: dock.state.adapter == "steel-phases")
+
+
+def picture_phases(viewer) -> None:
+    """The adapter on a micrograph that it has not seen."""
+    viewer.layers.clear()
+    add_steel(viewer, simulate_steel(seed=7), "New steel", 0, labelled=False)
+    dock = dock_of(viewer, "phases", "Phases")
+    dock.choose("steel-phases")
+    dock.segment()
+    wait_for(lambda: not dock.running)
+    wait_for(lambda: dock.classes.rows()[0][2][0])
+    save(viewer, "phases.png")
+
+
+def draw_phases() -> None:
+    """Draw the pictures that need a training."""
+    viewer = napari.Viewer()
+    viewer.window.resize(*SIZE)
+    for place, seed in enumerate((0, 3)):
+        add_steel(viewer, simulate_steel(seed=seed), f"Steel {place + 1}", place)
+    picture_finetune(viewer)
+    picture_phases(viewer)
+    viewer.close()
+
+
 def main() -> None:
-    """Draw all pictures; the two pairs of docks each on a viewer of its own."""
-    sample = load_sample("particles_sem", Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    """Draw the pictures that were asked for."""
+    parser = argparse.ArgumentParser(description="Draw the pictures of the docks.")
+    parser.add_argument("folder", nargs="?", type=Path, help="folder of samples")
+    parser.add_argument("-k", "--kind", choices=("objects", "phases"), help="only these")
+    options = parser.parse_args()
+    if options.kind != "phases":
+        draw_objects(options.folder)
+    if options.kind != "objects":
+        draw_phases()
+
+
+def draw_objects(folder: Path | None) -> None:
+    """Draw the pictures of docks for objects; the two pairs each on a viewer of its own."""
+    sample = load_sample("particles_sem", folder)
     viewer = open_viewer(sample)
     picture_prompt(viewer, sample)
     picture_models(viewer)

@@ -52,7 +52,6 @@ def checked(dock, until):
 
     def wait():
         until(lambda: dock._found is not None, timeout=CHECKING_MS)
-        until(lambda: not dock._estimates.busy)
 
     return wait
 
@@ -104,13 +103,13 @@ def test_without_labels_nothing_can_be_started(dock, until):
     assert "nothing to learn from" in said(dock)
 
 
-def test_labels_are_counted_and_memory_is_estimated(labelled):
+def test_labels_are_counted_and_memory_is_estimated(labelled, until):
     text = labelled.summary.numbers.text()
     assert "1 image to learn from with 3 objects" in text
     assert "1 image to validate with 3 objects" in text
     assert "no test image" in labelled.summary.warnings.text()
     assert labelled.start_button.isEnabled()
-    assert labelled.memory.text().startswith("Needs about 3 GB of memory")
+    until(lambda: labelled.memory.text().startswith("Needs about 3 GB of memory"))
 
 
 def test_bad_data_are_told_and_cannot_be_started(dock, until, tmp_path):
@@ -128,6 +127,30 @@ def test_every_change_is_looked_at_anew(labelled, checked):
     assert "to learn from" in labelled.summary.numbers.text()
 
 
+def test_settings_change_the_memory_but_not_the_data(labelled, until, monkeypatch):
+    asked = []
+    monkeypatch.setattr(finetune, "estimate", lambda s, n, stop: asked.append(s) or 10**15)
+    found = labelled._found
+    labelled.recipe.rank.setValue(64)
+    until(lambda: "may not fit" in labelled.memory.text())
+    assert asked[-1]["recipe"]["adapter"]["rank"] == 64
+    labelled.state.choose_model("sam_vit_b")
+    until(lambda: asked[-1]["base"] == "sam_vit_b")
+    assert labelled._found is found
+
+
+def test_a_dock_behind_another_one_does_not_work(labelled, qtbot, until):
+    labelled.hide()
+    labels = labelled.viewer.layers["A labels"]
+    labels.data_setitem((np.array([0]), np.array([0])), 9)
+    until(lambda: labelled._found is None)
+    qtbot.wait(600)
+    assert labelled._checking is None
+    labelled.show()
+    until(lambda: labelled._found is not None, timeout=CHECKING_MS)
+    assert "with 4 objects" in labelled.summary.numbers.text()
+
+
 def test_a_training_from_start_to_end(labelled, training, processes, until, make_adapter):
     dock, (process,) = labelled, processes
     assert process.job.task == "promptable"
@@ -136,8 +159,8 @@ def test_a_training_from_start_to_end(labelled, training, processes, until, make
     assert dock.header.dot.status is Status.WORKING
     assert dock.page.pause_button.isVisible()
     go(training, 1)
+    until(lambda: dock.footer.bar.value() == 8)
     until(lambda: len(dock.page.panel.score.points) == 1)
-    assert dock.footer.bar.value() == 8
     assert dock.footer.running_text.text() == "Training … · about 1 min 30 s left"
     assert dock.page.panel.state.text() == "Epoch 2 of 4 · best score 0.100 in epoch 1"
     truth = np.zeros(SHAPE, np.int32)

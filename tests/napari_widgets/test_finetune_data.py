@@ -72,6 +72,21 @@ def test_what_is_not_painted_is_unlabelled_for_classes_only(panel, painted):
     assert not panel.zero.isChecked(), "remembered"
 
 
+def test_around_committed_objects_is_background(panel, viewer_model, settled):
+    image = viewer_model.add_image(np.zeros(SHAPE), name="SEM")
+    state = state_of(viewer_model)
+    state.labels_layer(image)
+    mask = np.zeros(SHAPE, bool)
+    mask[2:5, 2:9] = True
+    state.session(image).commit(mask, class_name="pore")
+    panel.use_task("semantic")
+    settled()
+    panel.pairs.refresh()
+    settled()
+    assert panel.request().options.classes == {0: "background", 1: "pore"}
+    assert panel.request().options.unlabelled is None
+
+
 def test_names_of_classes(panel, painted, qtbot):
     panel.use_task("semantic")
     with qtbot.waitSignal(panel.changed):

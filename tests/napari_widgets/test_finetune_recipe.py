@@ -53,6 +53,14 @@ def test_another_task_keeps_the_changes_where_it_can(panel):
     assert panel.recipe().epochs == 3
 
 
+def test_the_window_of_phases_is_found_by_the_images(panel):
+    assert panel.side.text() == "whole image"
+    panel.set_task("semantic")
+    assert panel.side.text() == "automatic"
+    panel.side.setValue(256)
+    assert panel.recipe().views.window == 256
+
+
 def test_a_recipe_of_ones_own(panel, qtbot, monkeypatch):
     panel.epochs.setValue(3)
     monkeypatch.setattr(QInputDialog, "getText", lambda *a, **k: ("My powder (fast)", True))

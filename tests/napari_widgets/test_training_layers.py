@@ -31,19 +31,19 @@ def test_scan_finds_planes_and_values():
     scan = scan_labels(da.from_array(stack, chunks=(1, 8, 10)))
     assert scan.planes == ((1,), (3,))
     assert scan.values == (2, 7)
-    assert scan.has_zero
     assert scan_labels(np.zeros((3, 3), np.int32)).planes == ()
 
 
 def test_scan_of_a_plane_full_of_labels():
     scan = scan_labels(np.full((4, 4), 3))
-    assert (scan.planes, scan.values, scan.has_zero) == (((),), (3,), False)
+    assert (scan.planes, scan.values) == (((),), (3,))
 
 
 def test_scan_counts_values_of_any_size():
     labels = square(1)
     labels[0, 0], labels[0, 1] = -1, 2_000_000
-    assert scan_labels(labels).values == (-1, 1, 2_000_000)
+    assert scan_labels(labels).values == (1, 2_000_000)
+    assert scan_labels(np.full((3, 3), -1)).planes == (), "-1 is not labelled"
 
 
 def test_scan_of_many_objects_stays_small():

@@ -56,7 +56,7 @@ def test_a_job_says_what_is_learnt(processes):
     assert (training.folder.path / "data" / "data.csv").is_file()
     assert not process.job.resume
     assert TrainingSettings.from_dict(process.job.settings) == TrainingSettings()
-    assert RunFacts.read(training.folder) == RunFacts("promptable", "Default", "mobile_sam")
+    assert RunFacts.read(training.folder) == RunFacts("promptable", "Default", "MobileSAM")
     assert RunFacts.read(RunFolder("nowhere")) == RunFacts()
 
 

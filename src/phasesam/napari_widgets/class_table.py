@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
@@ -86,6 +86,7 @@ class ClassTable(QTreeWidget):
         for row in rows:
             item = QTreeWidgetItem(self)
             item.setText(0, str(row.value))
+            item.setSizeHint(0, QSize(0, self._row_height()))
             item.setIcon(0, swatch(row.colour))
             item.setData(0, _VALUE, row.value)
             item.setText(1, row.name)
@@ -119,8 +120,10 @@ class ClassTable(QTreeWidget):
 
     def _fit_height(self) -> None:
         rows = min(max(self._count, 1), _MOST_ROWS)
-        height = max(self.sizeHintForRow(0), self.fontMetrics().height() + 6)
-        self.setFixedHeight(self.header().sizeHint().height() + rows * (height + 1) + 6)
+        self.setFixedHeight(self.header().sizeHint().height() + rows * self._row_height() + 4)
+
+    def _row_height(self) -> int:
+        return self.fontMetrics().height() + 7
 
     def edit_name(self, value: int, name: str) -> None:
         """Change a name, as the user does."""

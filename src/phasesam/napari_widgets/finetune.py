@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtGui import QColor
+from qtpy.QtGui import QColor, QShowEvent
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from phasesam.training.process import Job
 
 _SETTLE_MS = 300
+_ESTIMATE_MS = 600
 _NOTHING = "Tick labels, or choose a folder, to see what will be learnt."
 _WAITING = "Looking at the labels …"
 
@@ -74,11 +75,16 @@ class FineTuneDock(Dock):
         self._make_start()
         self._checking: Task | None = None
         self._found: tuple[TrainingData, DataSummary] | None = None
+        self._fractions: tuple[float, float, float] | None = None
         self._estimates = Lane(self)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
         self._timer.timeout.connect(self.check)
+        self._estimate_timer = QTimer(self)
+        self._estimate_timer.setSingleShot(True)
+        self._estimate_timer.setInterval(_ESTIMATE_MS)
+        self._estimate_timer.timeout.connect(self._estimate)
         self._lay_out_pages()
         self._connect()
         self.show_setup()
@@ -119,7 +125,7 @@ class FineTuneDock(Dock):
 
     def _connect(self) -> None:
         self.data.changed.connect(self.ask_for_check)
-        self.recipe.changed.connect(self.ask_for_check)
+        self.recipe.changed.connect(self._on_recipe)
         self.recipe.saved.connect(lambda title: self.show_result(f"Saved the recipe {title}."))
         for part in (self.data, self.recipe):
             part.failed.connect(self.show_error)
@@ -153,8 +159,8 @@ class FineTuneDock(Dock):
 
     def check(self) -> None:
         """Look at the data in the background and say what will be learnt."""
-        if self.setup.isHidden():
-            return
+        if not self.setup.isVisible():
+            return  # behind another dock: when it is shown
         request = self._request()
         if request is None:
             self.summary.show_nothing(_WAITING if self.data.waits else _NOTHING)
@@ -179,6 +185,7 @@ class FineTuneDock(Dock):
         recipe = self.recipe.original
         if request is None or recipe is None:
             return request
+        self._fractions = recipe.fractions
         return request.with_fractions(recipe.fractions)
 
     def _on_checked(self, found: tuple[TrainingData, DataSummary]) -> None:
@@ -187,7 +194,7 @@ class FineTuneDock(Dock):
         self.data.show_found(data)
         self.summary.show_summary(data, summary, self._colours(data))
         self._show_start()
-        self._estimate(len(data.classes))
+        self._estimate_timer.start()
 
     def _colours(self, data: TrainingData) -> list[QColor]:
         """Colours of the classes, as in the table of classes."""
@@ -206,26 +213,42 @@ class FineTuneDock(Dock):
     def _show_start(self) -> None:
         self.start_button.setEnabled(self._found is not None and not self.running)
 
-    def _estimate(self, n_classes: int) -> None:
+    def _estimate(self) -> None:
+        """Say how much memory the training will need."""
+        if self._found is None:
+            return
         try:
             settings = self.settings()
         except PhaseSAMError as error:
             self.memory.setText(str(error))
             return
-        values = settings.to_dict()
+        values, n_classes = settings.to_dict(), len(self._found[0].classes)
 
         def done(needed: int | None) -> None:
             text, tight = ("", False) if needed is None else estimate_text(needed, settings.device)
             self.memory.setText(text)
             self.memory.setStyleSheet("color: #e69f00;" if tight else "")
 
-        self.memory.setText("")
         self._estimates.submit(
             lambda _progress, stop: estimate(values, n_classes, stop), done, lambda _failure: None
         )
 
+    def _on_recipe(self) -> None:
+        """Divide the images anew if the recipe says so; else only the memory is another."""
+        recipe = self.recipe.original
+        if recipe is not None and recipe.fractions == self._fractions:
+            self._estimate_timer.start()
+        else:
+            self.ask_for_check()
+
     def _on_model(self, _name: str) -> None:
-        self.ask_for_check()
+        self._estimate_timer.start()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Look at what changed while the dock was behind another one."""
+        super().showEvent(event)
+        if self._found is None and self._checking is None:
+            self._timer.start()
 
     # ------------------------------------------------------------------ training
 

@@ -27,6 +27,7 @@ from phasesam.napari_widgets.finetune_classes import Classes, classes_of
 from phasesam.napari_widgets.layers import pixel_size
 from phasesam.napari_widgets.planes import full_resolution
 from phasesam.napari_widgets.toggle_row import ToggleRow
+from phasesam.napari_widgets.training_layers import object_classes
 from phasesam.napari_widgets.training_pairs import ChosenPair, PairTable
 from phasesam.napari_widgets.training_request import DataRequest, PairToRead
 from phasesam.training.dataset import DataOptions
@@ -88,7 +89,7 @@ class DataPanel(QWidget):
     def __init__(self, state: ViewerState, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._state = state
-        self._zero_choices: dict[tuple[str, str], bool] = {("layers", "semantic"): True}
+        self._zero_choices: dict[tuple[str, str], bool] = {}
         self._names: dict[int, str] = {}
         self._last_place = ("", "")
         self._classes = Classes(())
@@ -272,6 +273,7 @@ class DataPanel(QWidget):
         self._on_choice()
 
     def _on_pairs(self) -> None:
+        self._show_zero()
         self._show_classes()
         self.changed.emit()
 
@@ -284,13 +286,20 @@ class DataPanel(QWidget):
     # ------------------------------------------------------------------ showing
 
     def _show_choice(self) -> None:
-        key = self.source.current, self.task.current
-        blocker = QSignalBlocker(self.zero)
-        self.zero.setChecked(self._zero_choices.get(key, False))
-        blocker.unblock()
+        self._show_zero()
         # Classes of a folder are found anew; see `show_found`.
         self.classes.set_rows(())
         self._pages.setCurrentIndex(0 if self.source.current == "layers" else 1)
+
+    def _show_zero(self) -> None:
+        """Tick what 0 means, as the user did last, or as is usual."""
+        key = self.source.current, self.task.current
+        # Around committed objects is background; between strokes there is nothing known.
+        painted = any(object_classes(pair.labels) is None for pair in self.pairs.chosen())
+        usual = key == ("layers", "semantic") and painted
+        blocker = QSignalBlocker(self.zero)
+        self.zero.setChecked(self._zero_choices.get(key, usual))
+        blocker.unblock()
 
     def _show_classes(self) -> None:
         """Show the classes of the layers; those of a folder come with `show_found`."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from phasesam.training.recipes import Recipe
 
 _LONGEST_NAME = 60
-_WHOLE_IMAGE = "whole image"
+_WHOLE_IMAGE, _AUTOMATIC = "whole image", "automatic"
 
 
 class RateBox(QDoubleSpinBox):
@@ -175,6 +175,8 @@ class RecipePanel(QWidget):
         blocker.unblock()
         if kept < 0 or chosen is None:
             self._show_recipe()
+        elif self.original is not None:
+            self._show_window(self.original)
 
     # ------------------------------------------------------------------ what was chosen
 
@@ -248,8 +250,13 @@ class RecipePanel(QWidget):
             blocker = QSignalBlocker(rate)
             rate.setValue(getattr(recipe.optimiser, name))
             blocker.unblock()
+        self._show_window(recipe)
         self.description.setText(recipe.description)
         self.recipes.setToolTip(recipe.description)
+
+    def _show_window(self, recipe: Recipe) -> None:
+        is_auto = recipe.auto_window and self._task == "semantic"
+        self.side.setSpecialValueText(_AUTOMATIC if is_auto else _WHOLE_IMAGE)
 
     def _on_setting(self, _value: float) -> None:
         self.changed.emit()

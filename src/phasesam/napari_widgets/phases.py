@@ -214,6 +214,7 @@ class PhasesDock(Dock):
         is_stack = image is not None and image.ndim > 2
         for button in (self.plane_button, self.stack_button):
             button.setEnabled(ready)
+        self.plane_button.setText("Segment plane" if is_stack else "Segment")
         self.stack_button.setVisible(is_stack)
         self.scope.setVisible(is_stack)
 

@@ -35,14 +35,11 @@ class LabelScan:
     planes : tuple of tuple of int
         Planes where anything is labelled.
     values : tuple of int
-        Values that occur besides 0; not all of them if there are more than can be classes.
-    has_zero : bool
-        Whether a plane that is labelled also holds 0.
+        Values above 0; not all of them if there are more than can be classes.
     """
 
     planes: tuple[Plane, ...] = ()
     values: tuple[int, ...] = ()
-    has_zero: bool = False
 
 
 def scan_labels(labels: Any, should_stop: StopCallback | None = None) -> LabelScan:
@@ -62,19 +59,17 @@ def scan_labels(labels: Any, should_stop: StopCallback | None = None) -> LabelSc
     """
     planes: list[Plane] = []
     values: set[int] = set()
-    has_zero = False
     for plane in np.ndindex(tuple(labels.shape[:-2])):
         if should_stop is not None and should_stop():
             raise CancelledError("looking at the labels was stopped")
         content = np.asarray(labels[plane])
-        if not content.any():
+        if content.size == 0 or content.max() <= 0:
             continue
         planes.append(plane)
         if len(values) < _MOST_VALUES:
             found = values_in(content)
-            has_zero = has_zero or bool((found == 0).any())
-            values.update(int(value) for value in found[found != 0][:_MOST_VALUES])
-    return LabelScan(tuple(planes), tuple(sorted(values)), has_zero)
+            values.update(int(value) for value in found[found > 0][:_MOST_VALUES])
+    return LabelScan(tuple(planes), tuple(sorted(values)))
 
 
 def values_in(labels: NDArray[Any]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from napari.layers import Image, Labels
-from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
+from qtpy.QtCore import QSignalBlocker, QSize, Qt, QTimer, Signal
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
 from phasesam.napari_widgets.header import narrow_combo
@@ -155,6 +155,7 @@ class PairTable(QTreeWidget):
         item = QTreeWidgetItem(self)
         item.setText(0, labels.name)
         item.setToolTip(0, labels.name)
+        item.setSizeHint(0, QSize(0, self._row_height()))
         item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
         on = self._choices[labels].ticked
         item.setCheckState(0, Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
@@ -209,8 +210,11 @@ class PairTable(QTreeWidget):
     def _fit_height(self) -> None:
         """Be as high as the rows need, within limits."""
         rows = min(max(len(self._rows), 1), _MOST_ROWS)
-        height = max(self.sizeHintForRow(0), self.fontMetrics().height() + 8)
-        self.setFixedHeight(self.header().sizeHint().height() + rows * (height + 2) + 6)
+        self.setFixedHeight(self.header().sizeHint().height() + rows * self._row_height() + 4)
+
+    def _row_height(self) -> int:
+        """Room enough for a combo box."""
+        return self.fontMetrics().height() + 11
 
     # ------------------------------------------------------------------ what was chosen
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phasesam.core.errors import PhaseSAMError
 from phasesam.models.download import cache_folder
+from phasesam.models.registry import list_models
 from phasesam.training.process import Job, TrainingProcess, start
 from phasesam.training.run_folder import RunFolder, RunStatus
 
@@ -160,7 +162,7 @@ class RunFacts:
     task : str
         What is learnt; empty if it is not known.
     recipe, base : str
-        Title of the recipe and name of the model.
+        Titles of the recipe and of the model.
     """
 
     task: str = ""
@@ -171,7 +173,9 @@ class RunFacts:
     def of(cls, job: Job) -> RunFacts:
         """Take them from a job."""
         recipe: Mapping[str, Any] = job.settings.get("recipe", {})
-        return cls(job.task, str(recipe.get("title", "")), str(job.settings.get("base", "")))
+        base = str(job.settings.get("base", ""))
+        titles = {spec.name: spec.title for spec in list_models()}
+        return cls(job.task, str(recipe.get("title", "")), titles.get(base, base))
 
     @classmethod
     def read(cls, run: RunFolder) -> RunFacts:
@@ -221,16 +225,21 @@ class EarlierRun:
 
 def earlier_runs() -> list[EarlierRun]:
     """List what is in the folder of trainings, newest first; for workers."""
-    found = []
-    paths = [p.parent for p in training_folder().glob("*/status.json")]
-    for path in sorted(paths, key=lambda p: (p / "status.json").stat().st_mtime, reverse=True):
-        run = RunFolder(path)
+    found: list[EarlierRun] = []
+    for when, path in sorted(_status_files(), reverse=True):
+        run = RunFolder(path.parent)
         status = run.status()
         if status.is_over:
             training = TrainingRun(run)
-            when = (path / "status.json").stat().st_mtime
             unfinished = status.state != "finished" and training.has_checkpoint
-            found.append(EarlierRun(path, training.name, when, status, unfinished))
+            found.append(EarlierRun(run.path, training.name, when, status, unfinished))
         if len(found) == _MOST_EARLIER:
             break
     return found
+
+
+def _status_files() -> Iterator[tuple[float, Path]]:
+    for path in training_folder().glob("*/status.json"):
+        # Somebody may delete a folder while we look.
+        with contextlib.suppress(OSError):
+            yield path.stat().st_mtime, path
