@@ -48,8 +48,8 @@ class DetailHead(nn.Module):
             nn.Conv2d(_MIXED, n_classes, 1),
         )
         last = cast(nn.Conv2d, self.correct[-1])
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for weight in last.parameters():
+            nn.init.zeros_(weight)
 
     def forward(self, logits: Tensor, fine: Tensor, pictures: Tensor) -> Tensor:
         """Correct.
