@@ -19,7 +19,8 @@ from phasesam.training.views import ViewConfig
 
 QUICK = UNetConfig(
     steps=24,
-    window=32,
+    windows=(32,),
+    side=32,
     width=4,
     batch=4,
     lr=2e-2,
@@ -132,17 +133,31 @@ def test_time_limit():
 def test_small_images_get_smaller_windows():
     images = [("a", *sample(1, (40, 52)), None), ("b", *sample(2, (90, 70)), None)]
     made = from_arrays(images, "semantic", fractions=(1, 0, 0))
-    network = train_unet(made, replace(QUICK, steps=2, window=64))
+    network = train_unet(made, replace(QUICK, steps=2, windows=(64,), side=64))
+    # The nearest multiple of 16.
     assert (network.window, network.side) == (40, 32)
-    network = train_unet(made, replace(QUICK, steps=2, window=None, side=64))
-    assert (network.window, network.side) == (40, 64)
 
 
 def test_windows_may_be_shrunk_for_the_network():
-    network = train_unet(data(), replace(QUICK, window=48, side=32))
+    network = train_unet(data(), replace(QUICK, windows=(48,), side=32))
     assert (network.window, network.side) == (48, 32)
     assert score(network, data("e").images[0]) > 0.7
     assert network.probabilities(data("e").images[0].rgb()).shape == (2, 48, 64)
+
+
+def test_the_field_of_view_is_chosen_on_validation_images():
+    steps = []
+    network = train_unet(
+        data("tv"),
+        replace(QUICK, steps=40, windows=(32, 48, 4096), validations=2),
+        progress=lambda done, total: steps.append(done),
+    )
+    assert network.window in (32, 48)
+    # Two trials of four steps each belong to the budget.
+    assert steps == list(range(1, 41))
+    assert network.rows[-1]["step"] == 32
+    alone = train_unet(data("t"), replace(QUICK, steps=2, windows=(32, 48)))
+    assert alone.window == 48
 
 
 def test_progress_and_stopping():
@@ -159,6 +174,8 @@ def test_what_does_not_fit_is_refused():
         train_unet(objects, QUICK)
     with pytest.raises(InvalidSettingError, match="multiple of 16"):
         UNetConfig(side=100)
+    with pytest.raises(InvalidSettingError, match="windows"):
+        UNetConfig(windows=())
     with pytest.raises(InvalidSettingError, match="width"):
         UNetConfig(width=0)
     with pytest.raises(InvalidSettingError, match="positive"):
