@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from phasesam.core.errors import CancelledError, InvalidSettingError
 from phasesam.evaluation.phase_maps import score_phase_maps
-from phasesam.evaluation.unet import UNetConfig, train_unet
+from phasesam.evaluation.unet import UNetConfig, _preferred, train_unet
 from phasesam.training.augmentation import AugmentationConfig
 from phasesam.training.dataset import LabelledImage, TrainingData, from_arrays
 from phasesam.training.views import ViewConfig
@@ -152,12 +152,19 @@ def test_the_field_of_view_is_chosen_on_validation_images():
         replace(QUICK, steps=40, windows=(32, 48, 4096), validations=2),
         progress=lambda done, total: steps.append(done),
     )
-    assert network.window in (32, 48)
+    assert set(network.tried) == {32, 48}
+    assert network.window in network.tried
     # Two trials of four steps each belong to the budget.
     assert steps == list(range(1, 41))
     assert network.rows[-1]["step"] == 32
     alone = train_unet(data("t"), replace(QUICK, steps=2, windows=(32, 48)))
-    assert alone.window == 48
+    assert (alone.window, alone.tried) == (48, {})
+
+
+def test_a_larger_field_of_view_must_be_clearly_better():
+    assert _preferred({256: 0.80, 512: 0.82}) == 256
+    assert _preferred({256: 0.40, 512: 0.52, 1024: 0.54}) == 512
+    assert _preferred({256: 0.40, 512: 0.52, 1024: 0.62}) == 1024
 
 
 def test_progress_and_stopping():

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -45,6 +45,7 @@ from phasesam.training.losses import class_loss
 from phasesam.training.views import ViewConfig, make_view
 
 _TRIAL = 0.1
+_CLEARLY = 0.03
 
 
 __all__ = ["UNet", "UNetConfig", "train_unet"]
@@ -157,10 +158,22 @@ def train_unet(
     pictures = _Pictures.read(data, resolve_device(device))
     # A small image has no larger window to show.
     windows = sorted({min(window, pictures.smallest) for window in config.windows})
+    tried: dict[int, float] = {}
     if len(windows) > 1 and pictures.validation:
-        trials = [_Training(pictures, config, w).run(clock, _TRIAL) for w in windows]
-        windows = [max(trials, key=lambda network: network.best_score).window]
-    return _Training(pictures, config, windows[-1]).run(clock, 1 - clock.spent)
+        for window in windows:
+            tried[window] = _Training(pictures, config, window).run(clock, _TRIAL).best_score
+        windows = [_preferred(tried)]
+    network = _Training(pictures, config, windows[-1]).run(clock, 1 - clock.spent)
+    return replace(network, tried=tried)
+
+
+def _preferred(tried: Mapping[int, float]) -> int:
+    """Choose a window: a larger one must be clearly better, for fine detail is learnt later."""
+    best = min(tried)
+    for window in sorted(tried):
+        if tried[window] > tried[best] + _CLEARLY:
+            best = window
+    return best
 
 
 class _Clock:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ class UNet:
         Side of the squares it maps, in image pixels and in pixels of the network.
     rows : list of dict
         What was measured at each validation: step, seconds, loss, val_score.
+    tried : mapping of int to float
+        Validation score of the short training with each window; empty without a choice.
     """
 
     network: nn.Module
@@ -43,6 +46,7 @@ class UNet:
     window: int
     side: int
     rows: list[dict[str, float]]
+    tried: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def best_score(self) -> float:
