@@ -166,6 +166,7 @@ def test_a_training_from_start_to_end(labelled, training, processes, until, make
     truth = np.zeros(SHAPE, np.int32)
     training.write_preview(Preview(np.zeros((*SHAPE, 3), np.uint8), truth, truth))
     until(lambda: dock.page.panel.preview.has_picture)
+    training.write_base_figures({"dice_1": 0.25, "val_score": 0.25})
     go(training, 4)
     finish(training, process, make_adapter)
     until(lambda: dock.page.panel.result.isVisible())
@@ -173,7 +174,7 @@ def test_a_training_from_start_to_end(labelled, training, processes, until, make
     assert dock.header.dot.status is Status.IDLE
     result = dock.page.panel.result
     assert "<b>0.400</b> in epoch 4" in result.title.text()
-    assert result.texts() == ["Dice after 1 click", "0.400"]
+    assert result.texts() == ["", "before", "after", "Dice after 1 click", "0.250", "0.400"]
     assert not dock.page.panel.resume.isVisible()
     assert result.name.text() == "B"
 

@@ -160,6 +160,8 @@ def test_a_watch_reports_until_it_is_over(watch, until):
     seen = [glance for glance in glances if glance.picture is not None]
     assert len(seen) == 1, "read once"
     assert glances[-1].rows == ({"epoch": 1.0, "loss": 2.5},)
+    folder.write_base_figures({"dice_1": 0.25})
+    until(lambda: glances[-1].rows[0] == {"epoch": 0.0, "dice_1": 0.25})
     folder.write_status(RunStatus("finished", epoch=3, epochs=3))
     until(lambda: glances[-1].status.state == "finished")
     assert not watch._timer.isActive()

@@ -63,6 +63,17 @@ def test_an_adapter_comes_out_and_fits_its_base(tmp_path: Path, brief: Recipe, t
     assert not list(run.cache_folder.rglob("*.safetensors"))
 
 
+def test_the_base_is_measured_before_the_first_step(tmp_path: Path, brief: Recipe) -> None:
+    still = replace(brief.optimiser, lr_encoder=1e-12, lr_decoder=1e-12, lr_heads=1e-12)
+    recipe = replace(brief, epochs=1, optimiser=still)
+    result = train(disc_data("promptable"), tmp_path, settings(recipe))
+    before = RunFolder(tmp_path).base_figures()
+    after = result.rows[-1]
+    assert before == pytest.approx({name: after[name] for name in before}, abs=1e-4)
+    assert {"dice_1", "dice_3", "dice_5", "val_score"} <= set(before)
+    assert result.card.details["base_metrics"] == before
+
+
 def test_phases_are_learnt(tmp_path: Path, brief: Recipe) -> None:
     recipe = replace(
         brief, epochs=6, views_per_epoch=12, pool=12,

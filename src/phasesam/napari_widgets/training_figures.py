@@ -48,7 +48,7 @@ def best_row(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float] | None:
 
 
 def base_row(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float] | None:
-    """Find the figures before the first step; None if nobody measured them."""
+    """Find the figures of the model before; None where there are none."""
     return next((row for row in rows if row.get("epoch") == 0), None)
 
 

@@ -30,7 +30,7 @@ class Glance:
     status : RunStatus
         How far it is.
     rows : tuple of mapping of str to float
-        The log, one row an epoch.
+        The log, one row an epoch; as epoch 0 the model before, where it was measured.
     picture : (h, w, 3) uint8 array or None
         A validation image with outlines; None if it is as before, or there is none.
     output : str
@@ -48,6 +48,7 @@ class _Reader:
 
     def __init__(self, training: TrainingRun) -> None:
         self._training = training
+        self._base: tuple[Mapping[str, float], ...] = ()
         self._rows: tuple[Mapping[str, float], ...] = ()
         self._seen: dict[Path, tuple[int, int]] = {}
 
@@ -55,6 +56,9 @@ class _Reader:
         folder = self._training.folder
         # First: what comes after the end of a training has been written before it.
         status = self._training.status()
+        if self._is_new(folder.base_file):
+            base = folder.base_figures()
+            self._base = ({"epoch": 0.0, **base},) if base else ()
         if self._is_new(folder.log_file):
             self._rows = tuple(folder.log())
         picture = None
@@ -62,7 +66,7 @@ class _Reader:
             preview = folder.preview()
             picture = None if preview is None else preview_picture(preview)
         output = self._training.output() if status.state == "failed" else ""
-        return Glance(status, self._rows, picture, output)
+        return Glance(status, (*self._base, *self._rows), picture, output)
 
     def _is_new(self, path: Path) -> bool:
         try:

@@ -62,6 +62,7 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    keep_requests: bool = False,
 ) -> TrainedAdapter:
     """Train an adapter.
 
@@ -77,6 +78,8 @@ def train(
         Go on from the checkpoint in the folder, if there is one.
     callbacks : sequence of Callback
         Told about steps and epochs; may stop the training.
+    keep_requests : bool
+        Whether to obey what the folder was asked for before, too, such as to pause.
 
     Returns
     -------
@@ -101,7 +104,8 @@ def train(
     if not is_main_process():
         return _train(data, run, settings, resume, [])
     run.create()
-    run.clear_requests()
+    if not keep_requests:
+        run.clear_requests()
     watch = _Watch(run)
     watch.tell(RunStatus("preparing", "reading data"))
     try:
@@ -157,6 +161,8 @@ def _train(
     if resume and trainer.resume() and accelerator.is_main_process:
         run.write_log(trainer.state.rows)
     try:
+        if data.task != "semantic":
+            keeper.judge_base(accelerator.is_main_process, trainer.state.epoch == 0)
         trainer.run()
     finally:
         store.clear()
@@ -232,7 +238,18 @@ class _Keeper(Callback):
         self._base_hash = base_hash
         self._run = run
         self._row: Mapping[str, float] = {}
+        self._base_figures: Mapping[str, float] = {}
         self._rows: list[dict[str, float]] = []
+
+    def judge_base(self, writes: bool, is_new: bool) -> None:
+        """Measure the base on the validation images: the adapter changes nothing as yet."""
+        if is_new:
+            self._objective.learning(False)
+            self._base_figures = self._objective.validate()[0]
+            if writes:
+                self._run.write_base_figures(self._base_figures)
+        else:
+            self._base_figures = self._run.base_figures()
 
     def on_best(self, row: Mapping[str, float]) -> None:
         self._row = row
@@ -259,6 +276,7 @@ class _Keeper(Callback):
             "class_values": list(data.class_values),
             "class_colours": list(self._settings.class_colours),
             "metrics": dict(self._row),
+            "base_metrics": dict(self._base_figures),
             "seed": self._settings.seed,
             "licence": self._settings.licence,
         }

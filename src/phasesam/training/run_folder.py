@@ -98,6 +98,7 @@ class RunFolder:
         self.best_file = self.path / "best.safetensors"
         self.checkpoint_file = self.path / "checkpoint.pt"
         self.preview_file = self.path / "preview.npz"
+        self.base_file = self.path / "base.json"
         self.cache_folder = self.path / "cache"
         self._status_file = self.path / "status.json"
         self._pause_file = self.path / "pause"
@@ -129,6 +130,14 @@ class RunFolder:
         for row in csv.DictReader(io.StringIO(text)):
             rows.append({key: float(value) for key, value in row.items() if value})
         return rows
+
+    def base_figures(self) -> dict[str, float]:
+        """Figures of the model before the first step; empty where it has none."""
+        try:
+            values = json.loads(self.base_file.read_text(encoding="utf-8"))
+            return {str(name): float(value) for name, value in values.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
 
     def preview(self) -> Preview | None:
         """Newest picture of what the model says, None before there is one."""
@@ -196,6 +205,10 @@ class RunFolder:
     def write_settings(self, values: Mapping[str, Any]) -> None:
         """Keep the settings."""
         self._write(self.settings_file, json.dumps(values, indent=1).encode())
+
+    def write_base_figures(self, figures: Mapping[str, float]) -> None:
+        """Keep the figures of the model before the first step."""
+        self._write(self.base_file, json.dumps(dict(figures)).encode())
 
     def write_log(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Replace the log."""

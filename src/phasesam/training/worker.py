@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -39,7 +38,9 @@ def main(folder: str) -> int:
         job = Job.read(run)
         options = DataOptions(**job.options)
         data = read_training_data(job.data, job.task, options)
-        train(data, run.path, TrainingSettings.from_dict(job.settings), resume=job.resume)
+        settings = TrainingSettings.from_dict(job.settings)
+        # Somebody may have asked for something while this process was starting.
+        train(data, run.path, settings, resume=job.resume, keep_requests=True)
     except PhaseSAMError as error:
         if not run.status().is_over:
             run.write_status(RunStatus("failed", str(error)))
@@ -68,10 +69,7 @@ def _end_with_starter(run: RunFolder) -> None:
             pass
     except OSError:
         return  # started by hand, without a standard input
-    while True:
-        # Again and again: a training that begins forgets what was asked before.
-        run.cancel()
-        time.sleep(1.0)
+    run.cancel()
 
 
 if __name__ == "__main__":
