@@ -36,7 +36,7 @@ PICTURES = Path(__file__).parent / "pictures"
 SIZE = (1400, 900)
 DOCK_WIDTH = 465
 PATIENCE = 1800.0
-EPOCHS, VIEWS = 14, 16
+EPOCHS, VIEWS = 12, 16
 
 
 def pump(seconds: float) -> None:

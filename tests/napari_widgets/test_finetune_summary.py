@@ -74,5 +74,8 @@ def test_warnings_are_listed_and_long_lists_cut(view):
 def test_errors_and_progress(view):
     view.show_error("expected labels")
     assert "Expected labels" in view.warnings.text()
+    assert view.numbers.isHidden()
+    view.show_error("splits.csv holds nothing")
+    assert "splits.csv" in view.warnings.text(), "names of files stay as they are"
     view.show_progress(3, 12)
     assert view.numbers.text() == "Looking at the data … 3 of 12"

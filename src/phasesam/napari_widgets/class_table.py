@@ -120,7 +120,12 @@ class ClassTable(QTreeWidget):
 
     def _fit_height(self) -> None:
         rows = min(max(self._count, 1), _MOST_ROWS)
-        self.setFixedHeight(self.header().sizeHint().height() + rows * self._row_height() + 4)
+        self.setFixedHeight(self.header().sizeHint().height() + rows * self._row_height() + 6)
+        policy = Qt.ScrollBarPolicy
+        scrolls = self._count > _MOST_ROWS
+        self.setVerticalScrollBarPolicy(
+            policy.ScrollBarAsNeeded if scrolls else policy.ScrollBarAlwaysOff
+        )
 
     def _row_height(self) -> int:
         return self.fontMetrics().height() + 7

@@ -164,7 +164,7 @@ class FineTuneDock(Dock):
         request = self._request()
         if request is None:
             self.summary.show_nothing(_WAITING if self.data.waits else _NOTHING)
-            self.memory.setText("")
+            self._say_memory("")
             return
 
         def job(progress: Any, should_stop: Any) -> tuple[TrainingData, DataSummary]:
@@ -207,7 +207,7 @@ class FineTuneDock(Dock):
         self._checking = None
         self.summary.show_error(failure.message)
         self.summary.warnings.setToolTip(failure.details)
-        self.memory.setText("")
+        self._say_memory("")
         self._show_start()
 
     def _show_start(self) -> None:
@@ -220,18 +220,22 @@ class FineTuneDock(Dock):
         try:
             settings = self.settings()
         except PhaseSAMError as error:
-            self.memory.setText(str(error))
+            self._say_memory(str(error))
             return
         values, n_classes = settings.to_dict(), len(self._found[0].classes)
 
         def done(needed: int | None) -> None:
             text, tight = ("", False) if needed is None else estimate_text(needed, settings.device)
-            self.memory.setText(text)
-            self.memory.setStyleSheet("color: #e69f00;" if tight else "")
+            self._say_memory(text, tight)
 
         self._estimates.submit(
             lambda _progress, stop: estimate(values, n_classes, stop), done, lambda _failure: None
         )
+
+    def _say_memory(self, text: str, is_tight: bool = False) -> None:
+        self.memory.setText(text)
+        self.memory.setStyleSheet("color: #e69f00;" if is_tight else "")
+        self.memory.setVisible(bool(text))
 
     def _on_recipe(self) -> None:
         """Divide the images anew if the recipe says so; else only the memory is another."""

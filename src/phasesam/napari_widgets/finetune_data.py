@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QPushButton,
-    QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -129,10 +128,7 @@ class DataPanel(QWidget):
         self.hint.setWordWrap(True)
         column.addWidget(self.pairs)
         column.addWidget(self.hint)
-        column.addStretch(1)
-        self._pages = QStackedWidget()
-        self._pages.addWidget(layers)
-        self._pages.addWidget(self._make_files())
+        self._sources = {"layers": layers, "folder": self._make_files()}
         grid = QGridLayout()
         grid.setColumnStretch(1, 1)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -146,7 +142,7 @@ class DataPanel(QWidget):
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addLayout(grid)
-        for part in (self._pages, self.classes):
+        for part in (*self._sources.values(), self.classes):
             whole.addWidget(part)
         whole.addLayout(ticks)
 
@@ -168,7 +164,6 @@ class DataPanel(QWidget):
         grid.addWidget(folder, 0, 1)
         grid.addWidget(file, 0, 2)
         grid.addWidget(self.experiment, 1, 0, 1, 3)
-        grid.setRowStretch(2, 1)
         return files
 
     # ------------------------------------------------------------------ what was chosen
@@ -289,7 +284,8 @@ class DataPanel(QWidget):
         self._show_zero()
         # Classes of a folder are found anew; see `show_found`.
         self.classes.set_rows(())
-        self._pages.setCurrentIndex(0 if self.source.current == "layers" else 1)
+        for key, widget in self._sources.items():
+            widget.setVisible(key == self.source.current)
 
     def _show_zero(self) -> None:
         """Tick what 0 means, as the user did last, or as is usual."""

@@ -123,19 +123,19 @@ class SummaryView(QWidget):
 
     def show_nothing(self, text: str) -> None:
         """Say why there is nothing to be learnt yet."""
-        self.numbers.setText(text)
+        self._say(text)
         self.bars.set_rows((), (), ())
         self._show_warnings((), _WARNING)
 
     def show_error(self, text: str) -> None:
         """Say why nothing can be learnt."""
-        self.numbers.setText("")
+        self._say("")
         self.bars.set_rows((), (), ())
         self._show_warnings((text,), _ERROR)
 
     def show_progress(self, done: int, total: int) -> None:
         """Say how many images have been looked at."""
-        self.numbers.setText(f"Looking at the data … {grouped(done)} of {grouped(total)}")
+        self._say(f"Looking at the data … {grouped(done)} of {grouped(total)}")
 
     def show_summary(
         self, data: TrainingData, summary: DataSummary, colours: Sequence[QColor]
@@ -151,10 +151,14 @@ class SummaryView(QWidget):
         colours : sequence of QColor
             Of the classes.
         """
-        self.numbers.setText(summary_text(summary))
+        self._say(summary_text(summary))
         rows = [ShareRow(name, shares) for name, shares in summary.class_fractions.items()]
         self.bars.set_rows(rows, data.classes, colours)
         self._show_warnings(summary.warnings, _WARNING)
+
+    def _say(self, text: str) -> None:
+        self.numbers.setText(text)
+        self.numbers.setVisible(bool(text))
 
     def _show_warnings(self, sentences: Sequence[str], colour: str) -> None:
         shown = [_capital(text) for text in sentences[:_MOST_WARNINGS]]
@@ -187,4 +191,5 @@ def summary_text(summary: DataSummary) -> str:
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """Begin a sentence with a capital, unless it begins with the name of a file."""
+    return text[:1].upper() + text[1:] if text.split(" ", 1)[0].isalpha() else text

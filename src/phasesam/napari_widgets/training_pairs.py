@@ -210,7 +210,12 @@ class PairTable(QTreeWidget):
     def _fit_height(self) -> None:
         """Be as high as the rows need, within limits."""
         rows = min(max(len(self._rows), 1), _MOST_ROWS)
-        self.setFixedHeight(self.header().sizeHint().height() + rows * self._row_height() + 4)
+        self.setFixedHeight(self.header().sizeHint().height() + rows * self._row_height() + 8)
+        policy = Qt.ScrollBarPolicy
+        scrolls = len(self._rows) > _MOST_ROWS
+        self.setVerticalScrollBarPolicy(
+            policy.ScrollBarAsNeeded if scrolls else policy.ScrollBarAlwaysOff
+        )
 
     def _row_height(self) -> int:
         """Room enough for a combo box."""
