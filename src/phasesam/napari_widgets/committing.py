@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from psygnal import Signal
 
 from phasesam.core.errors import PhaseSAMError, SessionError
 from phasesam.core.mask_set import MaskCrop, MaskSet
@@ -39,6 +40,9 @@ class ObjectMaker:
     announces : bool
         Whether an object is selected at this moment because it was added, not by the user.
     """
+
+    added = Signal(object, list)
+    """``(image, ids)``: objects were added to the plane of the image that is shown."""
 
     def __init__(self, dock: Dock, controller: PromptController) -> None:
         self.class_name = ""
@@ -83,6 +87,7 @@ class ObjectMaker:
             self._state.select_object(ids[-1] if ids else 0)
         finally:
             self.announces = False
+        self.added.emit(image, ids)
 
     def _commit(self, session: SegmentationSession, masks: MaskSet, plane: ShownPlane) -> list[int]:
         if len(masks) == 1:

@@ -126,6 +126,7 @@ class HoverPreview:
         prompts = PlanePrompts(point[None], np.ones(1, np.int64))
         settings = self._controller.settings
         question = Question(prompts, None, None, settings)
+        predict = self._controller.predictor(segmenter)
 
         def on_done(answer: Answer) -> None:
             if image is not self._controller.image or not self._may_ask():
@@ -140,7 +141,7 @@ class HoverPreview:
             self._dock.show_error(failure.message, details=failure.details)
 
         self._lane.submit(
-            lambda progress, should_stop: question.put_to(segmenter.predict), on_done, on_failed
+            lambda progress, should_stop: question.put_to(predict), on_done, on_failed
         )
 
     def _on_rest(self) -> None:

@@ -22,8 +22,10 @@ from phasesam.napari_widgets.prompt_layers import PlanePrompts, PromptLayers
 from phasesam.napari_widgets.workers import Failure, Lane
 
 if TYPE_CHECKING:
+    from phasesam.core.mask_set import MaskSet
     from phasesam.napari_widgets.dock import Dock
     from phasesam.napari_widgets.planes import ShownPlane
+    from phasesam.napari_widgets.segmenters import LazySegmenter
     from phasesam.session import SegmentationSession
 
 
@@ -57,12 +59,16 @@ class PromptController:
     first_prompt_hook : callable
         Called with image, plane and prompts when the first prompt of an object is made;
         returns whether it has dealt with it.
+    predictor : callable
+        ``predictor(segmenter)`` is what answers prompts in a worker: the segmenter itself,
+        unless something else is put here.
     """
 
     def __init__(self, dock: Dock) -> None:
         self.events = PromptEvents()
         self.settings = MaskSettings()
         self.first_prompt_hook: Callable[[Image, ShownPlane, PlanePrompts], bool] = lambda *_: False
+        self.predictor: Callable[[LazySegmenter], Callable[..., MaskSet]] = lambda s: s.predict
         self._dock = dock
         self._state = dock.state
         self._layers: WeakKeyDictionary[Layer, PromptLayers] = WeakKeyDictionary()
@@ -165,7 +171,7 @@ class PromptController:
             self.encoding.want(segmenter, image)
             self.events.present_changed.emit()
             return
-        question = present.question(self.settings)
+        question, predict = present.question(self.settings), self.predictor(segmenter)
 
         def on_done(answer: Answer) -> None:
             present.answer = answer
@@ -181,7 +187,7 @@ class PromptController:
             self.events.present_changed.emit()
 
         self._lane.submit(
-            lambda progress, should_stop: question.put_to(segmenter.predict), on_done, on_failed
+            lambda progress, should_stop: question.put_to(predict), on_done, on_failed
         )
         self.events.present_changed.emit()
 

@@ -16,6 +16,7 @@ from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.footer import duration_text
 from phasesam.napari_widgets.hover import HoverPreview
 from phasesam.napari_widgets.keys import bind_keys, keys_help
+from phasesam.napari_widgets.learning_panel import LearningPanel
 from phasesam.napari_widgets.mask_picking import label_at
 from phasesam.napari_widgets.object_look import ObjectLook
 from phasesam.napari_widgets.present_object import SCALES
@@ -59,6 +60,10 @@ class PromptDock(Dock):
         self.add_advanced(
             "Go on with", AdoptRow(self), "Takes the objects of another Labels layer into this one"
         )
+        self.learning = LearningPanel(self)
+        self.add_advanced("", self.learning)
+        self.maker.added.connect(self.learning.learning.add)
+        self.controller.predictor = self.learning.learning.predictor
         self.hover = HoverPreview(self, self.controller, self._previews_are_on)
         self._connect()
         self._on_image_changed(self.state.image_layer)
