@@ -39,7 +39,18 @@ def test_examples_are_valid(page):
         json.loads(content)
 
 
-@pytest.mark.parametrize("words", ["segment", "predict", "models merge", "evaluate masks", "evaluate adapter", "evaluate ablation"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "segment",
+        "predict",
+        "train",
+        "models merge",
+        "evaluate masks",
+        "evaluate adapter",
+        "evaluate ablation",
+    ],
+)
 def test_every_option_is_described(words):
     command = typer.main.get_command(app)
     for word in words.split():
