@@ -63,7 +63,13 @@ app.command(
     short_help="Adapt a model to labelled images.",
     epilog=EXIT_STATUS,
 )(train.train)
-app.command("recipes", short_help="List the recipes for training.")(train.list_recipes)
+app.command(
+    "recipes",
+    cls=PanelledCommand,
+    help=train.RECIPES_HELP,
+    short_help="List the recipes for training.",
+    epilog=EXIT_STATUS,
+)(train.list_recipes)
 app.command(
     "predict",
     cls=PanelledCommand,

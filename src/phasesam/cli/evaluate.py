@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help=with_examples(
         "Measure how good segmentations are.",
-        "phasesam evaluate masks results/ truth/ --task semantic --classes matrix,pore",
-        "phasesam evaluate masks results/ truth/ --task instance --images images/ -o report",
+        "phasesam evaluate masks maps/ truth/ --task semantic --classes matrix,pore",
+        "phasesam evaluate masks results/ truth/ --task instance -o report",
         "phasesam evaluate adapter teeth/ --adapter teeth -o report",
     ),
     no_args_is_help=True,
@@ -40,8 +40,8 @@ app = typer.Typer(
 
 MASKS_HELP = with_examples(
     "Compare labels with the truth; print scores, write a report.",
-    "phasesam evaluate masks results/ truth/ --task semantic --classes matrix,pore",
-    "phasesam evaluate masks maps/ labels/ --task semantic --by-index --unlabelled 255 -o report",
+    "phasesam evaluate masks maps/ truth/ --task semantic --classes matrix,pore",
+    "phasesam evaluate masks maps/ labels/ --task semantic --by-index",
     "phasesam evaluate masks a_labels.tif a_truth.png --task instance --json",
 )
 

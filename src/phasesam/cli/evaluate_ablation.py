@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 HELP = with_examples(
     "Train variants of recipes, each at several learning rates; choose the rate of each variant "
     "on the validation images, then test it once.",
-    "phasesam evaluate ablation steel/ -o ablation --task semantic --ranks 4,16,64",
-    "phasesam evaluate ablation steel/ -o ablation --recipes default,xct-conv-lora --rates 0.3,1",
+    "phasesam evaluate ablation steel/ -o ablation --task semantic --ranks 4,16",
+    "phasesam evaluate ablation steel/ -o ablation --recipes default,one-image",
 )
 
 _variants = panel("Variants")

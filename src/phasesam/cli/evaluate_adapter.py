@@ -42,7 +42,7 @@ HELP = with_examples(
     "adapter's automatic masks are compared with those of its base.",
     "phasesam evaluate adapter teeth/ --adapter teeth -o report",
     "phasesam evaluate adapter steel/ --adapter steel_phases --unet 600 -o report",
-    "phasesam evaluate adapter steel/ --adapter steel_phases --split different_test",
+    "phasesam evaluate adapter steel/ --adapter steel_phases --split other_test",
 )
 
 Result = tuple["Report", Mapping[str, Mapping[str, Any]], Mapping[str, Any]]

@@ -29,9 +29,14 @@ if TYPE_CHECKING:
 HELP = with_examples(
     "Adapt a model to labelled images; write an adapter for all other commands.",
     "phasesam train powder/ -o powder --task instance",
-    "phasesam train steel/ -o steel.safetensors --task semantic --classes ferrite,pearlite",
+    "phasesam train steel/ -o steel.safetensors --task semantic",
     "phasesam train data.csv -o scan --task promptable --recipe dental-iterative",
     "phasesam train powder/ -o powder --resume",
+)
+RECIPES_HELP = with_examples(
+    "List the recipes for training: the bundled ones and your own.",
+    "phasesam recipes",
+    "phasesam train powder/ -o powder --recipe one-image",
 )
 
 
