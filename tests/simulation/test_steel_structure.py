@@ -62,6 +62,13 @@ def test_a_cut_holds_exactly_the_asked_number_of_pixels(score, allowed, count, s
     assert not (mask & ~allowed).any()
 
 
+def test_a_cut_of_nearly_everything_ends():
+    """Filled holes may make the mask the whole image, which has no rim to be cut."""
+    score = np.zeros((12, 15), np.float32)
+    mask = cut_to_count(score, np.ones((12, 15), bool), 174, 7)
+    assert np.count_nonzero(mask) == 174
+
+
 def test_a_cut_takes_the_highest_scores():
     score = np.fromfunction(lambda y, x: -np.hypot(y - 20, x - 25), (40, 50)).astype(np.float32)
     mask = cut_to_count(score, np.ones((40, 50), bool), 314, 4)

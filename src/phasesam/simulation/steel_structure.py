@@ -236,6 +236,8 @@ def cut_to_count(
             rim = rim if rim.any() else allowed & ~mask
         else:
             rim = mask & ~ndimage.binary_erosion(mask, border_value=1)
+            # A mask that fills the image has no rim.
+            rim = rim if rim.any() else mask
         places = np.flatnonzero(rim)
         order = np.argsort(-np.sign(missing) * score.ravel()[places], kind="stable")
         mask.ravel()[places[order[: abs(missing)]]] = missing > 0
