@@ -220,9 +220,11 @@ def region_segmenter(monkeypatch):
 class ProcessStandIn:
     """Stands in for a process that trains; the test writes into its run folder."""
 
-    def __init__(self, run, job):
-        job.write(run)
-        self.run, self.job = run, job
+    def __init__(self, run):
+        from phasesam.training.process import Job
+
+        run.clear_requests()
+        self.run, self.job = run, Job.read(run)
         self.is_running = True
         self.killed = False
 
@@ -237,11 +239,11 @@ def processes(monkeypatch):
 
     started = []
 
-    def start(run, job):
-        started.append(ProcessStandIn(run, job))
+    def start(run):
+        started.append(ProcessStandIn(run))
         return started[-1]
 
-    monkeypatch.setattr(training_run, "start", start)
+    monkeypatch.setattr(training_run, "TrainingProcess", start)
     yield started
     for process in started:
         process.is_running = False

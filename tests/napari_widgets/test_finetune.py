@@ -235,6 +235,7 @@ def test_cancel_and_resume(labelled, training, processes, until, make_adapter):
     panel = labelled.page.panel
     assert panel.resume.isVisible()
     panel.resume.click()
+    until(lambda: len(processes) == 2)
     assert len(panel.loss.points) == 2, "the curve goes on"
     assert processes[1].job.resume
     assert processes[1].run.path == training.path
@@ -306,6 +307,7 @@ def test_an_interrupted_training_is_offered_again(processes, qtbot, viewer_model
     assert "steel" in dock.interrupted.text.text()
     assert "epoch 2 of 9" in dock.interrupted.text.text()
     dock.interrupted.resume.click()
+    until(lambda: processes)
     assert processes[0].job.resume
     assert processes[0].run.path == run.path
     assert "phases" in dock.page.panel.title.text()
@@ -334,8 +336,9 @@ def test_earlier_trainings_can_be_looked_at(processes, qtbot, viewer_model, unti
 def test_a_folder_that_lost_its_job_is_told(dock, until):
     run = new_run("x")
     run.write_status(RunStatus("cancelled"))
-    dock.page.begin(TrainingRun(run))
-    assert "no training to do" in said(dock)
+    dock.page.go_on(TrainingRun(run))
+    until(lambda: "no training to do" in said(dock))
+    assert dock.setup.isVisible()
 
 
 def test_other_work_waits_for_the_training(labelled, training):

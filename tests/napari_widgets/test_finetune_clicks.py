@@ -108,9 +108,24 @@ def open_finetune(viewer, qtbot):
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_torch")
 def test_draw_train_cancel_resume_finish_use(make_napari_viewer, qtbot, until, drag):
-    viewer = make_napari_viewer(show=True)
-    viewer.window.resize(1400, 1000)
-    draw_labels(viewer, qtbot, drag)
+    for name in ("my-discs", "my-discs-again"):
+        viewer = make_napari_viewer(show=True)
+        viewer.window.resize(1400, 1000)
+        draw_labels(viewer, qtbot, drag)
+        freezes = train_and_use(viewer, qtbot, until, name)
+        print({what: f"{1000 * seconds:.0f} ms" for what, seconds in freezes.items()})  # noqa: T201
+        adapted = find_masks(viewer, qtbot, until, name)
+        assert name in adapted.header.model_combo.currentText()
+        if max(freezes.values()) < LONGEST_FREEZE:
+            break
+        # Other programs may hold up everything for a moment, and so does Python itself when it
+        # looks for garbage among all objects of torch and napari (0.3 s, seldom). Twice in a
+        # row it is us.
+    assert max(freezes.values()) < LONGEST_FREEZE, freezes
+
+
+def train_and_use(viewer, qtbot, until, name):
+    """Train, cancel, resume and finish from the dock; return the longest freeze of each part."""
     dock = open_finetune(viewer, qtbot)
     panel, heartbeat = dock.page.panel, Heartbeat()
     with heartbeat:
@@ -138,18 +153,16 @@ def test_draw_train_cancel_resume_finish_use(make_napari_viewer, qtbot, until, d
         until(lambda: "finished" in dock.footer.result.text(), timeout=_SLOW_MS)
         assert [row["epoch"] for row in folder.log()] == [1, 2, 3]
         until(panel.result.isVisible)
+        assert panel.result.texts()[:3] == ["", "before", "after"]
 
         heartbeat.doing = "using"
-        panel.result.name.setText("my-discs")
+        panel.result.name.setText(name)
         mouse(qtbot, panel.result.use)
-        until(lambda: dock.state.adapter == "my-discs")
-    print({what: f"{1000 * s:.0f} ms" for what, s in heartbeat.longest.items()})  # noqa: T201
-    assert max(heartbeat.longest.values()) < LONGEST_FREEZE, heartbeat.longest
-    adapted = find_masks(viewer, qtbot, until)
-    assert "my-discs" in adapted.header.model_combo.currentText()
+        until(lambda: dock.state.adapter == name)
+    return heartbeat.longest
 
 
-def find_masks(viewer, qtbot, until):
+def find_masks(viewer, qtbot, until, name):
     """Search with the adapter; what it finds differs from what the base finds.
 
     Freezes are not measured here: napari takes half a second to add a layer, or to remove
@@ -159,16 +172,15 @@ def find_masks(viewer, qtbot, until):
     viewer.window.add_dock_widget(dock, name="Automatic masks")
     dock.search.points.setValue(4)
     scores = {}
-    for adapter in ("my-discs", None, "my-discs"):
+    for adapter in (name, None, name):
         dock.state.choose_model("tiny", adapter)
         mouse(qtbot, dock.search.find_button)
         until(lambda: not dock.running, timeout=_SLOW_MS)
         assert " in " in dock.footer.result.text(), dock.footer.result.text()
         found = dock._current().found.candidates
         scores[adapter] = np.sort(np.asarray(found.scores))
-    assert scores["my-discs"].shape != scores[None].shape or not np.allclose(
-        scores["my-discs"], scores[None], atol=1e-3
-    )
+    same_count = scores[name].shape == scores[None].shape
+    assert not same_count or not np.allclose(scores[name], scores[None], atol=1e-3)
     return dock
 
 

@@ -17,7 +17,7 @@ from phasesam.napari_widgets.training_run import (
     new_run,
     plain_name,
     training_folder,
-    write_job,
+    write_training,
 )
 from phasesam.napari_widgets.training_watch import TrainingWatch
 from phasesam.training.dataset import DataOptions
@@ -36,8 +36,9 @@ def request():
 
 def begun(processes, name="SEM"):
     run = new_run(name)
+    write_training(run, request(), TrainingSettings())
     training = TrainingRun(run)
-    training.begin(write_job(run, request(), TrainingSettings()))
+    training.begin()
     return training, processes[-1]
 
 
@@ -63,7 +64,7 @@ def test_a_job_says_what_is_learnt(processes):
 def test_a_job_that_is_stopped_leaves_nothing(processes):
     run = new_run("SEM")
     with pytest.raises(CancelledError):
-        write_job(run, request(), TrainingSettings(), should_stop=lambda: True)
+        write_training(run, request(), TrainingSettings(), should_stop=lambda: True)
     assert not run.path.exists()
 
 
@@ -79,6 +80,7 @@ def test_cancel_kills_what_has_not_begun_and_asks_what_has(processes):
     training.cancel()
     assert process.killed
     assert training.status().state == "cancelled"
+    assert training.folder.status().state == "cancelled", "for others, too"
     training, process = begun(processes)
     training.folder.write_status(RunStatus("training"))
     training.cancel()
@@ -93,11 +95,13 @@ def test_going_on(processes):
     process.is_running = False
     again = TrainingRun(RunFolder(training.folder.path))
     assert not again.is_running
+    again.prepare()
     again.begin()
     assert not processes[-1].job.resume, "no whole epoch yet"
     assert again.status().state == "preparing", "not as the one before ended"
     assert not again.folder.is_cancelled
     again.folder.checkpoint_file.touch()
+    again.prepare()
     again.begin()
     assert processes[-1].job.resume
     assert processes[-1].job.data == process.job.data
@@ -105,7 +109,7 @@ def test_going_on(processes):
 
 def test_a_folder_without_a_job(processes, tmp_path):
     with pytest.raises(FileFormatError):
-        TrainingRun(RunFolder(tmp_path)).begin()
+        TrainingRun(RunFolder(tmp_path)).prepare()
 
 
 def test_earlier_trainings_newest_first(processes):

@@ -31,7 +31,7 @@ from phasesam.napari_widgets.training_run import (
     TrainingRun,
     earlier_runs,
     new_run,
-    write_job,
+    write_training,
 )
 from phasesam.napari_widgets.workers import Failure, Lane, Task, run_in_background
 from phasesam.training.data_checks import DataSummary, check
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from phasesam.napari_widgets.training_request import DataRequest
     from phasesam.training.dataset import TrainingData
-    from phasesam.training.process import Job
 
 _SETTLE_MS = 300
 _ESTIMATE_MS = 600
@@ -283,21 +282,21 @@ class FineTuneDock(Dock):
             return
         run = new_run(request.name)
 
-        def job(progress: Any, should_stop: Any) -> Job:
-            return write_job(run, request, settings, progress, should_stop)
+        def job(progress: Any, should_stop: Any) -> None:
+            write_training(run, request, settings, progress, should_stop)
 
         self.start(
             job,
             title="Writing the data",
-            on_done=lambda job: self._begin(TrainingRun(run), job),
+            on_done=lambda _: self._begin(TrainingRun(run)),
             on_failed=lambda _failure: self._show_start(),
             on_cancelled=self._show_start,
         )
         self._show_start()
 
-    def _begin(self, training: TrainingRun, job: Job | None = None) -> None:
+    def _begin(self, training: TrainingRun) -> None:
         self._show_page()
-        self.page.begin(training, job)
+        self.page.begin(training)
 
     def _show_page(self) -> None:
         self._timer.stop()
@@ -331,7 +330,8 @@ class FineTuneDock(Dock):
 
     def resume_earlier(self, run: EarlierRun) -> None:
         """Go on with a training that was interrupted."""
-        self._begin(TrainingRun(RunFolder(run.path)))
+        self._show_page()
+        self.page.go_on(TrainingRun(RunFolder(run.path)))
 
     # ------------------------------------------------------------------ the frame of the dock
 

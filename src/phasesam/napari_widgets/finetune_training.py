@@ -26,7 +26,6 @@ from phasesam.napari_widgets.workers import Failure, run_in_background
 
 if TYPE_CHECKING:
     from phasesam.napari_widgets.dock import Dock
-    from phasesam.training.process import Job
     from phasesam.training.run_folder import RunStatus
 
 _DIED = "the process that trained has ended"
@@ -81,13 +80,13 @@ class TrainingPage(QWidget):
         is_over = self._last is not None and self._last.status.is_over
         return self.training is not None and self.training.is_running and not is_over
 
-    def begin(self, training: TrainingRun, job: Job | None = None) -> None:
-        """Start a training with a new job, or go on with the one in its folder."""
+    def begin(self, training: TrainingRun) -> None:
+        """Start what was prepared in the folder of a training."""
         goes_on = training is self.training
         try:
-            training.begin(job)
+            training.begin()
         except (PhaseSAMError, OSError) as error:
-            self._dock.show_error(str(error))
+            self._dock.show_error(f"The training could not be started: {error}")
             return
         self._follow(training, goes_on=goes_on)
         self.pause_button.setText("Pause")
@@ -95,6 +94,20 @@ class TrainingPage(QWidget):
         self.pause_button.show()
         self._dock.footer.begin("Training")
         self._dock.header.dot.set_status(Status.WORKING)
+
+    def go_on(self, training: TrainingRun) -> None:
+        """Go on with a training that was interrupted."""
+
+        def job(_progress: Any, _stop: Any) -> None:
+            training.prepare()
+
+        def failed(_failure: Failure) -> None:
+            if training is not self.training:
+                self.new_requested.emit()
+
+        self._dock.start(
+            job, title="Resuming", on_done=lambda _: self.begin(training), on_failed=failed
+        )
 
     def open(self, training: TrainingRun) -> None:
         """Show a training that is over."""
@@ -130,6 +143,7 @@ class TrainingPage(QWidget):
         def stop() -> None:
             for training in present:
                 training.cancel()
+                training.status()
 
         return stop
 
@@ -156,7 +170,7 @@ class TrainingPage(QWidget):
     def resume(self) -> None:
         """Go on from the last whole epoch."""
         if self.training is not None:
-            self.begin(self.training)
+            self.go_on(self.training)
 
     def _open_folder(self) -> None:
         if self.training is not None:

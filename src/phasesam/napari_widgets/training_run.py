@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from phasesam.core.errors import PhaseSAMError
 from phasesam.models.download import cache_folder
 from phasesam.models.registry import list_models
-from phasesam.training.process import Job, TrainingProcess, start
+from phasesam.training.process import Job, TrainingProcess
 from phasesam.training.run_folder import RunFolder, RunStatus
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ def new_run(name: str) -> RunFolder:
     return RunFolder(path)
 
 
-def write_job(
+def write_training(
     run: RunFolder,
     request: DataRequest,
     settings: TrainingSettings,
     progress: ProgressCallback | None = None,
     should_stop: StopCallback | None = None,
-) -> Job:
-    """Leave data and settings in a folder for a process to come; for workers.
+) -> None:
+    """Write data and settings for a process to come; for workers.
 
     Raises
     ------
@@ -70,11 +70,10 @@ def write_job(
     try:
         data, options = request.leave_in(run.path, progress, should_stop)
         job = Job(data, request.task, settings.to_dict(), options)
-        job.write(run)
+        TrainingRun(run).prepare(job)
     except PhaseSAMError:
         shutil.rmtree(run.path, ignore_errors=True)
         raise
-    return job
 
 
 class TrainingRun:
@@ -89,6 +88,7 @@ class TrainingRun:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self._process: TrainingProcess | None = None
+        self._is_killed = False
 
     @property
     def name(self) -> str:
@@ -106,20 +106,31 @@ class TrainingRun:
         """Whether there is something to go on from."""
         return self.folder.checkpoint_file.is_file()
 
-    def begin(self, job: Job | None = None) -> None:
-        """Start the process, for a new job or to go on with the one in the folder.
+    def prepare(self, job: Job | None = None) -> None:
+        """Leave what the process needs in the folder; for workers.
+
+        Parameters
+        ----------
+        job : Job, optional
+            A new one; otherwise the one in the folder goes on.
 
         Raises
         ------
         FileFormatError
             If the folder holds no job.
+        SaveError
+            If it cannot be written.
         """
         if job is None:
             job = replace(Job.read(self.folder), resume=self.has_checkpoint)
-        self.folder.clear_requests()
+        job.write(self.folder)
         # Until the process has come to itself the folder says how the one before ended.
         self.folder.write_status(RunStatus("preparing", "starting a process"))
-        self._process = start(self.folder, job)
+
+    def begin(self) -> None:
+        """Start a process that does what was prepared."""
+        self._is_killed = False
+        self._process = TrainingProcess(self.folder)
         _processes.difference_update([p for p in _processes if not p.is_running])
         _processes.add(self._process)
 
@@ -127,20 +138,23 @@ class TrainingRun:
         """How far it is; a process that ended without a word has failed. For workers."""
         ended = self._process is not None and not self._process.is_running
         status = self.folder.status()
-        if ended and not status.is_over:
-            return replace(status, state="failed", message="the process that trained has ended")
-        return status
+        if not ended or status.is_over:
+            return status
+        if self._is_killed:
+            status = replace(status, state="cancelled", message="stopped")
+            self.folder.write_status(status)
+            return status
+        return replace(status, state="failed", message="the process that trained has ended")
 
     def cancel(self) -> None:
         """Stop it; what was learnt up to the last whole epoch is kept."""
         if self._process is None or not self._process.is_running:
             return
         self.folder.cancel()
-        status = self.folder.status()
-        if status.state == "preparing":
+        if self.folder.status().state == "preparing":
             # Nothing to lose, and it would only look when it has begun.
+            self._is_killed = True
             self._process.kill()
-            self.folder.write_status(replace(status, state="cancelled", message="stopped"))
 
     def output(self) -> str:
         """Return the end of what the process printed."""
