@@ -74,6 +74,7 @@ def test_the_base_is_measured_before_the_first_step(tmp_path: Path, brief: Recip
     assert result.card.details["base_metrics"] == before
 
 
+@pytest.mark.slow
 def test_phases_are_learnt(tmp_path: Path, brief: Recipe) -> None:
     recipe = replace(
         brief, epochs=6, views_per_epoch=12, pool=12,

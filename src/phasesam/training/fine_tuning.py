@@ -191,8 +191,11 @@ def make_objective(
 def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
     """Choose device and precision."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import AutocastKwargs
 
+    # What an earlier training of this process chose would hold for ever.
+    AcceleratorState._reset_state(reset_partial_state="RANK" not in os.environ)
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if _computes_bf16(settings.device) else "fp32"
