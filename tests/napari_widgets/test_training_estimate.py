@@ -63,4 +63,11 @@ def test_words_for_it(monkeypatch):
     assert tight
     assert text.endswith("so that it may not fit.")
     assert "free" not in estimate_text(9 * GB, "auto")[0]
-    assert sys.modules.get("phasesam.training.memory_estimate") is None
+
+
+def test_words_need_no_torch():
+    code = (
+        "import sys; from phasesam.napari_widgets.training_estimate import estimate_text; "
+        "estimate_text(10**9, 'cpu'); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
