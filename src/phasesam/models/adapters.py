@@ -26,6 +26,7 @@ from phasesam.models.adapter_card import AdapterCard, read_card
 from phasesam.models.adapter_config import AdapterConfig, decoder_layers, encoder_layers, hq_layers
 from phasesam.models.class_decoder import ClassDecoder
 from phasesam.models.conv_lora import ConvLoraLinear
+from phasesam.models.one_product import OneProductLinear
 from phasesam.models.query_value import QueryValueLinear
 
 if TYPE_CHECKING:
@@ -147,13 +148,12 @@ def _inject(model: SamModel, config: AdapterConfig, ranks: Mapping[str, int]) ->
 
     def wrap(target: nn.Module, adapter_name: str, **kwargs: Any) -> nn.Module | None:
         name = kwargs["target_name"]
-        if not name.startswith("image_encoder."):
-            return None
-        if config.method == "conv_lora":
+        in_encoder = name.startswith("image_encoder.")
+        if in_encoder and config.method == "conv_lora":
             return ConvLoraLinear(target, adapter_name, **kwargs)
-        if name.endswith("qkv") and "qv" in config.encoder:
+        if in_encoder and name.endswith("qkv") and "qv" in config.encoder:
             return QueryValueLinear(target, adapter_name, **kwargs)
-        return None
+        return OneProductLinear(target, adapter_name, **kwargs)
 
     settings._register_custom_module({nn.Linear: wrap})
     # Of an adapter below, which is part of the model by now.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from phasesam.core.errors import InvalidSettingError
 from phasesam.models.detail_head import DetailHead
+from phasesam.models.training_decoder import as_rows, sorted_pixels, transform, upscale
 
 if TYPE_CHECKING:
     from phasesam.models.sam import SamModel
@@ -98,14 +99,13 @@ def class_logits(model: SamModel, features: Tensor, pictures: Tensor | None = No
     own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([own, head.tokens]).expand(batch, -1, -1)
     dense = prompts.no_mask_embed.weight[:, :, None, None]
-    position = prompts.get_dense_pe().to(features).expand(batch, -1, -1, -1)
-    hidden, keys = decoder.transformer(features + dense, position, tokens)
-    picture = keys.transpose(1, 2).reshape(features.shape)
-    fine = decoder.output_upscaling(picture)
+    position = prompts.get_dense_pe().to(features)
+    hidden, keys = transform(decoder, as_rows(features + dense), as_rows(position), tokens)
+    fine = sorted_pixels(upscale(decoder, keys), features.shape[-1])
     weights = torch.stack(
         [network(hidden[:, len(own) + i]) for i, network in enumerate(head.networks)], dim=1
     )
-    logits = torch.einsum("bkc,bchw->bkhw", weights, fine)
+    logits = torch.einsum("bkc,bchw->bkhw", weights.to(fine.dtype), fine)
     if head.detail is None:
         return logits
     if pictures is None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
+
+from phasesam.models.one_product import OneProductLinear
 
 
 class QueryValueUp(nn.Module):
@@ -47,7 +48,7 @@ class QueryValueUp(nn.Module):
         return functional.linear(z, self.weight)
 
 
-class QueryValueLinear(LoraLinear):
+class QueryValueLinear(OneProductLinear):
     """A fused query-key-value projection with LoRA on query and value only."""
 
     def update_layer(

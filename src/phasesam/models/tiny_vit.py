@@ -153,8 +153,19 @@ class WindowAttention(nn.Module):
             apply_linear(self.qkv, self.norm(x)).view(count, tokens, self.heads, -1).transpose(1, 2)
         )
         query, key, value = qkv.chunk(3, dim=-1)
-        x = functional.scaled_dot_product_attention(query, key, value, attn_mask=self._bias())
+        x = _attend(query, key, value, self._bias())
         return apply_linear(self.proj, x.transpose(1, 2).reshape(count, tokens, dim))
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attend with a bias, ``(n, heads, tokens, dim)``."""
+    if not (torch.is_grad_enabled() and query.device.type == "cpu"):
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    # With a bias in half precision, torch differentiates windows several times more slowly.
+    with torch.autocast("cpu", enabled=False):
+        return functional.scaled_dot_product_attention(
+            query.float(), key.float(), value.float(), attn_mask=bias.float()
+        ).to(query.dtype)
 
 
 class Mlp(nn.Module):

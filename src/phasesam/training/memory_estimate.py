@@ -127,7 +127,7 @@ def _decode(model: SamModel, encoded: EncoderOutput, recipe: Recipe, n_classes: 
     state = PromptState(leaf.features.device)
     state.boxes = torch.empty(n, 4)
     masks, _ = decode(model, leaf, state)
-    return _LOSS_TENSORS * masks[:, 1:].numel() * 4
+    return _LOSS_TENSORS * masks.numel() * 4
 
 
 class _Saved(saved_tensors_hooks):

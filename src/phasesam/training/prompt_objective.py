@@ -13,6 +13,8 @@ from phasesam.training.clicks import click_in
 from phasesam.training.losses import mask_iou
 from phasesam.training.objective import SamObjective
 from phasesam.training.prompt_rounds import (
+    AMBIGUOUS_MASKS,
+    SINGLE_MASK,
     PromptState,
     Targets,
     choose_objects,
@@ -97,10 +99,10 @@ class PromptObjective(SamObjective):
         state.add([click_in(t, rng, centre=True) for t in targets.truth], [1] * len(targets.truth))
         dice, first = [], np.zeros((0, 0, 0), bool)
         for click in range(_CLICKS):
-            masks, scores = decode(self.model, encoded, state)
-            wanted = slice(1, 4) if click == 0 else slice(0, 1)
-            best = scores[:, wanted].argmax(1)
-            answer = masks[:, wanted][torch.arange(len(masks), device=device), best].float()
+            wanted = SINGLE_MASK if click else AMBIGUOUS_MASKS
+            masks, scores = decode(self.model, encoded, state, wanted)
+            best = scores.argmax(1)
+            answer = masks[torch.arange(len(masks), device=device), best].float()
             iou = mask_iou(answer[:, None], fine, known)[:, 0]
             dice.append((2 * iou / (1 + iou)).cpu().numpy())
             if click == 0:
@@ -121,19 +123,19 @@ class PromptObjective(SamObjective):
         state = PromptState(device)
         places = [click_in(truth, rng, centre=False) for truth in targets.truth]
         state.add(places, [1] * len(places))
-        masks, scores = decode(self.model, encoded, state)
-        best = scores[:, 1:].argmax(1)
+        masks, scores = decode(self.model, encoded, state, AMBIGUOUS_MASKS)
+        best = scores.argmax(1)
         rows = torch.arange(len(masks), device=device)
         fine, known = targets.fine.to(device), targets.known.to(device)
-        iou = mask_iou(masks[:, 1:][rows, best][:, None], fine, known).mean()
-        inside = scores[:, 1:].max(1).values
+        iou = mask_iou(masks[rows, best][:, None], fine, known).mean()
+        inside = scores.max(1).values
         background = np.argwhere(targets.background)
         if len(background) == 0:
             return float(iou)
         picks = rng.integers(len(background), size=len(places))
         empty = PromptState(device)
         empty.add([(int(r), int(c)) for r, c in background[picks]], [1] * len(picks))
-        outside = decode(self.model, encoded, empty)[1][:, 1:].max(1).values
+        outside = decode(self.model, encoded, empty, AMBIGUOUS_MASKS)[1].max(1).values
         told_apart = (inside[:, None] > outside[None]).float().mean()
         return float((iou + told_apart) / 2)
 

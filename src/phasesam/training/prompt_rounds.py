@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from phasesam.models.training_decoder import predict_masks
 from phasesam.training.clicks import click_in, correction, noisy_box
 from phasesam.training.loss_config import LossConfig
 from phasesam.training.losses import mask_iou, mask_loss, pooled_mask
@@ -23,6 +24,8 @@ from phasesam.training.prompt_config import PromptTraining
 
 if TYPE_CHECKING:
     from phasesam.models.sam import EncoderOutput, SamModel
+
+ALL_MASKS, SINGLE_MASK, AMBIGUOUS_MASKS = slice(0, 4), slice(0, 1), slice(1, 4)
 
 _MASK_SIZE = 256
 _FRAME = 1024
@@ -154,33 +157,48 @@ def start(
     return state
 
 
-def decode(model: SamModel, encoded: EncoderOutput, state: PromptState) -> tuple[Tensor, Tensor]:
-    """Answer the prompts with all masks of the decoder.
+def decode(
+    model: SamModel, encoded: EncoderOutput, state: PromptState, scales: slice = ALL_MASKS
+) -> tuple[Tensor, Tensor]:
+    """Answer the prompts.
+
+    Parameters
+    ----------
+    model : SamModel
+        Being trained.
+    encoded : EncoderOutput
+        Of one view.
+    state : PromptState
+        The prompts.
+    scales : slice
+        Masks wanted: 0 is the single one, 1–3 those of an ambiguous prompt.
 
     Returns
     -------
-    masks : (n, 4, 256, 256) tensor
-        Logits: the single mask, then the three of an ambiguous prompt. SAM-HQ's refinement is
-        added to each.
-    scores : (n, 4) tensor
-        Predicted IoU.
+    masks : (n, k, 256, 256) tensor
+        Logits of the masks wanted. SAM-HQ's refinement is added to each.
+    scores : (n, k) tensor
+        Their predicted IoU.
     """
     sparse, dense = state.encoded(model)
     tools: Any = model.mask_decoder
     prompts: Any = model.prompt_encoder
-    arguments = {
-        "image_embeddings": encoded.features,
-        "image_pe": prompts.get_dense_pe().to(encoded.features),
-        "sparse_prompt_embeddings": sparse,
-        "dense_prompt_embeddings": dense,
-    }
+    features, position = encoded.features, prompts.get_dense_pe().to(encoded.features)
     if not model.is_hq:
-        masks, scores = tools.predict_masks(**arguments)
-        return masks, scores
+        given = None if state.logits is None else dense
+        embedded = (sparse, given, prompts.no_mask_embed.weight)
+        masks, scores = predict_masks(tools, features, position, embedded, scales)
+        return masks, scores[:, scales]
     early = encoded.intermediate[0].permute(0, 3, 1, 2)
-    fine = tools.embedding_encoder(encoded.features) + tools.compress_vit_feat(early)
-    masks, scores = tools.predict_masks(**arguments, hq_features=fine)
-    return masks[:, :4] + masks[:, 4:], scores[:, :4]
+    fine = tools.embedding_encoder(features) + tools.compress_vit_feat(early)
+    masks, scores = tools.predict_masks(
+        image_embeddings=features,
+        image_pe=position,
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        hq_features=fine,
+    )
+    return (masks[:, :4] + masks[:, 4:])[:, scales], scores[:, :4][:, scales]
 
 
 def prompt_losses(
@@ -217,17 +235,19 @@ def prompt_losses(
     state = start(targets, config, rng, device)
     judged = _judged_rounds(config, rng)
     for round_ in range(max(judged) + 1):
+        boxed = round_ == 0 and state.boxes is not None
+        wanted = SINGLE_MASK if round_ else ALL_MASKS if boxed else AMBIGUOUS_MASKS
         with torch.set_grad_enabled(round_ in judged):
-            masks, scores = decode(model, encoded, state)
-        wanted = slice(1, 4) if round_ == 0 else slice(0, 1)
-        answer, score = masks[:, wanted], scores[:, wanted]
+            masks, scores = decode(model, encoded, state, wanted)
+        # A box is answered by the single mask too.
+        answer, score = (masks[:, 1:], scores[:, 1:]) if boxed else (masks, scores)
         if round_ in judged:
             each = mask_loss(answer, aim, weight, loss_config)
             quality = mask_iou(answer.detach(), fine, known)
             # Of an ambiguous prompt's three masks, the best one is taught.
             loss = each.min(1).values.mean()
             loss = loss + loss_config.iou * functional.mse_loss(score.float(), quality)
-            if round_ == 0 and state.boxes is not None:
+            if boxed:
                 loss = loss + mask_loss(masks[:, :1], aim, weight, loss_config).mean()
             yield loss / len(judged)
         if round_ < max(judged):
@@ -297,5 +317,5 @@ def objectness_loss(
     picks = rng.integers(len(rows), size=count)
     state = PromptState(encoded.features.device)
     state.add([(int(rows[i]), int(columns[i])) for i in picks], [1] * count)
-    _, scores = decode(model, encoded, state)
-    return scores[:, 1:].float().square().mean()
+    _, scores = decode(model, encoded, state, AMBIGUOUS_MASKS)
+    return scores.float().square().mean()

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import nn
+
+from phasesam.models.one_product import OneProductLinear
+
+
+def layers(**options):
+    """The layer of peft and ours, with equal weights."""
+    found = []
+    for kind in (LoraLinear, OneProductLinear):
+        torch.manual_seed(0)
+        config = LoraConfig(r=4, lora_alpha=8, **options)
+        layer = kind(nn.Linear(12, 20), "default", config=config, r=4, lora_alpha=8)
+        nn.init.normal_(layer.lora_B["default"].weight)
+        found.append(layer)
+    return found
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_the_same_results_and_gradients_as_peft(rslora):
+    x = torch.randn(5, 7, 12, generator=torch.Generator().manual_seed(1))
+    results = []
+    for layer in layers(use_rslora=rslora):
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        weights = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+        results.append((y, *torch.autograd.grad(y.square().sum(), [leaf, *weights])))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_is_that_of_peft():
+    x = torch.ones(3, 12)
+    found = []
+    for layer in layers(lora_dropout=0.5):
+        torch.manual_seed(2)
+        found.append(layer.train()(x))
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_without_its_adapter_it_is_the_base():
+    layer = layers()[1]
+    x = torch.randn(2, 12)
+    layer.enable_adapters(False)
+    torch.testing.assert_close(layer(x), layer.base_layer(x))
+
+
+def test_small_changes_survive_half_precision():
+    """In bf16, B A alone would be rounded before it is added."""
+    layer = layers()[1]
+    nn.init.constant_(layer.lora_B["default"].weight, 1e-3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer._sum("default").dtype == torch.float32
