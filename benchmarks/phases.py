@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,19 @@ def recipe_of(method: str) -> Recipe:
     elif method != "default":
         raise SystemExit(f"unknown method {method}")
     return replace(recipe, adapter=adapter)
+
+
+def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """Change settings of a recipe, each named as ``part.setting=JSON``."""
+    values = recipe.to_dict()
+    for change in changes:
+        key, _, value = change.partition("=")
+        *parents, last = key.split(".")
+        part = values
+        for parent in parents:
+            part = part[parent]
+        part[last] = json.loads(value)
+    return Recipe.from_dict(values)
 
 
 def measure(data: TrainingData, predict: Any) -> dict[str, Any]:
@@ -91,15 +105,7 @@ def run(root: Path, results: Path, experiment: str, method: str, changes: list[s
         row: dict[str, Any] = {"val": net.best_score, "steps": len(net.rows)} if hasattr(
             net, "rows") else {"val": net.best_score}  # fmt: skip
     else:
-        values = recipe_of(method).to_dict()
-        for change in changes:
-            key, _, value = change.partition("=")
-            *parents, last = key.split(".")
-            part = values
-            for parent in parents:
-                part = part[parent]
-            part[last] = json.loads(value)
-        settings = TrainingSettings(Recipe.from_dict(values), device="cpu")
+        settings = TrainingSettings(changed(recipe_of(method), changes), device="cpu")
         done = train(data, folder / "run", settings)
         seconds = time.monotonic() - begin
         row = {"val": max(r.get("val_score", 0.0) for r in done.rows), "rows": done.rows}

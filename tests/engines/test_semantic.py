@@ -232,3 +232,18 @@ def test_adapters_without_classes(seg, tmp_path, make_adapter):
 def test_window_of_a_card(said, expected):
     card = AdapterCard(AdapterConfig(), "tiny", "0", "semantic", CLASSES, {"window": said})
     assert trained_window(card) == expected
+
+
+def test_the_contrast_of_a_recording_does_not_matter(micrograph, manager, tmp_path, make_adapter):
+    """An adapter that was trained on spread intensities sees them spread."""
+    path = make_adapter(tmp_path / "a.safetensors", classes=CLASSES, stretch=True)
+    grey = micrograph.image
+    low, high = np.percentile(grey, (0.5, 99.5))
+    full = np.clip((grey - low) / (high - low) * 255, 0, 255).round().astype(np.uint8)
+    found = [
+        segment_classes(Segmenter(image, "tiny", manager=manager), path, window=window).labels
+        for image in (full, (full // 3 + 60).astype(np.uint8))
+        for window in (0, 128)
+    ]
+    assert np.mean(found[0] != found[2]) < 0.02
+    assert np.mean(found[1] != found[3]) < 0.02

@@ -16,9 +16,15 @@ import torch
 from safetensors.torch import load_file
 from tests.training.conftest import disc_data
 
-from phasesam.core.errors import CancelledError, CheckpointError, InvalidSettingError
+from phasesam.core.errors import (
+    CancelledError,
+    CheckpointError,
+    DeviceMemoryError,
+    InvalidSettingError,
+)
 from phasesam.models.adapters import load_trainable
 from phasesam.models.sam import build_model
+from phasesam.training.class_objective import ClassObjective
 from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.process import Job, start
 from phasesam.training.recipes import Recipe
@@ -197,3 +203,26 @@ def test_refuses_unknown_trackers_and_precisions(brief: Recipe) -> None:
         settings(brief, trackers=("mlflow",))
     with pytest.raises(InvalidSettingError, match="bf16"):
         TrainingSettings(brief, precision="fp8")
+
+
+def test_memory_that_runs_out_is_told_with_advice_and_nothing_is_lost(
+    tmp_path: Path, brief: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second epoch the allocator has nothing left; the first one can be gone on from."""
+    backward, steps = ClassObjective.backward, []
+
+    def failing(self: ClassObjective, *arguments: Any) -> float:
+        steps.append(1)
+        if len(steps) == brief.views_per_epoch + 1:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 99 GB")
+        return backward(self, *arguments)
+
+    monkeypatch.setattr(ClassObjective, "backward", failing)
+    data = disc_data("semantic")
+    with pytest.raises(DeviceMemoryError, match=r"ran out of memory .*adapt the decoder only"):
+        train(data, tmp_path, settings(brief))
+    status = RunFolder(tmp_path).status()
+    assert status.state == "failed"
+    assert "To need less" in status.message
+    resumed = train(data, tmp_path, settings(brief), resume=True)
+    assert [row["epoch"] for row in resumed.rows] == [1, 2, 3]

@@ -83,7 +83,7 @@ def test_refuses_files_that_are_no_recipes(tmp_path: Path) -> None:
 
 def test_is_completed_for_instances_and_for_sam_hq() -> None:
     default = get_recipe("default")
-    assert default.fitted("promptable", False) == default
+    assert default.fitted("promptable", False) == replace(default, stretch=False)
     instance = default.fitted("instance", False)
     assert instance.adapter.iou_head
     assert instance.prompts.background == default.prompts.objects

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.training.conftest import disc_data
 
+from phasesam.training.augmentation import AugmentationConfig
 from phasesam.training.view_plan import ViewPlan
 from phasesam.training.views import ViewConfig
 
@@ -39,3 +40,15 @@ def test_equal_views_are_equal_pictures_but_prompts_differ() -> None:
     again = next(s for s in samples[3:] if s.view == samples[0].view)
     assert np.array_equal(plan.view(samples[0]).rgb, plan.view(again).rgb)
     assert plan.chance(samples[0]).random() != plan.chance(again).random()
+
+
+def test_intensities_are_spread_when_asked() -> None:
+    plain, spread = (
+        ViewPlan(IMAGES, ViewConfig(augmentation=AugmentationConfig.none()), 3, 0, stretch=on)
+        for on in (False, True)
+    )
+    sample = plain.samples(0, 1)[0]
+    before, after = plain.view(sample), spread.view(sample)
+    assert np.ptp(before.rgb) < 200
+    assert np.ptp(after.rgb) > 240
+    assert np.array_equal(before.labels, after.labels)

@@ -167,6 +167,25 @@ def to_rgb8(image: ArrayLike, normalisation: Normalisation | None = None) -> NDA
     return out
 
 
+def stretched(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Spread the intensities of an 8-bit image over the whole range.
+
+    What is made of the result does not depend on the brightness and contrast with which the
+    image was recorded or displayed.
+
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8 array
+        Image.
+
+    Returns
+    -------
+    (h, w, 3) uint8 array
+        The 0.5 and 99.5 percentiles are 0 and 255; one scale for all colours.
+    """
+    return to_rgb8(rgb, Normalisation("percentile"))
+
+
 def _fill(rgb: NDArray[np.uint8], values: NDArray[np.uint8]) -> None:
     """Copy grey or colour into RGB; band by band is ten times faster than broadcasting."""
     if values.ndim == 3:

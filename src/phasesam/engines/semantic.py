@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from phasesam.core.coordinates import resize_image_longest_side
 from phasesam.core.errors import InvalidSettingError
+from phasesam.core.images import stretched
 from phasesam.core.tiles import tiles
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.engines.rendering import Raster, raster
@@ -137,7 +138,7 @@ def segment_classes(
         image = Segmenter(image, card.base, adapter=chosen)
     version = image.manager.adapter_version(image.model, chosen)
     side = trained_window(card) or 0 if window is None else window
-    mapping = _Mapping(image, card.classes, version, side, int(overlap * side), keep_probabilities)
+    mapping = _Mapping(image, card, version, side, int(overlap * side), keep_probabilities)
     return mapping.run(progress, should_stop)
 
 
@@ -196,16 +197,19 @@ class _Mapping:
     def __init__(
         self,
         segmenter: Segmenter,
-        classes: tuple[str, ...],
+        card: AdapterCard,
         version: AdapterVersion | str | None,
         side: int,
         overlap: int,
         keep_probabilities: bool | None,
     ) -> None:
         self.segmenter = segmenter
-        self.classes = classes
+        self.classes = classes = card.classes
         self.version = version
-        shape = segmenter.rgb.shape[:2]
+        # As the adapter was trained.
+        stretch = card.details.get("stretch") is True
+        self.rgb = stretched(segmenter.rgb) if stretch else segmenter.rgb
+        shape = self.rgb.shape[:2]
         self.boxes = tiles((shape[0], shape[1]), side or max(shape), overlap)
         self.side = side if len(self.boxes) > 1 else None
         height, width = segmenter.shape
@@ -243,7 +247,7 @@ class _Mapping:
         if len(self.boxes) > 1:
             return None
         return embed(
-            seg.rgb,
+            self.rgb,
             model=seg.model,
             adapter=self.version,
             manager=seg.manager,
@@ -260,7 +264,7 @@ class _Mapping:
         from phasesam.models.class_decoder import class_logits
 
         y0, x0, y1, x1 = box
-        crop = self.segmenter.rgb[y0:y1, x0:x1]
+        crop = self.rgb[y0:y1, x0:x1]
         if embedding is None:
             features, _, _ = encode(model, crop, self.segmenter.manager)
         else:

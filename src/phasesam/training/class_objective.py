@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from phasesam.core.coordinates import resize_image_longest_side
+from phasesam.core.images import stretched
 from phasesam.models.class_decoder import ClassDecoder
 from phasesam.models.sam import EncoderOutput
 from phasesam.training.class_maps import class_targets, map_loss, window_logits
@@ -42,6 +43,7 @@ class ClassObjective(SamObjective):
         preview = None
         for index, image in enumerate(images):
             rgb, truth = image.rgb(), image.label_array()
+            rgb = stretched(rgb) if self.recipe.stretch else rgb
             predicted = self._map(f"val-{index}", rgb)
             known = truth >= 0
             pairs = truth[known].astype(np.int64) * n + predicted[known]

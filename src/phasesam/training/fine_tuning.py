@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from phasesam.core.errors import CancelledError, PhaseSAMError
+from phasesam.core.errors import CancelledError, DeviceMemoryError, PhaseSAMError
 from phasesam.models.adapter_card import AdapterCard
 from phasesam.models.adapters import save_adapter, weights_hash
 from phasesam.models.sam import SamModel, build_model
+from phasesam.models.shortage import attempt
 from phasesam.training.class_objective import ClassObjective
 from phasesam.training.feature_store import FeatureStore
 from phasesam.training.heap import keep_freed_memory
+from phasesam.training.memory_estimate import suggestion
 from phasesam.training.objective import SamObjective, Surroundings
 from phasesam.training.prompt_objective import PromptObjective
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
@@ -102,14 +104,14 @@ def train(
     settings = settings or TrainingSettings()
     run = RunFolder(folder)
     if not is_main_process():
-        return _train(data, run, settings, resume, [])
+        return _train_in_memory(data, run, settings, resume, [])
     run.create()
     if not keep_requests:
         run.clear_requests()
     watch = _Watch(run)
     watch.tell(RunStatus("preparing", "reading data"))
     try:
-        result = _train(data, run, settings, resume, [*callbacks, watch])
+        result = _train_in_memory(data, run, settings, resume, [*callbacks, watch])
     except CancelledError as error:
         watch.tell(replace(watch.last, state="cancelled", message=str(error)))
         raise
@@ -118,6 +120,23 @@ def train(
         raise
     watch.tell(replace(watch.last, state="finished", message=""))
     return result
+
+
+def _train_in_memory(
+    data: TrainingData,
+    run: RunFolder,
+    settings: TrainingSettings,
+    resume: bool,
+    callbacks: list[Callback],
+) -> TrainedAdapter:
+    """Train, and say what to change where memory runs out."""
+    outcome = attempt(lambda: _train(data, run, settings, resume, callbacks))
+    if outcome.shortage:
+        raise DeviceMemoryError(
+            f"the training ran out of memory ({outcome.shortage}); the last whole epoch is kept. "
+            f"To need less: {suggestion(settings, len(data.classes))}"
+        )
+    return outcome.result
 
 
 def _train(
@@ -274,6 +293,7 @@ class _Keeper(Callback):
             "recipe": recipe.name,
             "data_hash": data.key,
             "window": recipe.views.window,
+            "stretch": recipe.stretch,
             "pixel_size_um": [size.y, size.x] if size.unit == "um" else None,
             "splits": {name: [i.name for i in data.of(name)] for name in data.splits},
             "class_values": list(data.class_values),

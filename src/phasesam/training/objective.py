@@ -78,7 +78,13 @@ class SamObjective(ABC):
         self.model = attach(base, recipe.adapter, len(data.classes), surroundings.seed)
         self.model.to(surroundings.device)
         self.encoder = SplitEncoder(self.model, recipe.adapter)
-        self.plan = ViewPlan(data.of("train"), recipe.views, recipe.pool, surroundings.seed)
+        self.plan = ViewPlan(
+            data.of("train"),
+            recipe.views,
+            recipe.pool,
+            surroundings.seed,
+            stretch=recipe.stretch,
+        )
 
     # What a trainer asks for
 

@@ -118,6 +118,9 @@ class Recipe:
         Whether phases of images are looked at in windows of half their longer side, 256 to 512
         pixels, where `views` says nothing: large enough to know the surroundings, small enough
         to see what is a few pixels wide.
+    stretch : bool
+        Whether phases are looked for in images whose intensities are spread over the whole
+        range first, so that the contrast of a recording does not matter.
     patience : int or None
         Epochs without a better validation score after which training ends; None for all.
     fractions : tuple of three floats
@@ -138,6 +141,7 @@ class Recipe:
     views_per_epoch: int = 32
     pool: int | None = 128
     auto_window: bool = False
+    stretch: bool = False
     patience: int | None = 8
     fractions: tuple[float, float, float] = (0.7, 0.2, 0.1)
 
@@ -181,7 +185,8 @@ class Recipe:
         if is_hq and task != "semantic":
             hq = "full" if adapter.hq == "none" else adapter.hq
             adapter = replace(adapter, hq=hq, iou_head=True)
-        return replace(self, adapter=adapter, prompts=prompts, views=views)
+        stretch = self.stretch and task == "semantic"
+        return replace(self, adapter=adapter, prompts=prompts, views=views, stretch=stretch)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in a file."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from phasesam.core.images import stretched
 from phasesam.training.views import View, ViewConfig, make_view
 
 if TYPE_CHECKING:
@@ -51,15 +52,24 @@ class ViewPlan:
         Number of different views; None for ever new ones.
     seed : int
         Of all chance.
+    stretch : bool
+        Whether the intensities of each image are spread over the whole range.
     """
 
     def __init__(
-        self, images: Sequence[LabelledImage], config: ViewConfig, pool: int | None, seed: int
+        self,
+        images: Sequence[LabelledImage],
+        config: ViewConfig,
+        pool: int | None,
+        seed: int,
+        *,
+        stretch: bool = False,
     ) -> None:
         self._images = images
         self._config = config
         self._pool = None if pool is None else max(pool, len(images))
         self._seed = seed
+        self._stretch = stretch
         self._arrays = lru_cache(_IMAGES_IN_MEMORY)(self._read)
 
     def samples(self, epoch: int, count: int) -> list[Sample]:
@@ -85,7 +95,8 @@ class ViewPlan:
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image = self._images[index]
-        return image.rgb(), image.label_array()
+        rgb = stretched(image.rgb()) if self._stretch else image.rgb()
+        return rgb, image.label_array()
 
 
 @lru_cache(4)

@@ -16,6 +16,7 @@ import psutil
 from phasesam.core.errors import PhaseSAMError
 from phasesam.training.dataset import DataOptions, read_training_data
 from phasesam.training.fine_tuning import TrainingSettings, train
+from phasesam.training.memory_estimate import require_memory
 from phasesam.training.process import Job
 from phasesam.training.run_folder import RunFolder, RunStatus
 
@@ -39,6 +40,7 @@ def main(folder: str) -> int:
         options = DataOptions(**job.options)
         data = read_training_data(job.data, job.task, options)
         settings = TrainingSettings.from_dict(job.settings)
+        require_memory(settings, len(data.classes))
         # Somebody may have asked for something while this process was starting.
         train(data, run.path, settings, resume=job.resume, keep_requests=True)
     except PhaseSAMError as error:
