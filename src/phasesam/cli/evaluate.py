@@ -15,11 +15,11 @@ from phasesam.cli.evaluate_options import (
     MaskFiles,
     MaskTask,
     ReportOptions,
-    parse_classes,
 )
 from phasesam.cli.evaluation_output import SCORES_FILE, deliver, refuse_to_replace, tell
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import EXIT_STATUS, PanelledCommand, with_examples
+from phasesam.cli.label_options import parse_classes
 from phasesam.cli.options import with_options
 from phasesam.core.errors import InvalidMaskError, InvalidSettingError
 

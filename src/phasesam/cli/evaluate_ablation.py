@@ -16,6 +16,7 @@ from phasesam.cli.evaluate_options import ReportOptions
 from phasesam.cli.evaluation_output import CLICKS_FILE, SCORES_FILE, deliver, refuse_to_replace
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
+from phasesam.cli.label_options import LabelOptions
 from phasesam.cli.options import with_options
 from phasesam.cli.progress import step_bar
 from phasesam.cli.train import build_recipe, read_data
@@ -128,10 +129,14 @@ class _Job:
 Tested = tuple["Report", Mapping[str, Mapping[str, Any]], Mapping[str, Any]]
 
 
-@with_options(DataChoice, VariantOptions, TrainModel, ReportOptions)
+@with_options(DataChoice, LabelOptions, VariantOptions, TrainModel, ReportOptions)
 @exits_cleanly
 def ablation(
-    choice: DataChoice, variants: VariantOptions, model: TrainModel, output: ReportOptions
+    choice: DataChoice,
+    labels: LabelOptions,
+    variants: VariantOptions,
+    model: TrainModel,
+    output: ReportOptions,
 ) -> ExitCode:
     """Train variants of recipes; choose rates on validation images, test once."""
     from phasesam.evaluation.ablation import trial_table, tune_rates, variants_of
@@ -145,7 +150,7 @@ def ablation(
     recipes = [_recipe(name, variants) for name in variants.recipes.split(",")]
     compared = variants_of(recipes, [int(n) for n in _numbers("--ranks", variants.ranks)])
     factors = _numbers("--rates", variants.rates)
-    data = read_data(choice, recipes[0], model.seed)
+    data = read_data(choice, labels, recipes[0], model.seed)
     images = data.of("test")
     if not images:
         raise InvalidSettingError(

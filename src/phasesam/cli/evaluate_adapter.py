@@ -15,7 +15,6 @@ from phasesam.cli.evaluate_options import (
     ClickOptions,
     CompareOptions,
     ReportOptions,
-    parse_classes,
 )
 from phasesam.cli.evaluation_output import (
     CLICKS_FILE,
@@ -26,6 +25,7 @@ from phasesam.cli.evaluation_output import (
 )
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
+from phasesam.cli.label_options import LabelOptions
 from phasesam.cli.options import with_options
 from phasesam.cli.progress import step_bar
 from phasesam.core.errors import InvalidSettingError
@@ -69,10 +69,11 @@ class _Job:
         return (f"Adapter for {self.card.task} on {self.model}{trained}.",)
 
 
-@with_options(AdapterData, CompareOptions, ClickOptions, ModelOptions, ReportOptions)
+@with_options(AdapterData, LabelOptions, CompareOptions, ClickOptions, ModelOptions, ReportOptions)
 @exits_cleanly
 def adapter(
     test: AdapterData,
+    labels: LabelOptions,
     compare: CompareOptions,
     clicks: ClickOptions,
     model: ModelOptions,
@@ -92,7 +93,7 @@ def adapter(
         raise InvalidSettingError(f"{model.adapter} is no adapter")
     if compare.unet is not None and not card.classes:
         raise InvalidSettingError("--unet is for adapters with classes")
-    data = _read(test, card)
+    data = _read(test, labels, card)
     images, warnings = choose_images(data, card, test.split)
     tell(warnings)
     with Interruption(console) as interruption:
@@ -104,23 +105,15 @@ def adapter(
     return ExitCode.OK
 
 
-def _read(test: AdapterData, card: AdapterCard) -> TrainingData:
+def _read(test: AdapterData, labels: LabelOptions, card: AdapterCard) -> TrainingData:
     """Read the data; classes are the adapter's unless the user names them."""
     from phasesam.training.dataset import read_training_data
 
-    classes: Any = parse_classes(test.classes)
+    options = labels.data_options()
     values = card.details.get("class_values")
-    if classes is None and card.classes and values:
-        classes = dict(zip(values, card.classes, strict=True))
-    return read_training_data(
-        test.data,
-        card.task,
-        labels=test.labels,
-        classes=classes,
-        unlabelled=test.unlabelled,
-        experiment=test.experiment,
-        components=test.components,
-    )
+    if options["classes"] is None and card.classes and values:
+        options["classes"] = dict(zip(values, card.classes, strict=True))
+    return read_training_data(test.data, card.task, **options)
 
 
 def _phases(job: _Job, compare: CompareOptions) -> Result:

@@ -16,6 +16,7 @@ from rich.table import Table
 from phasesam.cli.console import Interruption, exits_cleanly, message_console, output_console
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
+from phasesam.cli.label_options import LabelOptions
 from phasesam.cli.options import with_options
 from phasesam.cli.train_options import DataChoice, RecipeChoice, TrainModel, TrainOutput
 from phasesam.core.errors import InvalidSettingError, SaveError
@@ -40,10 +41,14 @@ RECIPES_HELP = with_examples(
 )
 
 
-@with_options(DataChoice, TrainOutput, RecipeChoice, TrainModel)
+@with_options(DataChoice, LabelOptions, TrainOutput, RecipeChoice, TrainModel)
 @exits_cleanly
 def train(
-    choice: DataChoice, output: TrainOutput, recipes: RecipeChoice, model: TrainModel
+    choice: DataChoice,
+    labels: LabelOptions,
+    output: TrainOutput,
+    recipes: RecipeChoice,
+    model: TrainModel,
 ) -> ExitCode:
     """Adapt a model to labelled images; write an adapter for all other commands."""
     from phasesam.training.data_checks import check
@@ -65,7 +70,7 @@ def train(
         trackers=tuple(output.tracker or ()),
         licence=output.licence,
     )
-    data = read_data(choice, recipe, model.seed)
+    data = read_data(choice, labels, recipe, model.seed)
     with Interruption(console) as interruption:
         summary = check(data, should_stop=interruption.requested)
         _describe(console, data, summary)
@@ -81,7 +86,7 @@ def train(
     return ExitCode.OK
 
 
-def read_data(choice: DataChoice, recipe: Recipe, seed: int) -> TrainingData:
+def read_data(choice: DataChoice, labels: LabelOptions, recipe: Recipe, seed: int) -> TrainingData:
     """Read labelled images as the options say.
 
     Raises
@@ -101,13 +106,9 @@ def read_data(choice: DataChoice, recipe: Recipe, seed: int) -> TrainingData:
     return read_training_data(
         choice.data,
         task,
-        labels=choice.labels,
-        classes=choice.classes.split(",") if choice.classes else None,
-        unlabelled=choice.unlabelled,
-        experiment=choice.experiment,
-        components=choice.components,
         fractions=_fractions(choice.fractions) or recipe.fractions,
         seed=seed,
+        **labels.data_options(),
     )
 
 

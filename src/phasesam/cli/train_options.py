@@ -58,42 +58,6 @@ class DataChoice:
             show_default=False,
         ),
     ] = None
-    labels: Annotated[
-        str | None,
-        _data(
-            "--labels", metavar="FOLDER", text="Folder of the labels in DATA.", show_default=False
-        ),
-    ] = None
-    classes: Annotated[
-        str | None,
-        _data(
-            "--classes",
-            metavar="NAMES",
-            text="Names of the classes in the order of their values: matrix,pore,inclusion.",
-            show_default=False,
-        ),
-    ] = None
-    unlabelled: Annotated[
-        int | None,
-        _data(
-            "--unlabelled",
-            metavar="VALUE",
-            text="Value of pixels about which the labels say nothing.",
-            show_default=False,
-        ),
-    ] = None
-    experiment: Annotated[
-        str | None,
-        _data(
-            "--experiment",
-            metavar="NAME",
-            text="Rows of the table to take, where it has a column experiment.",
-            show_default=False,
-        ),
-    ] = None
-    components: Annotated[
-        bool, _data("--components", text="Parts of a label that do not touch are objects each.")
-    ] = False
     fractions: Annotated[
         str | None,
         _data(
