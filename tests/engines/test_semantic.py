@@ -183,7 +183,7 @@ def test_memory_of_large_images(manager, windowed, monkeypatch):
     plane = np.random.default_rng(0).normal(size=(3, 256, 256)).astype(np.float32)
     most = []
 
-    def window(self, model, box, embedding):
+    def window(self, model, box, flip, embedding):
         y0, x0, y1, x1 = box
         return semantic._Window(box, plane, semantic.raster((y1 - y0, x1 - x0)))
 
@@ -209,7 +209,7 @@ def test_memory_of_large_images(manager, windowed, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"overlap": -0.1}, "overlap must be within"), ({"overlap": 0.95}, "overlap must be within"),
-     ({"window": -1}, "window of 0 pixels")],
+     ({"window": -1}, "window of 0 pixels"), ({"orientations": 3}, "1, 2 or 4 orientations")],
 )  # fmt: skip
 def test_settings_that_make_no_sense(seg, whole, settings, message):
     with pytest.raises(InvalidSettingError, match=message):
@@ -247,3 +247,28 @@ def test_the_contrast_of_a_recording_does_not_matter(micrograph, manager, tmp_pa
     ]
     assert np.mean(found[0] != found[2]) < 0.02
     assert np.mean(found[1] != found[3]) < 0.02
+
+
+@pytest.mark.parametrize("window", [0, 100])
+def test_a_mirrored_image_has_the_mirrored_map(micrograph, manager, whole, window):
+    """What is averaged over all orientations does not depend on how the sample lay."""
+    image = micrograph.image[:170, :230]
+
+    def mapped(picture, orientations):
+        seg = Segmenter(picture, "tiny", manager=manager)
+        steps = []
+        found = segment_classes(
+            seg, whole, window=window, overlap=0.5, orientations=orientations,
+            progress=lambda done, total: steps.append((done, total)),
+        )  # fmt: skip
+        assert steps[-1][0] == steps[-1][1]
+        assert steps[-1][1] % orientations == 0
+        return found.probabilities
+
+    for orientations, flips in ((4, (np.flipud, np.fliplr)), (2, (lambda a: a[::-1, ::-1],))):
+        straight = mapped(image, orientations)
+        for flip in flips:
+            turned = mapped(np.ascontiguousarray(flip(image)), orientations)
+            back = np.stack([flip(plane) for plane in turned])
+            np.testing.assert_allclose(back, straight, atol=1e-3)
+    assert np.abs(mapped(image, 1) - straight).max() > 1e-2

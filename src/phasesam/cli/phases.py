@@ -23,7 +23,7 @@ from phasesam.core.images import Normalisation, is_constant, to_rgb8
 from phasesam.core.phase_fraction import phase_fraction
 from phasesam.core.types import PixelSize
 from phasesam.engines.segmenter import Segmenter
-from phasesam.engines.semantic import NO_CLASS, segment_classes
+from phasesam.engines.semantic import NO_CLASS, PhaseMapConfig, segment_classes
 from phasesam.formats.label_tiff import save_labels_tiff
 from phasesam.formats.lengths import micrometres_per
 from phasesam.formats.overlay import save_overlay_png
@@ -48,10 +48,8 @@ class PhaseRecipe:
         Of the adapter.
     adapter : str, AdapterVersion or None
         The adapter.
-    window : int or None
-        Side of the windows in pixels, 0 for the whole image; as in training when None.
-    overlap : float
-        Share of a window that neighbours have in common.
+    mapping : PhaseMapConfig
+        Windows and orientations.
     trained_pixel_um : float or None
         Edge of a pixel in µm of the images that the adapter was trained on.
     pixel_size : PixelSize or None
@@ -67,8 +65,7 @@ class PhaseRecipe:
     model: str
     classes: tuple[str, ...]
     adapter: Adapter
-    window: int | None = None
-    overlap: float = 0.25
+    mapping: PhaseMapConfig = field(default_factory=PhaseMapConfig)
     trained_pixel_um: float | None = None
     pixel_size: PixelSize | None = None
     planes: str | None = None
@@ -177,7 +174,12 @@ class PhaseBatch:
     def summary(self) -> dict[str, Any]:
         """Return the settings as plain values, for the JSON summary."""
         recipe = self.recipe
-        settings = {"window": recipe.window, "overlap": recipe.overlap}
+        mapping = recipe.mapping
+        settings = {
+            "window": mapping.window,
+            "overlap": mapping.overlap,
+            "orientations": mapping.orientations,
+        }
         return {
             "model": recipe.model,
             **adapter_summary(recipe.adapter),
@@ -191,8 +193,7 @@ def phase_recipe(
     model: str,
     card: AdapterCard,
     image: ImageOptions,
-    window: int | None = None,
-    overlap: float | None = None,
+    mapping: PhaseMapConfig | None = None,
 ) -> PhaseRecipe:
     """Check the options and put them together; the adapter itself comes later.
 
@@ -209,8 +210,7 @@ def phase_recipe(
         model,
         card.classes,
         None,
-        window,
-        0.25 if overlap is None else overlap,
+        mapping or PhaseMapConfig(),
         math.prod(trained) ** (1 / len(trained)) if known and trained else None,
         None if image.pixel_size is None else parse_pixel_size(image.pixel_size),
         image.planes,
@@ -286,8 +286,7 @@ def _map_plane(
     )
     mapped = segment_classes(
         segmenter,
-        window=recipe.window,
-        overlap=recipe.overlap,
+        config=recipe.mapping,
         keep_probabilities=False,
         progress=lambda done, total: watch.step("mapping", done, total),
         should_stop=watch.should_stop,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 from phasesam.cli.batch_options import FileOptions, ImageOptions, ModelOptions, panel
 from phasesam.cli.console import exits_cleanly
@@ -52,6 +52,20 @@ class PhaseOptions:
             show_default=False,
         ),
     ] = None
+    orientations: Annotated[
+        int | None,
+        _phases(
+            "--orientations",
+            metavar="N",
+            text="Look at everything 1, 2 or 4 times, turned and mirrored, and take the mean: "
+            "slower, and steadier on images unlike those of the training. 1 when left out.",
+            show_default=False,
+        ),
+    ] = None
+
+    def changes(self) -> dict[str, Any]:
+        """Fields of `phasesam.engines.semantic.PhaseMapConfig` that were given."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ def predict(
     from phasesam.cli.model_setup import choose_model
     from phasesam.cli.phases import PhaseBatch, phase_recipe
     from phasesam.cli.recipe import build_recipe
+    from phasesam.engines.semantic import PhaseMapConfig
 
     if model.adapter is None:
         raise InvalidSettingError("predict needs an --adapter; without one, use phasesam segment")
@@ -95,11 +110,14 @@ def predict(
                 "--preset and --coco are for objects; this adapter maps phases: "
                 + ", ".join(chosen.card.classes)
             )
-        recipe = phase_recipe(chosen.name, chosen.card, image, phases.window, phases.overlap)
+        mapping = PhaseMapConfig(**phases.changes())
+        recipe = phase_recipe(chosen.name, chosen.card, image, mapping)
         maps = PhaseBatch(find_inputs(files), recipe, files.output, files.skip_existing)
         return run_command(maps, files, model)
     if phases != PhaseOptions():
-        raise InvalidSettingError("--window and --overlap are for adapters with classes")
+        raise InvalidSettingError(
+            "--window, --overlap and --orientations are for adapters with classes"
+        )
     search = SearchOptions(preset=objects.preset)
     masks = build_recipe(chosen.name, image, PromptOptions(), search, FilterOptions())
     batch = Batch(find_inputs(files), masks, files.output, files.coco, files.skip_existing)

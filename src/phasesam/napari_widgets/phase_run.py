@@ -17,6 +17,7 @@ from phasesam.napari_widgets.segmenters import LazySegmenter
 
 if TYPE_CHECKING:
     from phasesam.core.types import ProgressCallback, StopCallback
+    from phasesam.engines.semantic import PhaseMapConfig
 
 Plane = tuple[int, ...]
 
@@ -37,10 +38,8 @@ class PhaseRun:
         The base, and the adapter with classes.
     normalisation, exclude_data_bar, pixel_size
         As for `phasesam.Segmenter`.
-    window : int or None
-        Side of what the model sees at once; 0 for the whole plane, None as in training.
-    overlap : float
-        Of windows, 0–0.9.
+    config : PhaseMapConfig
+        Windows and orientations.
     with_confidence : bool
         Whether the probability of the class chosen is wanted.
     """
@@ -53,8 +52,7 @@ class PhaseRun:
     normalisation: Normalisation
     exclude_data_bar: bool
     pixel_size: PixelSize
-    window: int | None = None
-    overlap: float = 0.25
+    config: PhaseMapConfig
     with_confidence: bool = False
 
     def segmenter(self, plane: Plane) -> LazySegmenter:
@@ -117,8 +115,7 @@ def mapping_job(run: PhaseRun, send: Callable[[PlaneMap], None]) -> Callable[...
 
             found = segment_classes(
                 run.segmenter(plane).get(),
-                window=run.window,
-                overlap=run.overlap,
+                config=run.config,
                 keep_probabilities=run.with_confidence,
                 progress=report,
                 should_stop=should_stop,
