@@ -58,6 +58,7 @@ def test_an_adapter_comes_out_and_fits_its_base(tmp_path: Path, brief: Recipe, t
     assert card.details["splits"] == {"train": ["disc0", "disc1", "disc2"], "val": ["disc3"]}
     assert card.details["licence"] == "CC0"
     assert card.config.iou_head == (task == "instance")
+    assert ("best_threshold" in card.details) == (task == "instance")
     assert card.classes == (("class 0", "class 1") if task == "semantic" else ())
     load_trainable(build_model("tiny"), result.path)
     run = RunFolder(tmp_path / "run")

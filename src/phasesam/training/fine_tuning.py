@@ -25,6 +25,7 @@ from phasesam.training.memory_estimate import suggestion
 from phasesam.training.objective import SamObjective, Surroundings
 from phasesam.training.prompt_objective import PromptObjective
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
+from phasesam.training.score_scale import scale_scores
 from phasesam.training.settings import TrainingSettings
 from phasesam.training.trackers import TrackerCallback, check_installed
 from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
@@ -186,7 +187,11 @@ def _train(
     finally:
         store.clear()
         accelerator.end_training()
-    return TrainedAdapter(run.best_file, keeper.card(), trainer.state.rows)
+    card = keeper.card()
+    if data.task == "instance" and accelerator.is_main_process:
+        judged = data.of("val") or data.of("train")
+        card = scale_scores(run.best_file, base, judged, settings.device, lambda: run.is_cancelled)
+    return TrainedAdapter(run.best_file, card, trainer.state.rows)
 
 
 def is_main_process() -> bool:

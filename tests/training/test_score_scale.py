@@ -1,0 +1,105 @@
+"""The best threshold of an adapter that tells objects becomes SAM's usual one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tests.training.conftest import disc_data
+
+from phasesam.core.errors import CancelledError
+from phasesam.core.mask_set import MaskSet
+from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
+from phasesam.models.adapter_card import read_card
+from phasesam.models.adapter_config import AdapterConfig
+from phasesam.models.adapters import load_trainable
+from phasesam.models.sam import build_model
+from phasesam.training import score_scale
+from phasesam.training.score_scale import USUAL_THRESHOLD, best_threshold, scale_scores
+
+
+class Found:
+    """Candidates of which those above 0.5 are the true objects, the others nonsense."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.good = MaskSet.from_labels(labels)
+        nonsense = np.zeros_like(labels)
+        nonsense[:20, :60] = np.arange(60) // 10 + 1
+        self.bad = MaskSet.from_labels(nonsense)
+
+    def filter(self, filters: FilterConfig) -> MaskSet:
+        if filters.pred_iou > 0.8:
+            return MaskSet.from_labels(np.zeros(self.good.shape, np.int32))
+        if filters.pred_iou > 0.5:
+            return self.good
+        return MaskSet.from_masks([*self.good.masks, *self.bad.masks])
+
+
+def test_the_threshold_is_in_the_middle_of_the_good_ones() -> None:
+    labels = np.zeros((80, 80), np.int32)
+    labels[30:50, 30:50], labels[60:75, 10:30] = 1, 2
+    assert best_threshold([(Found(labels), labels)]) == pytest.approx(0.68, abs=0.05)
+
+
+@pytest.fixture
+def adapter(tmp_path, make_adapter):
+    config = AdapterConfig(rank=2, decoder_rank=2, iou_head=True)
+    return make_adapter(tmp_path / "a.safetensors", config=config, task="instance")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(score_scale, "_POINTS_PER_SIDE", 4)
+
+
+def scores(base, path) -> torch.Tensor:
+    """Predicted IoU of one click."""
+    model = load_trainable(base, path)[0].eval()
+    features = torch.randn((1, 64, 64, 64), generator=torch.Generator().manual_seed(0))
+    sparse, dense = model.prompt_encoder(
+        points=(torch.tensor([[[300.0, 400.0]]]), torch.ones(1, 1)), boxes=None, masks=None
+    )
+    with torch.inference_mode():
+        position = model.prompt_encoder.get_dense_pe()
+        return model.mask_decoder.predict_masks(features, position, sparse, dense)[1]
+
+
+def test_scores_are_scaled_once_and_one_stays_one(adapter, quick, monkeypatch) -> None:
+    base = build_model("tiny")
+    before = scores(base, adapter)
+    monkeypatch.setattr(score_scale, "best_threshold", lambda found: 0.4)
+    images = disc_data("instance").of("train")
+    for _ in range(2):
+        card = scale_scores(adapter, base, images, "cpu")
+        assert card.details["best_threshold"] == 0.4
+        assert read_card(adapter).details == card.details
+        # Four tenths become the usual threshold.
+        expected = 1 - (1 - before) * (1 - USUAL_THRESHOLD) / 0.6
+        torch.testing.assert_close(scores(base, adapter), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_real_searches_decide(adapter, quick) -> None:
+    card = scale_scores(adapter, build_model("tiny"), disc_data("instance").of("train"), "cpu")
+    assert 0.2 <= card.details["best_threshold"] <= 0.92
+
+
+def test_adapters_without_objectness_are_left_alone(tmp_path, make_adapter) -> None:
+    path = make_adapter(tmp_path / "b.safetensors")
+    before = path.read_bytes()
+    scale_scores(path, build_model("tiny"), disc_data("instance").of("train"), "cpu")
+    assert path.read_bytes() == before
+
+
+def test_stopping_leaves_the_adapter_as_it_was(adapter, quick) -> None:
+    before = adapter.read_bytes()
+    with pytest.raises(CancelledError):
+        scale_scores(
+            adapter, build_model("tiny"), disc_data("instance").images, "cpu", lambda: True
+        )
+    assert adapter.read_bytes() == before
+
+
+def test_the_search_is_that_for_particles() -> None:
+    settings = score_scale._search_settings()
+    assert isinstance(settings, AutomaticConfig)
+    assert (settings.points_per_side, settings.skip_covered) == (32, True)
