@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
-from phasesam.core.tiles import mirrored_cut, tiles, wide_box
+from phasesam.core.tiles import tiles
 
 
 @given(
@@ -52,32 +52,3 @@ def test_impossible_settings():
         tiles((50, 50), 10, -1)
     with pytest.raises(InvalidImageError, match=r"\(0, 5\)"):
         tiles((0, 5))
-
-
-@given(
-    shape=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    box=st.tuples(*[st.integers(-15, 30)] * 2, *[st.integers(1, 12)] * 2),
-    colour=st.booleans(),
-)
-@settings(deadline=None)
-def test_beyond_its_border_an_image_is_mirrored(shape, box, colour):
-    image = np.arange(shape[0] * shape[1]).reshape(shape)
-    image = np.stack([image] * 3, axis=-1) if colour else image
-    y, x, height, width = box
-    around = [(60, 60), (60, 60), (0, 0)][: image.ndim]
-    expected = np.pad(image, around, mode="symmetric")[y + 60 : y + 60 + height, x + 60 :][
-        :, :width
-    ]
-    np.testing.assert_array_equal(mirrored_cut(image, (y, x, y + height, x + width)), expected)
-
-
-@given(
-    box=st.tuples(*[st.integers(-20, 20)] * 2, *[st.integers(1, 40)] * 2),
-    factor=st.integers(1, 4),
-)
-def test_a_box_stays_in_the_middle_of_its_surroundings(box, factor):
-    y, x, height, width = box
-    y0, x0, y1, x1 = wide_box((y, x, y + height, x + width), factor)
-    assert (y1 - y0, x1 - x0) == (factor * height, factor * width)
-    assert abs((y0 + y1) - (2 * y + height)) <= 1
-    assert abs((x0 + x1) - (2 * x + width)) <= 1

@@ -8,7 +8,7 @@ import torch
 from phasesam.core.errors import InvalidSettingError
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapters import AdapterCard, attach, load_trainable, save_adapter, weights_hash
-from phasesam.models.class_decoder import ClassDecoder, aligned, class_logits
+from phasesam.models.class_decoder import ClassDecoder, class_logits
 from phasesam.models.sam import build_model
 
 CONFIG = AdapterConfig(encoder=(), rank=4, decoder_rank=4, detail=False)
@@ -127,31 +127,3 @@ def test_detail_needs_the_picture(base, features):
     model = attach(base, replace(CONFIG, detail=True), n_classes=2)
     with pytest.raises(InvalidSettingError, match="the picture"):
         class_logits(model, features)
-
-
-def test_new_context_changes_nothing_and_is_needed(base, features):
-    model = attach(base, replace(CONFIG, context=2), n_classes=3).eval()
-    plain = attach(base, CONFIG, n_classes=3).eval()
-    with torch.inference_mode():
-        found = class_logits(model, features, context=features.flip(0))
-        torch.testing.assert_close(found, class_logits(plain, features))
-        with pytest.raises(InvalidSettingError, match="features of the surroundings"):
-            class_logits(model, features)
-        model.class_decoder.context.weight.add_(0.1)
-        changed = class_logits(model, features, context=features.flip(0))
-    assert (changed - found).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("size", "factor"), [((1024, 1024), 2), ((768, 1024), 3), ((1024, 500), 4)]
-)
-def test_context_is_taken_from_where_the_window_lies(size, factor):
-    """Features that tell their own place in the wide picture, as a share of it."""
-    tokens = torch.arange(64) + 0.5
-    y, x = torch.meshgrid(tokens, tokens, indexing="ij")
-    places = torch.stack([y / (64 * size[0] / 1024), x / (64 * size[1] / 1024)])[None]
-    found = aligned(places, size, factor)[0]
-    # The window has the shape of the wide picture, so that it covers as many tokens.
-    expected = (1 - 1 / factor) / 2 + places[0] / factor
-    inside = (places[0] < 1).all(0)
-    torch.testing.assert_close(found[:, inside], expected[:, inside], atol=1e-4, rtol=1e-4)

@@ -97,7 +97,5 @@ def test_the_window_follows_the_images_of_phases(side: int, window: int | None) 
     default = get_recipe("default")
     assert default.fitted("semantic", False, side).views.window == window
     assert default.fitted("promptable", False, side).views.window is None
-    wide = replace(default, adapter=replace(default.adapter, context=2))
-    assert wide.fitted("semantic", False, side).adapter.context == (1 if window is None else 2)
     chosen = replace(default, views=replace(default.views, window=700))
     assert chosen.fitted("semantic", False, side).views.window == 700

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from phasesam.core.errors import InvalidSettingError, TrainingDataError
@@ -214,7 +213,7 @@ def test_grey_and_colour_take_the_same_way():
     views = [make_view(i, labels, config, np.random.default_rng(2)) for i in (grey, colour)]
     assert (views[0].rgb[..., 0] == views[0].rgb[..., 2]).all()
     differ = (views[0].rgb.astype(int) - views[1].rgb).any(axis=-1)
-    assert differ.mean() < 0.08
+    assert differ.mean() < 0.02
 
 
 def test_a_window_always_holds_labels_where_there_are_few():
@@ -289,38 +288,3 @@ def test_what_is_no_image_or_no_labels():
         ViewConfig(0)
     with pytest.raises(InvalidSettingError, match="balance"):
         ViewConfig(balance=1.5)
-
-
-@pytest.mark.parametrize("context", [2, 3])
-@pytest.mark.parametrize("any_angle", [False, True])
-def test_surroundings_hold_the_view_in_their_middle(context, any_angle):
-    y, x = np.mgrid[:300, :340]
-    waves = 128 + 50 * np.sin(y / 17) + 50 * np.cos(x / 23 + y / 41)
-    rgb = np.repeat(waves.astype(np.uint8)[..., None], 3, axis=2)
-    labels = np.ones(rgb.shape[:2], np.int32)
-    config = ViewConfig(window=90, augmentation=geometry(any_angle=any_angle, scale=(0.8, 1.3)))
-    for seed in range(4):
-        view = make_view(
-            rgb, labels, config, np.random.default_rng(seed), side=240, context=context
-        )
-        assert view.wide is not None
-        assert view.wide.shape == view.rgb.shape
-        height, width = view.wide.shape[:2]
-        cut = [round(n * (1 - 1 / context) / 2) for n in (height, width)]
-        middle = view.wide[cut[0] : height - cut[0], cut[1] : width - cut[1]]
-        small = np.asarray(
-            Image.fromarray(view.rgb).resize(middle.shape[1::-1], Image.Resampling.BOX)
-        )
-        assert np.abs(small.astype(int) - middle).mean() < 4
-    assert make_view(rgb, labels, config, np.random.default_rng(0), side=240).wide is None
-
-
-def test_surroundings_have_the_tone_of_the_view():
-    rgb = np.full((200, 200, 3), 120, np.uint8)
-    labels = np.ones((200, 200), np.int32)
-    changes = AugmentationConfig(noise=0.0, brightness=0.3, gamma=(0.5, 2.0))
-    config = ViewConfig(window=60, augmentation=changes)
-    for seed in range(5):
-        view = make_view(rgb, labels, config, np.random.default_rng(seed), side=120, context=2)
-        assert view.wide is not None
-        assert abs(float(view.rgb.mean()) - float(view.wide.mean())) < 2

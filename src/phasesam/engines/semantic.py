@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from phasesam.core.coordinates import resize_image_longest_side
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.images import stretched
-from phasesam.core.tiles import mirrored_cut, tiles, wide_box
+from phasesam.core.tiles import tiles
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.engines.rendering import Raster, raster
 from phasesam.engines.segmenter import Segmenter
@@ -252,7 +252,6 @@ class _Mapping:
         side = trained_window(card) or 0 if config.window is None else config.window
         self.boxes = tiles((shape[0], shape[1]), side or max(shape), int(config.overlap * side))
         self.flips = ORIENTATIONS[config.orientations]
-        self.context = card.config.context
         self.side = side if len(self.boxes) > 1 else None
         height, width = segmenter.shape
         self.labels = np.full((height, width), NO_CLASS, dtype=np.uint8)
@@ -305,16 +304,11 @@ class _Mapping:
         import torch
 
         from phasesam.engines.embedding import encode
-        from phasesam.models.class_decoder import aligned, class_logits
+        from phasesam.models.class_decoder import class_logits
 
         y0, x0, y1, x1 = box
         down, right = (slice(None, None, -1 if turned else None) for turned in flip)
         crop = np.ascontiguousarray(self.rgb[y0:y1, x0:x1][down, right])
-        around = None
-        if self.context > 1:
-            wide = mirrored_cut(self.rgb, wide_box(box, self.context))[down, right]
-            found, _, size = encode(model, np.ascontiguousarray(wide), self.segmenter.manager)
-            around = aligned(found, size, self.context)
         if embedding is None:
             features, _, _ = encode(model, crop, self.segmenter.manager)
         else:
@@ -323,7 +317,7 @@ class _Mapping:
         def run() -> NDArray[np.float32]:
             with torch.inference_mode():
                 picture = model.preprocess(resize_image_longest_side(crop, model.image_size))
-                found = class_logits(model, features, picture, around)[0].float().cpu()
+                found = class_logits(model, features, picture)[0].float().cpu()
             return np.asarray(found)
 
         logits = self.segmenter.manager.retry(run, doing="mapping phases")

@@ -38,7 +38,6 @@ _DECODER = re.compile(
 _HQ_LINEAR = re.compile(r"mask_decoder\.hf_mlp\.layers\.\d+")
 _HQ_CONV = re.compile(r"mask_decoder\.embedding_maskfeature\.[03]")
 _FIRST_LATE_STAGE = 2
-_WIDEST = 4
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,6 @@ class AdapterConfig:
     detail : bool
         Whether class maps are corrected by convolutions over the picture itself; nothing
         without classes.
-    context : int
-        How many times wider the surroundings are that class maps of windows take into
-        account, 1 (none) to 4; nothing without classes.
     iou_head : bool
         Whether the head that predicts the IoU is trained (in full).
     rank, decoder_rank : int
@@ -87,7 +83,6 @@ class AdapterConfig:
     decoder: Part = "lora"
     hq: Part = "none"
     detail: bool = True
-    context: int = 1
     iou_head: bool = False
     rank: int = 16
     decoder_rank: int = 16
@@ -117,8 +112,6 @@ class AdapterConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InvalidSettingError(f"{name} must be a whole number from 1, got {value!r}")
-        if self.context not in range(1, _WIDEST + 1):
-            raise InvalidSettingError(f"context must be 1 to {_WIDEST}, got {self.context!r}")
         if not (math.isfinite(self.alpha) and self.alpha > 0):
             raise InvalidSettingError(f"alpha must be a positive number, got {self.alpha}")
         if not 0 <= self.dropout < 1:

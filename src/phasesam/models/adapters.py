@@ -90,13 +90,7 @@ def attach(base: SamModel, config: AdapterConfig, n_classes: int = 0, seed: int 
         for part in _full_parts(model, config):
             _own(part)
         model.class_decoder = (
-            ClassDecoder(
-                model.mask_decoder,
-                n_classes,
-                seed,
-                detail=config.detail,
-                context=config.context > 1,
-            )
+            ClassDecoder(model.mask_decoder, n_classes, seed, detail=config.detail)
             if n_classes
             else None
         )

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from phasesam.core.coordinates import MODEL_SIDE
 from phasesam.core.errors import InvalidSettingError
 from phasesam.models.detail_head import DetailHead
 from phasesam.models.training_decoder import as_rows, sorted_pixels, transform, upscale
@@ -41,8 +39,6 @@ class ClassDecoder(nn.Module):
         Of the small differences between the tokens in the beginning.
     detail : bool
         Whether a `DetailHead` corrects the maps at twice the resolution.
-    context : bool
-        Whether features of the surroundings are added; none of them in the beginning.
 
     Attributes
     ----------
@@ -51,13 +47,7 @@ class ClassDecoder(nn.Module):
     """
 
     def __init__(
-        self,
-        decoder: nn.Module,
-        n_classes: int,
-        seed: int = 0,
-        *,
-        detail: bool = False,
-        context: bool = False,
+        self, decoder: nn.Module, n_classes: int, seed: int = 0, *, detail: bool = False
     ) -> None:
         super().__init__()
         if not 2 <= n_classes <= MOST_CLASSES:
@@ -72,10 +62,6 @@ class ClassDecoder(nn.Module):
         )
         channels = own.output_upscaling[3].out_channels
         self.detail = DetailHead(n_classes, channels) if detail else None
-        self.context = nn.Conv2d(len(token), len(token), 1) if context else None
-        if self.context is not None:
-            for weight in self.context.parameters():
-                nn.init.zeros_(weight)
         self.side = _SIDE * 2 if detail else _SIDE
         self.requires_grad_(True)
 
@@ -85,12 +71,7 @@ class ClassDecoder(nn.Module):
         return len(self.networks)
 
 
-def class_logits(
-    model: SamModel,
-    features: Tensor,
-    pictures: Tensor | None = None,
-    context: Tensor | None = None,
-) -> Tensor:
+def class_logits(model: SamModel, features: Tensor, pictures: Tensor | None = None) -> Tensor:
     """Logits of all classes at a quarter of the model's resolution, or half with detail.
 
     Parameters
@@ -101,8 +82,6 @@ def class_logits(
         Image embeddings.
     pictures : (b, 3, 1024, 1024) tensor, optional
         What the encoder was shown; a decoder with a `DetailHead` needs it.
-    context : (b, c, 64, 64) tensor, optional
-        Features of the surroundings from `aligned`; a decoder with context needs them.
 
     Returns
     -------
@@ -112,13 +91,9 @@ def class_logits(
     Raises
     ------
     InvalidSettingError
-        If pictures or surroundings are needed and missing.
+        If pictures are needed and missing.
     """
     head = cast(ClassDecoder, model.class_decoder)
-    if head.context is not None:
-        if context is None:
-            raise InvalidSettingError("class maps with context need features of the surroundings")
-        features = features + head.context(context.to(features.device))
     decoder, prompts = cast(Any, model.mask_decoder), cast(Any, model.prompt_encoder)
     batch = len(features)
     own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
@@ -136,33 +111,3 @@ def class_logits(
     if pictures is None:
         raise InvalidSettingError("class maps with detail need the picture itself")
     return cast(Tensor, head.detail(logits, fine, pictures.to(fine.device)))
-
-
-def aligned(features: Tensor, size: tuple[int, ...], factor: int) -> Tensor:
-    """Bring features of a wide picture onto the grid of the window in its middle.
-
-    Parameters
-    ----------
-    features : (1, c, 64, 64) tensor
-        Of a picture that shows `factor` times as much as the window.
-    size : (int, int)
-        Height and width of the picture as the encoder saw it, at most 1024.
-    factor : int
-        How many times wider it is.
-
-    Returns
-    -------
-    (1, c, 64, 64) tensor
-        Where the window has its tokens; what lies beyond its end has no meaning.
-    """
-    side = features.shape[-1]
-    axes = []
-    for pixels in size[:2]:
-        # Tokens of the wide picture along this axis; the window has as many.
-        tokens = side * pixels / MODEL_SIDE
-        start = tokens * (1 - 1 / factor) / 2
-        place = start + (torch.arange(side, device=features.device) + 0.5) / factor
-        axes.append(2 * place / side - 1)
-    y, x = torch.meshgrid(*axes, indexing="ij")
-    grid = torch.stack([x, y], -1)[None].to(features.dtype)
-    return functional.grid_sample(features, grid, padding_mode="border", align_corners=False)

@@ -62,7 +62,6 @@ def map_loss(
     pictures: Tensor,
     targets: list[tuple[Tensor, Tensor]],
     config: LossConfig,
-    context: Tensor | None = None,
 ) -> Tensor:
     """Judge the class maps of some views.
 
@@ -78,22 +77,15 @@ def map_loss(
         From `class_targets`.
     config : LossConfig
         Kind and weights.
-    context : (b, c, 64, 64) tensor, optional
-        Features of their surroundings, for adapters with context.
     """
     device = encoded.features.device
     aim = torch.stack([target for target, _ in targets]).to(device)
     weight = torch.stack([weight for _, weight in targets]).to(device)
-    logits = class_logits(model, encoded.features, pictures, context)
-    return class_loss(logits, aim, weight, config)
+    return class_loss(class_logits(model, encoded.features, pictures), aim, weight, config)
 
 
 def window_logits(
-    model: SamModel,
-    encoded: EncoderOutput,
-    resized: NDArray[np.uint8],
-    size: tuple[int, int],
-    context: Tensor | None = None,
+    model: SamModel, encoded: EncoderOutput, resized: NDArray[np.uint8], size: tuple[int, int]
 ) -> Tensor:
     """Class logits of one picture at its own resolution.
 
@@ -107,15 +99,12 @@ def window_logits(
         The picture, its longer side scaled to 1024 pixels.
     size : (int, int)
         Height and width of the picture.
-    context : (1, c, 64, 64) tensor, optional
-        Features of its surroundings, for adapters with context.
 
     Returns
     -------
     (n_classes, h, w) float32 tensor
     """
-    picture = model.preprocess(resized)
-    logits = class_logits(model, encoded.features, picture, context).float()
+    logits = class_logits(model, encoded.features, model.preprocess(resized)).float()
     frame = functional.interpolate(logits, (_FRAME, _FRAME), mode="bilinear", align_corners=False)
     cut = frame[:, :, : resized.shape[0], : resized.shape[1]]
     return functional.interpolate(cut, size, mode="bilinear", align_corners=False, antialias=True)[

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from phasesam.core.coordinates import resize_image_longest_side
 from phasesam.core.images import stretched
-from phasesam.core.tiles import mirrored_cut, wide_box
-from phasesam.models.class_decoder import ClassDecoder, aligned
+from phasesam.models.class_decoder import ClassDecoder
 from phasesam.models.sam import EncoderOutput
 from phasesam.training.class_maps import class_targets, map_loss, window_logits
 from phasesam.training.objective import SamObjective
@@ -31,10 +30,7 @@ class ClassObjective(SamObjective):
         head = cast(ClassDecoder, self.model.class_decoder)
         targets = [class_targets(view.labels, head.n_classes, head.side) for view in views]
         pictures = torch.cat([self.model.preprocess(view.rgb) for view in views])
-        around = [self.around(s, v) for s, v in zip(samples, views, strict=True)]
-        context = torch.cat([f for f in around if f is not None]) if around[0] is not None else None
-        loss = map_loss(self.model, encoded, pictures, targets, self.recipe.loss, context)
-        yield loss * len(samples)
+        yield map_loss(self.model, encoded, pictures, targets, self.recipe.loss) * len(samples)
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Preview | None]:
@@ -69,18 +65,7 @@ class ClassObjective(SamObjective):
             y0, x0, y1, x1 = box
             resized = resize_image_longest_side(rgb[y0:y1, x0:x1])
             encoded = self.encode(f"{name}-{y0}-{x0}", resized)
-            context = self._context(f"{name}-{y0}-{x0}-wide", rgb, box)
             with self.surroundings.autocast():
-                logits = window_logits(self.model, encoded, resized, (y1 - y0, x1 - x0), context)
+                logits = window_logits(self.model, encoded, resized, (y1 - y0, x1 - x0))
             result[y0:y1, x0:x1] = logits.argmax(0).cpu().numpy()
         return result
-
-    def _context(
-        self, name: str, rgb: NDArray[np.uint8], box: tuple[int, int, int, int]
-    ) -> Tensor | None:
-        """Features of the surroundings of a window."""
-        factor = self.recipe.adapter.context
-        if factor == 1:
-            return None
-        wide = resize_image_longest_side(mirrored_cut(rgb, wide_box(box, factor)))
-        return aligned(self.encode(name, wide).features, wide.shape[:2], factor)

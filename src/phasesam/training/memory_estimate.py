@@ -120,7 +120,7 @@ def _decode(model: SamModel, encoded: EncoderOutput, recipe: Recipe, n_classes: 
     )
     if n_classes:
         picture = torch.empty(1, 3, model.image_size, model.image_size)
-        logits = class_logits(model, leaf.features, picture, leaf.features.detach())
+        logits = class_logits(model, leaf.features, picture)
         return _LOSS_TENSORS * logits.numel() * 4
     n = recipe.prompts.objects
     # Boxes: what points need depends on their labels, which have no content here.

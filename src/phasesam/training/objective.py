@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from phasesam.models.adapters import adapter_tensors, attach
-from phasesam.models.class_decoder import aligned
 from phasesam.models.conv_lora import ScaleMixture, balance_loss
 from phasesam.models.sam import EncoderOutput
 from phasesam.models.split_encoder import FrozenFeatures, SplitEncoder
@@ -85,7 +84,6 @@ class SamObjective(ABC):
             recipe.pool,
             surroundings.seed,
             stretch=recipe.stretch,
-            context=recipe.adapter.context if data.classes else 1,
         )
 
     # What a trainer asks for
@@ -191,19 +189,6 @@ class SamObjective(ABC):
         if self.recipe.pool is None:
             return self._frozen(view.rgb)
         return self._kept(f"view-{sample.view}", view.rgb)
-
-    @torch.no_grad()
-    def around(self, sample: Sample, view: View) -> Tensor | None:
-        """Features of the surroundings of a view, on its grid; None where none are shown."""
-        if view.wide is None:
-            return None
-        if self.recipe.pool is None:
-            kept = self._frozen(view.wide)
-        else:
-            kept = self._kept(f"wide-{sample.view}", view.wide)
-        with self.surroundings.autocast():
-            found = self.encoder.trained(kept).features
-        return aligned(found.float(), view.wide.shape[:2], self.recipe.adapter.context)
 
     def _kept(self, name: str, rgb: NDArray[np.uint8]) -> FrozenFeatures:
         kept = self.surroundings.store.get(name, lambda: self._frozen(rgb))

@@ -179,9 +179,6 @@ class Recipe:
         if task == "semantic" and self.auto_window and views.window is None:
             side = min(_LARGEST_WINDOW, max(_SMALLEST_WINDOW, longest_side // 2))
             views = replace(views, window=side if longest_side > side else None)
-        if views.window is None:
-            # Around a whole image there is nothing.
-            adapter = replace(adapter, context=1)
         if task == "instance":
             adapter = replace(adapter, iou_head=True)
             prompts = replace(prompts, background=prompts.background or prompts.objects)

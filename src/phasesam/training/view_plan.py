@@ -54,8 +54,6 @@ class ViewPlan:
         Of all chance.
     stretch : bool
         Whether the intensities of each image are spread over the whole range.
-    context : int
-        How many times wider the surroundings are that come with each view; 1 for none.
     """
 
     def __init__(
@@ -66,14 +64,12 @@ class ViewPlan:
         seed: int,
         *,
         stretch: bool = False,
-        context: int = 1,
     ) -> None:
         self._images = images
         self._config = config
         self._pool = None if pool is None else max(pool, len(images))
         self._seed = seed
         self._stretch = stretch
-        self._context = context
         self._arrays = lru_cache(_IMAGES_IN_MEMORY)(self._read)
 
     def samples(self, epoch: int, count: int) -> list[Sample]:
@@ -91,7 +87,7 @@ class ViewPlan:
         """Draw the view of a sample."""
         rgb, labels = self._arrays(sample.image)
         rng = np.random.default_rng([self._seed, _VIEW, sample.view])
-        return make_view(rgb, labels, self._config, rng, context=self._context)
+        return make_view(rgb, labels, self._config, rng)
 
     def chance(self, sample: Sample) -> np.random.Generator:
         """Source of chance for the prompts of a sample."""

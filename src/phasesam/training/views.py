@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image
 
 from phasesam.core.coordinates import MODEL_SIDE, resize_image_longest_side, resize_longest_side
 from phasesam.core.errors import InvalidSettingError, TrainingDataError
-from phasesam.core.tiles import mirrored_cut, tiles, wide_box
+from phasesam.core.tiles import tiles
 from phasesam.training.augmentation import (
     AugmentationConfig,
     change_intensities,
@@ -72,13 +72,10 @@ class View:
         C-contiguous; the longer side has 1024 pixels unless another length was asked for.
     labels : (h, w) int32 array
         C-contiguous; `UNLABELLED` where nothing is known.
-    wide : (h, w, 3) uint8 array or None
-        The surroundings, of the same shape as `rgb`, which lies in the middle.
     """
 
     rgb: NDArray[np.uint8]
     labels: NDArray[np.int32]
-    wide: NDArray[np.uint8] | None = None
 
 
 def make_view(
@@ -89,7 +86,6 @@ def make_view(
     *,
     augment: bool = True,
     side: int = MODEL_SIDE,
-    context: int = 1,
 ) -> View:
     """Draw one view.
 
@@ -107,8 +103,6 @@ def make_view(
         Without it, views differ by the place of the window only.
     side : int
         Longer side of the view in pixels; SAM wants 1024.
-    context : int
-        How many times wider the surroundings are that are shown as well; 1 for none.
 
     Returns
     -------
@@ -127,36 +121,8 @@ def make_view(
     turns = int(rng.integers(4)) if changes.right_angles else 0
     flips = (rng.random(2) < 0.5).tolist() if changes.flips else [False, False]
     angle, shifts = draw_distortion(changes, rng)
-    draw = _Draw(changes, turns, flips, angle, shifts, int(rng.integers(2**32)), side)
-    image, marks = _drawn(rgb, labels, box, draw)
-    wide = None
-    if context > 1:
-        # A distortion of the window would be one of another place out here.
-        around = replace(draw, shifts=np.zeros_like(shifts))
-        wide = _drawn(rgb, labels, wide_box(box, context), around)[0]
-    return View(image, marks, wide)
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """What chance has decided about a view."""
-
-    changes: AugmentationConfig
-    turns: int
-    flips: Sequence[bool]
-    angle: float
-    shifts: NDArray[np.float32]
-    seed: int
-    side: int
-
-
-def _drawn(
-    rgb: NDArray[np.uint8], labels: NDArray[np.int32], box: Box, draw: _Draw
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Show a box of an image, and its labels."""
-    changes, side, rng = draw.changes, draw.side, np.random.default_rng(draw.seed)
-    warped = changes.any_angle or bool(draw.shifts.any())
-    cut = _widened(box, draw.angle, changes.elastic) if warped else box
+    warped = changes.any_angle or changes.elastic > 0
+    cut = _widened(box, angle, changes.elastic) if warped else box
     image, marks = _cut(rgb, labels, cut)
     shape = resize_longest_side(*_size(box), side)
     # Noise and blur belong to the pixels of the image, but cost less on those of the view.
@@ -166,17 +132,17 @@ def _drawn(
     if warped:
         scale = side / max(_size(box))
         wide = (max(1, round(marks.shape[0] * scale)), max(1, round(marks.shape[1] * scale)))
-        mesh = warp_mesh(wide, shape, draw.angle, draw.shifts)
+        mesh = warp_mesh(wide, shape, angle, shifts)
         image = _meshed(_resized(image, wide), shape, mesh, Image.Resampling.BILINEAR)
         marks = _meshed(nearest(marks, wide), shape, mesh, Image.Resampling.NEAREST)
     else:
         image, marks = _resized(image, shape), nearest(marks, shape)
     if not enlarges:
         image = change_intensities(image, changes, rng)
-    image, marks = (_turned(array, draw.turns, draw.flips) for array in (image, marks))
+    image, marks = _turned(image, turns, flips), _turned(marks, turns, flips)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
-    return np.ascontiguousarray(image), np.ascontiguousarray(marks)
+    return View(np.ascontiguousarray(image), np.ascontiguousarray(marks))
 
 
 def plain_view(rgb: NDArray[np.uint8], labels: NDArray[np.int32]) -> View:
@@ -329,7 +295,8 @@ def _cut(
     y0, x0, y1, x1 = box
     if y0 >= 0 and x0 >= 0 and y1 <= height and x1 <= width:
         return _one_band(rgb[y0:y1, x0:x1]), labels[y0:y1, x0:x1]
-    image = mirrored_cut(_one_band(rgb), box)
+    image = np.take(_one_band(rgb), _mirrored(y0, y1, height), axis=0)
+    image = np.take(image, _mirrored(x0, x1, width), axis=1)
     marks = np.full(_size(box), UNLABELLED, np.int32)
     rows = slice(max(0, y0), min(height, y1))
     columns = slice(max(0, x0), min(width, x1))
@@ -337,6 +304,12 @@ def _cut(
         rows, columns
     ]
     return image, marks
+
+
+def _mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:
+    """Run back and forth through an axis of ``size`` pixels."""
+    around = np.arange(start, stop) % (2 * size)
+    return np.minimum(around, 2 * size - 1 - around)
 
 
 def _one_band(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
