@@ -100,7 +100,8 @@ def run(root: Path, results: Path, experiment: str, method: str, changes: list[s
     begin = time.monotonic()
     if method == "unet":
         reference = json.loads((results / experiment / "default" / "result.json").read_text())
-        net = train_unet(data, UNetConfig(seconds=reference["seconds"]), device="cpu")
+        views = get_recipe("default").views
+        net = train_unet(data, UNetConfig(seconds=reference["seconds"], views=views), device="cpu")
         seconds, predict = time.monotonic() - begin, net.predict
         row: dict[str, Any] = {"val": net.best_score, "steps": len(net.rows)} if hasattr(
             net, "rows") else {"val": net.best_score}  # fmt: skip

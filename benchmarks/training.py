@@ -59,16 +59,35 @@ def plain_loop(data: Any, recipe: Any) -> list[dict[str, float]]:
     return state.rows
 
 
+def use_published_decoder() -> None:
+    """Answer prompts as the published code does, in training and validation."""
+    from phasesam.training import prompt_rounds
+
+    def predict_masks(
+        decoder: Any, features: Any, position: Any, prompts: Any, scales: slice
+    ) -> tuple[Any, Any]:
+        sparse, dense, none = prompts
+        if dense is None:
+            dense = none[..., None, None].expand(len(sparse), -1, *features.shape[-2:])
+        masks, scores = decoder.predict_masks(features, position, sparse, dense)
+        return masks[:, scales], scores
+
+    prompt_rounds.predict_masks = predict_masks
+
+
 def plain_objective(data: Any, recipe: Any, accelerator: Any) -> Any:
     import torch
     from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora.layer import Linear as LoraLinear
 
     from benchmarks.reference import mobile_sam
+    from phasesam.models.one_product import OneProductLinear
     from phasesam.models.sam import EncoderOutput, build_model
     from phasesam.training.feature_store import FeatureStore
     from phasesam.training.objective import Surroundings
     from phasesam.training.prompt_objective import PromptObjective
 
+    use_published_decoder()
     adapter = recipe.adapter
     published = mobile_sam().image_encoder
     inject_adapter_in_model(
@@ -103,7 +122,11 @@ def plain_objective(data: Any, recipe: Any, accelerator: Any) -> Any:
 
     store = FeatureStore(Path("unused"))
     around = Surroundings(torch.device("cpu"), accelerator.autocast, store)
-    return Plain(build_model("mobile_sam"), data, recipe, around)
+    objective = Plain(build_model("mobile_sam"), data, recipe, around)
+    for module in objective.model.modules():
+        if type(module) is OneProductLinear:
+            module.__class__ = LoraLinear
+    return objective
 
 
 def main() -> int:

@@ -91,7 +91,7 @@ def test_is_completed_for_instances_and_for_sam_hq() -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "window"), [(200, None), (256, None), (512, 256), (900, 450), (6000, 512)]
+    ("side", "window"), [(200, None), (256, None), (512, 384), (900, 675), (6000, 1024)]
 )
 def test_the_window_follows_the_images_of_phases(side: int, window: int | None) -> None:
     default = get_recipe("default")

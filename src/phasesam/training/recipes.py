@@ -21,7 +21,7 @@ from phasesam.training.prompt_config import PromptTraining
 from phasesam.training.views import ViewConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SMALLEST_WINDOW, _LARGEST_WINDOW = 256, 512
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 256, 1024
 _OPTIMISERS = ("adamw", "adam", "sgd")
 _SCHEDULES = ("cosine", "constant", "polynomial", "one_cycle")
 
@@ -115,9 +115,9 @@ class Recipe:
         Number of different views; the frozen part of the encoder runs once for each. None
         draws a new view every time, and nothing is kept.
     auto_window : bool
-        Whether phases of images are looked at in windows of half their longer side, 256 to 512
-        pixels, where `views` says nothing: large enough to know the surroundings, small enough
-        to see what is a few pixels wide.
+        Whether phases of images are looked at in windows of three quarters of their longer
+        side, 256 to 1024 pixels, where `views` says nothing: large enough to know the
+        surroundings, small enough to see what is a few pixels wide.
     stretch : bool
         Whether phases are looked for in images whose intensities are spread over the whole
         range first, so that the contrast of a recording does not matter.
@@ -177,7 +177,7 @@ class Recipe:
         """
         adapter, prompts, views = self.adapter, self.prompts, self.views
         if task == "semantic" and self.auto_window and views.window is None:
-            side = min(_LARGEST_WINDOW, max(_SMALLEST_WINDOW, longest_side // 2))
+            side = min(_LARGEST_WINDOW, max(_SMALLEST_WINDOW, longest_side * 3 // 4))
             views = replace(views, window=side if longest_side > side else None)
         if task == "instance":
             adapter = replace(adapter, iou_head=True)
