@@ -129,7 +129,7 @@ def test_load_and_unload(dock, until):
     dock.table.select(POWDER)
     dock.load_button.click()
     until(lambda: texts(dock, POWDER)[2].startswith("cpu · "))
-    assert "steel + powder is in memory" in dock.footer.result.text()
+    until(lambda: "steel + powder is in memory" in dock.footer.result.text())
     assert texts(dock, Choice("steel"))[2].startswith("cpu · ")
     until(lambda: not dock.running)
     assert not dock.load_button.isEnabled()

@@ -9,6 +9,7 @@ import pytest
 from qtpy.compat import isalive
 
 from phasesam.core.phase_fraction import phase_fraction
+from phasesam.engines.semantic import PhaseMapConfig
 from phasesam.models.adapter_store import import_adapter
 from phasesam.napari_widgets import phase_run
 from phasesam.napari_widgets.class_colours import class_colour, layer_class_names, layer_colour
@@ -205,9 +206,11 @@ def test_settings_reach_the_engine(dock, engine, until):
     finished(dock, until)
     dock.side.setValue(512)
     dock.overlap.setValue(50)
+    dock.orientations.setCurrentIndex(2)
     dock.plane_button.click()
     finished(dock, until)
-    assert [(run.window, run.overlap) for run in asked] == [(None, 0.25), (512, 0.5)]
+    asked_for = [run.config for run in asked]
+    assert asked_for == [PhaseMapConfig(), PhaseMapConfig(512, 0.5, orientations=4)]
 
 
 def test_an_adapter_chosen_elsewhere_is_chosen_here(dock, tmp_path, make_adapter):

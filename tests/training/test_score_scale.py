@@ -49,7 +49,7 @@ def adapter(tmp_path, make_adapter):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(score_scale, "_POINTS_PER_SIDE", 4)
+    monkeypatch.setattr(score_scale, "_MOST_POINTS", 4)
 
 
 def scores(base, path) -> torch.Tensor:
@@ -100,6 +100,6 @@ def test_stopping_leaves_the_adapter_as_it_was(adapter, quick) -> None:
 
 
 def test_the_search_is_that_for_particles() -> None:
-    settings = score_scale._search_settings()
-    assert isinstance(settings, AutomaticConfig)
-    assert (settings.points_per_side, settings.skip_covered) == (32, True)
+    settings = [score_scale._search_settings(side) for side in (20, 120, 4000)]
+    assert all(isinstance(s, AutomaticConfig) and s.skip_covered for s in settings)
+    assert [s.points_per_side for s in settings] == [4, 10, 32]

@@ -189,6 +189,7 @@ def _train(
         accelerator.end_training()
     card = keeper.card()
     if data.task == "instance" and accelerator.is_main_process:
+        run.write_status(RunStatus("preparing", "looking for the best threshold of the scores"))
         judged = data.of("val") or data.of("train")
         card = scale_scores(run.best_file, base, judged, settings.device, lambda: run.is_cancelled)
     return TrainedAdapter(run.best_file, card, trainer.state.rows)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 USUAL_THRESHOLD = 0.88
 _TRIED = tuple(np.round(np.arange(0.2, 0.96, 0.04), 2).tolist())
 _PRESET = "particles"
-_POINTS_PER_SIDE = 32
+_FEWEST_POINTS, _MOST_POINTS, _PIXELS_TO_A_POINT = 4, 32, 12
 _MOST_IMAGES = 2
 _AS_GOOD = 0.01
 
@@ -82,7 +82,8 @@ def scale_scores(
         segmenter = Segmenter(
             image.rgb(), card.base, manager=manager, adapter=str(path), exclude_data_bar=False
         )
-        candidates = segmenter.automatic(_search_settings(), should_stop=should_stop)
+        settings = _search_settings(max(segmenter.shape))
+        candidates = segmenter.automatic(settings, should_stop=should_stop)
         found.append((candidates, image.label_array()))
     threshold = best_threshold(found)
     model, card = load_trainable(base, path, card.base_hash)
@@ -124,5 +125,7 @@ def best_threshold(found: Sequence[tuple[Candidates, np.ndarray]]) -> float:
     return float(_TRIED[int(good[len(good) // 2])])
 
 
-def _search_settings() -> AutomaticConfig:
-    return get_preset(_PRESET).automatic.changed(points_per_side=_POINTS_PER_SIDE)
+def _search_settings(longest_side: int) -> AutomaticConfig:
+    """As for particles; in small images points need not lie closer than some pixels."""
+    points = max(_FEWEST_POINTS, min(_MOST_POINTS, longest_side // _PIXELS_TO_A_POINT))
+    return get_preset(_PRESET).automatic.changed(points_per_side=points)
