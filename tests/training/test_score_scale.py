@@ -15,6 +15,7 @@ from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapters import load_trainable
 from phasesam.models.sam import build_model
 from phasesam.training import score_scale
+from phasesam.training.dataset import from_arrays
 from phasesam.training.score_scale import USUAL_THRESHOLD, best_threshold, scale_scores
 
 
@@ -96,6 +97,17 @@ def test_stopping_leaves_the_adapter_as_it_was(adapter, quick) -> None:
         scale_scores(
             adapter, build_model("tiny"), disc_data("instance").images, "cpu", lambda: True
         )
+    assert adapter.read_bytes() == before
+
+
+def test_without_a_picture_to_search_nothing_is_scaled(adapter, quick) -> None:
+    """A training that came to its end does not fail for want of a threshold."""
+    before = adapter.read_bytes()
+    blank = from_arrays(
+        [("blank", np.full((64, 64), 9, np.uint8), np.eye(64, dtype=np.int32), None)], "instance"
+    )
+    card = scale_scores(adapter, build_model("tiny"), blank.images, "cpu")
+    assert "best_threshold" not in card.details
     assert adapter.read_bytes() == before
 
 

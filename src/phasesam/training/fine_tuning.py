@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,15 +104,21 @@ def train(
     """
     settings = settings or TrainingSettings()
     run = RunFolder(folder)
+
+    def work(told: Sequence[Callback]) -> TrainedAdapter:
+        return _within_memory(
+            lambda: _train(data, run, settings, resume, told), settings, len(data.classes)
+        )
+
     if not is_main_process():
-        return _train_in_memory(data, run, settings, resume, [])
+        return work([])
     run.create()
     if not keep_requests:
         run.clear_requests()
     watch = _Watch(run)
     watch.tell(RunStatus("preparing", "reading data"))
     try:
-        result = _train_in_memory(data, run, settings, resume, [*callbacks, watch])
+        result = work([*callbacks, watch])
     except CancelledError as error:
         watch.tell(replace(watch.last, state="cancelled", message=str(error)))
         raise
@@ -123,19 +129,15 @@ def train(
     return result
 
 
-def _train_in_memory(
-    data: TrainingData,
-    run: RunFolder,
-    settings: TrainingSettings,
-    resume: bool,
-    callbacks: list[Callback],
+def _within_memory(
+    work: Callable[[], TrainedAdapter], settings: TrainingSettings, n_classes: int
 ) -> TrainedAdapter:
-    """Train, and say what to change where memory runs out."""
-    outcome = attempt(lambda: _train(data, run, settings, resume, callbacks))
+    """Do the work, and say what to change where memory runs out."""
+    outcome = attempt(work)
     if outcome.shortage:
         raise DeviceMemoryError(
             f"the training ran out of memory ({outcome.shortage}); the last whole epoch is kept. "
-            f"To need less: {suggestion(settings, len(data.classes))}"
+            f"To need less: {suggestion(settings, n_classes)}"
         )
     return outcome.result
 
@@ -145,7 +147,7 @@ def _train(
     run: RunFolder,
     settings: TrainingSettings,
     resume: bool,
-    callbacks: list[Callback],
+    callbacks: Sequence[Callback],
 ) -> TrainedAdapter:
     keep_freed_memory()
     check_installed(settings.trackers)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from phasesam.core.images import is_constant
 from phasesam.core.mask_set import MaskSet
 from phasesam.core.metrics import score_instances
 from phasesam.core.types import StopCallback
@@ -64,7 +65,8 @@ def scale_scores(
     Returns
     -------
     AdapterCard
-        With "best_threshold" among the details. An adapter that has it already is left alone.
+        With "best_threshold" among the details. An adapter that has it already, or for which
+        there is no picture with anything in it, is left alone.
 
     Raises
     ------
@@ -82,9 +84,13 @@ def scale_scores(
         segmenter = Segmenter(
             image.rgb(), card.base, manager=manager, adapter=str(path), exclude_data_bar=False
         )
+        if is_constant(segmenter.rgb):
+            continue
         settings = _search_settings(max(segmenter.shape))
         candidates = segmenter.automatic(settings, should_stop=should_stop)
         found.append((candidates, image.label_array()))
+    if not found:
+        return card
     threshold = best_threshold(found)
     model, card = load_trainable(base, path, card.base_hash)
     scale = (1 - USUAL_THRESHOLD) / (1 - threshold)
