@@ -49,7 +49,7 @@ _SCOPES = (
     ("plane", "This plane", "Fractions of the plane in view."),
     ("stack", "Stack", "Fractions of all planes that were mapped."),
 )
-_ORIENTATIONS = ((1, "once"), (2, "also turned"), (4, "turned and mirrored"))
+_ORIENTATIONS = ((1, "1: as it is"), (2, "2: turned too"), (4, "4: mirrored too"))
 _SHARE_TIP = (
     "Share of the mapped area, without the data bar. The interval (95 %) tells how far another\n"
     "field of view of the same size may be from it. Both follow corrections of the map."
@@ -147,7 +147,7 @@ class PhasesDock(Dock):
             "where windows meet.",
         )
         self.add_advanced(
-            "Look",
+            "Orientations",
             self.orientations,
             "Also look at everything turned and mirrored, and take the mean: as many times\n"
             "slower, and steadier on images unlike those of the training.",

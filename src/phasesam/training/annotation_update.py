@@ -21,7 +21,13 @@ from phasesam.training.annotation_examples import targets_of
 from phasesam.training.annotation_history import Example, LearningConfig, LearntState, Trial
 from phasesam.training.clicks import click_in
 from phasesam.training.losses import mask_iou
-from phasesam.training.prompt_rounds import PromptState, Targets, decode, prompt_losses
+from phasesam.training.prompt_rounds import (
+    AMBIGUOUS_MASKS,
+    PromptState,
+    Targets,
+    decode,
+    prompt_losses,
+)
 
 if TYPE_CHECKING:
     from phasesam.models.manager import ModelManager
@@ -201,9 +207,9 @@ def _first_click(model: SamModel, scene: _Scene) -> list[float]:
     state, rng = PromptState(device), np.random.default_rng(0)
     places = [click_in(truth, rng, centre=True) for truth in targets.truth]
     state.add(places, [1] * len(places))
-    masks, scores = decode(model, scene.encoded, state)
-    best = scores[:, 1:4].argmax(1)
-    answer = masks[:, 1:4][torch.arange(len(masks), device=device), best][:, None]
+    masks, scores = decode(model, scene.encoded, state, AMBIGUOUS_MASKS)
+    best = scores.argmax(1)
+    answer = masks[torch.arange(len(masks), device=device), best][:, None]
     found = mask_iou(answer, targets.fine.to(device), targets.known.to(device))
     return [float(iou) for iou in found[:, 0]]
 
