@@ -564,7 +564,9 @@ def test_points_outside_a_mask_are_not_covered():
     points = np.array([[18.0, 28.0], [10.5, 20.5], [18.9, 36.4], [5.0, 28.0], [18.0, 50.0]])
     covered = np.zeros(5, bool)
     covered[4] = True
-    automatic._cover(mask, points, covered)
+    corner = np.array([7, 3])
+    crop = automatic._Crop(1, (7, 3, 64, 64), points - corner, None, covered)
+    automatic._cover(mask, crop)
     assert covered.tolist() == [True, False, True, False, True]
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 from phasesam.core.errors import CancelledError, InvalidSettingError, UnknownModelError
 from phasesam.engines import semantic
 from phasesam.engines.segmenter import Segmenter
-from phasesam.engines.semantic import NO_CLASS, PhaseMap, segment_classes, trained_window
+from phasesam.engines.semantic import NO_CLASS, PhaseMap, segment_classes
 from phasesam.models.adapter_card import AdapterCard
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapters import load_trainable
@@ -231,7 +231,7 @@ def test_adapters_without_classes(seg, tmp_path, make_adapter):
 )
 def test_window_of_a_card(said, expected):
     card = AdapterCard(AdapterConfig(), "tiny", "0", "semantic", CLASSES, {"window": said})
-    assert trained_window(card) == expected
+    assert card.window == expected
 
 
 def test_the_contrast_of_a_recording_does_not_matter(micrograph, manager, tmp_path, make_adapter):

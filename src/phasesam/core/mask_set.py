@@ -100,6 +100,9 @@ class MaskSet:
         How many candidates were left out, for each reason.
     logits : (n, 256, 256) float32 array or None
         Low-resolution logits, to be passed back for refinement.
+    views : (n, 4) int array or None
+        Part of the image ``(y0, x0, y1, x1)`` that the logits of each mask show; None for the
+        whole image.
     """
 
     shape: tuple[int, int]
@@ -109,6 +112,7 @@ class MaskSet:
     points: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     logits: NDArray[np.float32] | None = None
+    views: NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
         return f"MaskSet({len(self.crops)} masks of {self.shape[0]} x {self.shape[1]} pixels)"
@@ -243,6 +247,7 @@ class MaskSet:
             points=self.points[chosen],
             dropped=self.dropped,
             logits=None if self.logits is None else self.logits[chosen],
+            views=None if self.views is None else self.views[chosen],
         )
 
     def to_labels(self, order: str = "area", *, min_area: float = 0) -> NDArray[np.int32]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,10 @@ from phasesam.core.coordinates import points_to_model
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.mask_set import MaskCrop
 from phasesam.core.types import ProgressCallback, StopCallback
+from phasesam.core.windows import Box
 from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
 from phasesam.engines.candidates import Candidates
-from phasesam.engines.crops import crop_boxes, cut_by_crop
+from phasesam.engines.crops import EDGE_TOLERANCE, crop_boxes, cut_by_crop, window_points
 from phasesam.engines.embedding import encode
 from phasesam.engines.prompt_threads import PromptThreads
 from phasesam.engines.rendering import (
@@ -93,9 +94,10 @@ class _Crop:
     """One crop under search: where it lies, what is tried, and how logits are rendered."""
 
     index: int
-    box: tuple[int, int, int, int]
+    box: Box
     points: NDArray[np.float64]
     raster: Raster
+    covered: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ class _Search:
         self.model = model
         self.manager = manager
         self.config = config
+        # Side of the windows; 0 where crops are searched.
+        self.side = config.window or 0
         self.device = next(model.mask_decoder.parameters()).device
         self.product = product_dtype(self.device)
         self.decoder = MultiPromptDecoder(model, self.product)
@@ -158,23 +162,20 @@ class _Search:
     ) -> None:
         total = max(1, sum(len(crop.points) for crop in crops))
         done = 0
-        for crop in crops:
+        # Windows before the whole image, of which only what is too large for them is wanted.
+        for crop in [*crops[1:], crops[0]] if self.side else crops:
             if len(crop.points) == 0:
                 continue
             check_stop(should_stop)
             context = self._context(crop)
             batch = self.config.points_per_batch or self._batch_size()
-            covered = np.zeros(len(crop.points), dtype=np.bool_)
             order = _coarse_first(crop.points) if self.config.skip_covered else None
             items = np.arange(len(crop.points)) if order is None else order
 
             def decode(
-                part: NDArray[np.int64],
-                crop: _Crop = crop,
-                context: ImageContext = context,
-                covered: NDArray[np.bool_] = covered,
+                part: NDArray[np.int64], crop: _Crop = crop, context: ImageContext = context
             ) -> None:
-                self._decode(part[~covered[part]], crop, context, covered)
+                self._decode(part[~crop.covered[part]], crop, context, crops)
 
             for count, _ in self.manager.iterate_batches(
                 decode, items, batch, doing="searching masks", should_stop=should_stop
@@ -184,15 +185,27 @@ class _Search:
             done += len(crop.points)
 
     def _crops(self) -> Iterator[_Crop]:
-        layout = crop_boxes(self.shape, self.config.crop_n_layers, self.config.crop_overlap_ratio)
-        for index, (layer, box) in enumerate(layout):
-            size = (box[2] - box[0], box[3] - box[1])
-            points = self.config.grid(layer) * np.array(size)
+        for index, (box, points) in enumerate(self._layout()):
             if self.config.region is not None:
-                pixel = np.minimum((points + box[:2]).astype(np.int64), np.array(self.shape) - 1)
+                pixel = np.minimum(points.astype(np.int64), np.array(self.shape) - 1)
                 points = points[np.asarray(self.config.region)[pixel[:, 0], pixel[:, 1]] != 0]
-            side = 4 * self.model.embed_size
-            yield _Crop(index, box, points, raster(size, side, self.model.image_size))
+            size = (box[2] - box[0], box[3] - box[1])
+            lines = raster(size, 4 * self.model.embed_size, self.model.image_size)
+            free = np.zeros(len(points), dtype=np.bool_)
+            yield _Crop(index, box, points - np.array(box[:2]), lines, free)
+
+    def _layout(self) -> list[tuple[Box, NDArray[np.float64]]]:
+        """Parts of the image and their prompts, in its pixels; the whole image first."""
+        config = self.config
+        if self.side:
+            whole = (0, 0, *self.shape), config.grid() * np.array(self.shape)
+            half = max(1, config.points_per_side // 2)
+            return [whole, *window_points(self.shape, self.side, half, config.point_grid)]
+        layout = crop_boxes(self.shape, config.crop_n_layers, config.crop_overlap_ratio)
+        return [
+            (box, config.grid(layer) * (np.array(box[2:]) - box[:2]) + np.array(box[:2]))
+            for layer, box in layout
+        ]
 
     def _batch_size(self) -> int:
         return 64 if self.device.type != "cpu" else 4 * self.threads.count
@@ -217,7 +230,7 @@ class _Search:
         part: NDArray[np.int64],
         crop: _Crop,
         context: ImageContext,
-        covered: NDArray[np.bool_],
+        crops: Sequence[_Crop],
     ) -> None:
         """Decode some prompts of a crop and keep the masks above the floors."""
         if len(part) == 0:
@@ -230,7 +243,7 @@ class _Search:
         self.decoded += len(part)
         for piece in found:
             for one in piece:
-                self._keep(one, crop, covered)
+                self._keep(one, crop, crops)
 
     def _own_decoder(self) -> MultiPromptDecoder:
         """Return the decoder of the calling thread: buffers are not shared."""
@@ -284,28 +297,42 @@ class _Search:
             return None
         return mask
 
-    def _keep(self, one: _Found, crop: _Crop, covered: NDArray[np.bool_]) -> None:
+    def _keep(self, one: _Found, crop: _Crop, crops: Sequence[_Crop]) -> None:
         """Remember one mask, and which prompts it makes superfluous."""
         mask = one.mask
-        small = mask.area <= self.config.cover_area * crop.raster.shape[0] * crop.raster.shape[1]
-        if (
-            self.config.skip_covered
-            and small
-            and one.score >= self.config.cover_iou
-            and _stability(mask) >= self.config.cover_stability
-            and isinstance(mask.mask, MaskCrop)
-        ):
-            _cover(mask.mask, crop.points, covered)
-        y0, x0 = crop.box[:2]
-        placed = mask.moved(y0, x0)
-        if crop.index and cut_by_crop(np.array([placed.box]), crop.box, self.shape)[0]:
+        placed = mask.moved(*crop.box[:2])
+        wanted = self._belongs(placed, crop)
+        if (wanted or not self.side) and self._covers(one, crop):
+            for other in crops if self.side else [crop]:
+                _cover(placed.mask, other)
+        if not wanted:
             return
         if self.config.region is not None and not _inside(placed.mask, self.config.region):
             return
         self.found.append(placed)
         self.scores.append(one.score)
-        self.prompts.append((float(one.point[0] + y0), float(one.point[1] + x0)))
+        self.prompts.append(tuple((one.point + np.array(crop.box[:2])).tolist()))
         self.searched.append(crop.index)
+
+    def _covers(self, one: _Found, crop: _Crop) -> bool:
+        """Whether a mask is so good that prompts in it need not be tried."""
+        small = (
+            one.mask.area <= self.config.cover_area * crop.raster.shape[0] * crop.raster.shape[1]
+        )
+        return (
+            self.config.skip_covered
+            and small
+            and one.score >= self.config.cover_iou
+            and _stability(one.mask) >= self.config.cover_stability
+        )
+
+    def _belongs(self, placed: RenderedMask, crop: _Crop) -> bool:
+        """Whether a mask is seen well in this crop, and wanted from it."""
+        if crop.index == 0:
+            y0, x0, y1, x1 = placed.box
+            return max(y1 - y0, x1 - x0) > self.side // 2
+        tolerance = max(1, self.side // 50) if self.side else EDGE_TOLERANCE
+        return not cut_by_crop(np.array([placed.box]), crop.box, self.shape, tolerance)[0]
 
     def _candidates(self, crops: list[_Crop], seconds: float) -> Candidates:
         n = len(self.found)
@@ -343,18 +370,21 @@ def _coarse_first(points: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.argsort(level, kind="stable")
 
 
-def _cover(mask: MaskCrop, points: NDArray[np.float64], covered: NDArray[np.bool_]) -> None:
-    """Mark the prompts that lie in a mask."""
+def _cover(mask: MaskCrop | DeferredMask, crop: _Crop) -> None:
+    """Mark the prompts of a crop that lie in a mask; one that is yet to be rendered covers none."""
+    if not isinstance(mask, MaskCrop):
+        return
+    mask = mask.moved(-crop.box[0], -crop.box[1])
     y0, x0, y1, x1 = mask.box
-    pixel = points.astype(np.int64)
+    pixel = crop.points.astype(np.int64)
     near = np.flatnonzero(
-        ~covered
+        ~crop.covered
         & (pixel[:, 0] >= y0) & (pixel[:, 0] < y1)
         & (pixel[:, 1] >= x0) & (pixel[:, 1] < x1)
     )  # fmt: skip
     if len(near):
         near = near[mask.array()[pixel[near, 0] - y0, pixel[near, 1] - x0]]
-        covered[near] = True
+        crop.covered[near] = True
 
 
 def _inside(mask: MaskCrop | DeferredMask, region: NDArray[np.bool_]) -> bool:

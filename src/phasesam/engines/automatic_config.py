@@ -31,6 +31,11 @@ class AutomaticConfig:
         Overlap of the crops of layer 1, as a share of the shorter side of the image.
     crop_n_points_downscale_factor : int
         Prompts per side are divided by ``factor**i`` in layer i.
+    window : int or None
+        Side in pixels of windows that are searched instead of crops, each with half of
+        `points_per_side` along a side; of the whole image only what is larger than half a
+        window is kept. 0 for none. As the adapter was trained when None, unless crops are
+        wanted.
     point_grid : (n, 2) float array or None
         Own prompts ``(y, x)``, as shares of the image's sides (0–1), instead of the grid.
     region : (h, w) bool array or None
@@ -62,6 +67,7 @@ class AutomaticConfig:
     crop_n_layers: int = 0
     crop_overlap_ratio: float = 512 / 1500
     crop_n_points_downscale_factor: int = 1
+    window: int | None = None
     point_grid: NDArray[np.float64] | None = None
     region: NDArray[np.bool_] | None = None
     iou_floor: float = 0.0
@@ -78,6 +84,8 @@ class AutomaticConfig:
             _whole("points_per_batch", self.points_per_batch, 1, 4096)
         _whole("crop_n_layers", self.crop_n_layers, 0, 5)
         _whole("crop_n_points_downscale_factor", self.crop_n_points_downscale_factor, 1, 64)
+        if self.window is not None:
+            _whole("window", self.window, 0, 2**31)
         _within("crop_overlap_ratio", self.crop_overlap_ratio, 0, 0.95)
         _whole("speckle_area", self.speckle_area, 0, 2**31)
         for name in ("iou_floor", "stability_floor", "cover_iou", "cover_stability", "cover_area"):

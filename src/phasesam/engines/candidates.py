@@ -240,10 +240,13 @@ class Candidates:
         merged = np.concatenate(left)
         if len(left) > 1:
             sides = self.searched_boxes[:, 2:] - self.searched_boxes[:, :2]
-            # SAM trusts the smaller crop, which shows the object larger.
+            # SAM trusts the smaller crop, which shows the object larger; of crops of one size
+            # the better mask.
             closeness = (1.0 / sides.prod(axis=1))[self.searched[merged]]
+            trust = np.empty(len(merged), dtype=np.float32)
+            trust[np.lexsort((rank[merged], closeness))] = np.arange(len(merged))
             between = config.changed(nms=config.crop_nms)
-            merged = merged[self._nms(merged, closeness.astype(np.float32), between)]
+            merged = merged[self._nms(merged, trust, between)]
         return merged
 
     def _nms(

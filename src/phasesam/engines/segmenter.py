@@ -19,6 +19,7 @@ from phasesam.core.errors import InvalidImageError, InvalidPromptError, InvalidS
 from phasesam.core.images import Normalisation, check_image, is_constant, to_rgb8
 from phasesam.core.mask_set import MaskSet
 from phasesam.core.types import PixelSize, ProgressCallback, Prompts, StopCallback
+from phasesam.core.windows import Box, Windows
 from phasesam.engines.automatic_config import AutomaticConfig
 from phasesam.engines.candidates import Candidates
 
@@ -49,6 +50,10 @@ class Segmenter:
     adapter : str, path or AdapterVersion, optional
         An adapter of the model, by its name in the store of adapters or its path. How much of
         it acts is chosen with ``manager.set_strength``.
+    window : int, optional
+        Side in pixels of the part of the image that the model looks at for an object; larger
+        parts follow for objects that do not fit. 0 for the whole image. When left out as the
+        adapter was trained; the whole image without an adapter.
     manager : ModelManager, optional
         The process-wide one by default.
 
@@ -74,14 +79,18 @@ class Segmenter:
         pixel_size: PixelSize | None = None,
         exclude_data_bar: bool = True,
         adapter: Adapter = None,
+        window: int | None = None,
         manager: ModelManager | None = None,
     ) -> None:
+        if window is not None and window < 0:
+            raise InvalidSettingError(f"expected a window of 0 pixels (all) or more, got {window}")
         self.image = check_image(image)
         self.model = model
         self.normalisation = normalisation or Normalisation()
         self.pixel_size = pixel_size or PixelSize()
         self.exclude_data_bar = exclude_data_bar
         self.adapter = adapter
+        self.window = window
         self._manager = manager
 
     @property
@@ -113,6 +122,15 @@ class Segmenter:
 
             self._manager = get_manager()
         return self._manager
+
+    @property
+    def windows(self) -> Windows | None:
+        """Parts of the image that the model looks at for objects; None for the whole image."""
+        from phasesam.models.adapter_loading import prompt_window
+
+        side = prompt_window(self.adapter) if self.window is None else self.window
+        shape = self.rgb.shape[0], self.rgb.shape[1]
+        return Windows(shape, side) if side and side < max(shape) else None
 
     @property
     def is_encoded(self) -> bool:
@@ -148,16 +166,55 @@ class Segmenter:
         """
         return self._encode(self.adapter, progress, should_stop)
 
+    def look(self, view: Box, *, should_stop: StopCallback | None = None) -> Embedding:
+        """Encode a part of the image, or look its embedding up.
+
+        Parameters
+        ----------
+        view : (y0, x0, y1, x1)
+            In pixels, half open, such as one of `windows`.
+        should_stop : callable, optional
+            Asked before each step.
+        """
+        adapter = self.manager.adapter_version(self.model, self.adapter)
+        return self._encode(adapter, should_stop=should_stop, view=view)
+
+    def look_at(
+        self, box: Box, *, should_stop: StopCallback | None = None
+    ) -> tuple[Embedding, Box]:
+        """Encode the part of the image through which an object is seen best.
+
+        Parameters
+        ----------
+        box : (y0, x0, y1, x1)
+            Around the object, in pixels, half open.
+        should_stop : callable, optional
+            As for `look`.
+
+        Returns
+        -------
+        Embedding, (y0, x0, y1, x1)
+            And which part that is: the whole image unless the adapter was trained on windows.
+        """
+        windows = self.windows
+        view = (0, 0, *self.rgb.shape[:2]) if windows is None else windows.fitting(box)
+        return self.look(view, should_stop=should_stop), view
+
     def _encode(
         self,
         adapter: Adapter,
         progress: ProgressCallback | None = None,
         should_stop: StopCallback | None = None,
+        view: Box | None = None,
     ) -> Embedding:
         from phasesam.engines.embedding import embed
 
+        rgb = self.rgb
+        if view is not None:
+            y0, x0, y1, x1 = view
+            rgb = np.ascontiguousarray(rgb[y0:y1, x0:x1])
         return embed(
-            self.rgb,
+            rgb,
             model=self.model,
             adapter=adapter,
             manager=self.manager,
@@ -173,6 +230,7 @@ class Segmenter:
         mask: ArrayLike | None = None,
         *,
         logits: NDArray[np.float32] | None = None,
+        view: ArrayLike | None = None,
         multimask_output: bool = True,
         threshold: float = 0.0,
     ) -> MaskSet:
@@ -190,6 +248,8 @@ class Segmenter:
             A mask to start from, non-zero inside.
         logits : (256, 256) array, optional
             One plane of ``MaskSet.logits`` of an earlier answer, to be refined.
+        view : (4,) array-like, optional
+            What they show, of ``MaskSet.views``; the whole image when left out.
         multimask_output : bool
             Three scales (part, object, group, in this order) instead of one mask. For one
             object only; several boxes give the best mask of each.
@@ -207,21 +267,32 @@ class Segmenter:
             If prompts are missing, inconsistent or outside the image.
         """
         from phasesam.engines.prompting import check_prompts, predict
+        from phasesam.engines.window_prompting import Earlier, predict_in_windows
 
         prompts = self._checked(Prompts.build(points, labels, boxes, mask))
         check_prompts(prompts, logits)
         adapter = self.manager.adapter_version(self.model, self.adapter)
-        embedding = self._encode(adapter)
-        with self.manager.lease(self.model, adapter) as model:
-            answer = predict(
-                model,
-                self.manager,
-                embedding,
-                prompts,
-                logits=logits,
-                multimask_output=multimask_output,
-                threshold=threshold,
-            )
+
+        def ask(seen: Box | None, asked: Prompts, earlier: NDArray[np.float32] | None) -> MaskSet:
+            embedding = self._encode(adapter, view=seen)
+            with self.manager.lease(self.model, adapter) as model:
+                return predict(
+                    model,
+                    self.manager,
+                    embedding,
+                    asked,
+                    logits=earlier,
+                    multimask_output=multimask_output,
+                    threshold=threshold,
+                )
+
+        whole = (0, 0, *self.rgb.shape[:2])
+        earlier = None if logits is None else Earlier(logits, _view(view, whole))
+        windows = self.windows
+        if windows is None:
+            answer = ask(None, prompts, None if earlier is None else earlier.moved(whole))
+        else:
+            answer = predict_in_windows(windows, prompts, earlier, ask)
         return replace(answer, shape=self.shape)
 
     def automatic(
@@ -271,6 +342,9 @@ class Segmenter:
                 f"all pixels of the image of {self.shape[0]} x {self.shape[1]} are equal: there "
                 "is nothing to find"
             )
+        windows = self.windows
+        if config.window is None and config.crop_n_layers == 0 and windows is not None:
+            config = config.changed(window=windows.side)
         adapter = self.manager.adapter_version(self.model, self.adapter)
         embedding = self._encode(adapter, should_stop=should_stop)
         with self.manager.lease(self.model, adapter, should_stop=should_stop) as model:
@@ -310,3 +384,18 @@ class Segmenter:
                 f"a mask prompt has the shape of the image {self.shape}, got {prompts.mask.shape}"
             )
         return replace(prompts, mask=prompts.mask[:height])
+
+
+def _view(view: ArrayLike | None, whole: Box) -> Box:
+    """Check what earlier logits show."""
+    if view is None:
+        return whole
+    values = np.asarray(view)
+    if values.shape != (4,) or values.dtype.kind not in "iu":
+        raise InvalidPromptError(f"expected a view of four whole numbers, got {view!r}")
+    y0, x0, y1, x1 = (int(value) for value in values)
+    if not (0 <= y0 < y1 <= whole[2] and 0 <= x0 < x1 <= whole[3]):
+        raise InvalidPromptError(
+            f"expected a view within the image of {whole[2]} x {whole[3]} pixels, got {view!r}"
+        )
+    return y0, x0, y1, x1

@@ -195,12 +195,6 @@ def _card(adapter: Adapter) -> AdapterCard:
     return card
 
 
-def trained_window(card: AdapterCard) -> int | None:
-    """Side of the windows that an adapter was trained on, in pixels; None for whole images."""
-    window = card.details.get("window")
-    return window if isinstance(window, int) and window > 0 else None
-
-
 @dataclass(frozen=True)
 class _Window:
     """Logits of one window, (K, 256, 256), and where it lies."""
@@ -249,7 +243,7 @@ class _Mapping:
         stretch = card.details.get("stretch") is True
         self.rgb = stretched(segmenter.rgb) if stretch else segmenter.rgb
         shape = self.rgb.shape[:2]
-        side = trained_window(card) or 0 if config.window is None else config.window
+        side = card.window or 0 if config.window is None else config.window
         self.boxes = tiles((shape[0], shape[1]), side or max(shape), int(config.overlap * side))
         self.flips = ORIENTATIONS[config.orientations]
         self.side = side if len(self.boxes) > 1 else None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from phasesam.core.errors import CancelledError, InvalidMaskError, InvalidSettingError
 from phasesam.core.mask_set import MaskCrop
 from phasesam.core.types import ProgressCallback, StopCallback
+from phasesam.core.windows import Box, Windows
 from phasesam.engines.segmenter import Segmenter
 from phasesam.evaluation.click_curves import ClickCurves
 from phasesam.evaluation.clicker import Click, next_click, union_box, window
@@ -138,25 +139,34 @@ def segmenter_predictor(segmenter: Segmenter) -> ClickPredictor:
     segmenter : Segmenter
         Encodes its image at the first click.
     """
+    from phasesam.engines.object_prompting import ObjectAnswer, ObjectPrompt, predict_objects
+    from phasesam.engines.window_prompting import Earlier, answer_objects
 
-    def answer(objects: Sequence[ClickedObject]) -> list[tuple[MaskCrop, NDArray[np.float32]]]:
-        from phasesam.engines.object_prompting import ObjectPrompt, predict_objects
+    windows = segmenter.windows or Windows(segmenter.rgb.shape[:2], max(segmenter.rgb.shape[:2]))
 
-        embedding, manager = segmenter.encode(), segmenter.manager
-        found: list[tuple[MaskCrop, NDArray[np.float32]] | None] = [None] * len(objects)
-        with manager.lease(segmenter.model, segmenter.adapter) as model:
-            for first in (True, False):
-                chosen = [i for i, o in enumerate(objects) if (len(o.points) == 1) is first]
-                prompts = [
-                    ObjectPrompt(objects[i].points, objects[i].labels, objects[i].state)
-                    for i in chosen
-                ]
-                answers = predict_objects(
-                    model, manager, embedding, prompts, multimask_output=first
-                )
-                for i, result in zip(chosen, answers, strict=True):
-                    found[i] = result.mask, result.logits
-        return [pair for pair in found if pair is not None]
+    def answer(objects: Sequence[ClickedObject]) -> list[tuple[MaskCrop, Earlier]]:
+        found: dict[int, tuple[MaskCrop, Earlier]] = {}
+        for first in (True, False):
+
+            def look(
+                view: Box, prompts: Sequence[ObjectPrompt], first: bool = first
+            ) -> list[ObjectAnswer]:
+                embedding, manager = segmenter.look(view), segmenter.manager
+                with manager.lease(segmenter.model, segmenter.adapter) as model:
+                    return predict_objects(
+                        model, manager, embedding, prompts, multimask_output=first
+                    )
+
+            chosen = [i for i, o in enumerate(objects) if (len(o.points) == 1) is first]
+            answers = answer_objects(
+                windows,
+                [ObjectPrompt(objects[i].points, objects[i].labels) for i in chosen],
+                [objects[i].state for i in chosen],
+                look,
+            )
+            for i, (result, view) in zip(chosen, answers, strict=True):
+                found[i] = result.mask, Earlier(result.logits, view)
+        return [found[i] for i in range(len(objects))]
 
     return answer
 

@@ -43,6 +43,12 @@ class AdapterCard:
     classes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def window(self) -> int | None:
+        """Side of the windows that it was trained on, in pixels; None for whole images."""
+        window = self.details.get("window")
+        return window if isinstance(window, int) and window > 0 else None
+
     def to_json(self) -> str:
         """Write the card as JSON."""
         values = {**asdict(self), "config": self.config.to_dict(), "format": _FORMAT}

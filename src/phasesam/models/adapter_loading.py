@@ -96,6 +96,33 @@ def title_of(adapter: AdapterVersion | str | None) -> str | None:
     return adapter.name if isinstance(adapter, AdapterVersion) else adapter
 
 
+def prompt_window(adapter: Adapter) -> int | None:
+    """Side of the windows in which an adapter that answers prompts was trained, in pixels.
+
+    Parameters
+    ----------
+    adapter : str, path, AdapterVersion or None
+        One without windows of its own looks at the image as the one below it does. Adapters
+        with classes answer prompts on whole images.
+
+    Returns
+    -------
+    int or None
+        None for whole images.
+
+    Raises
+    ------
+    UnknownModelError, CheckpointError
+        If there is no such adapter, or it is damaged.
+    """
+    if adapter is None:
+        return None
+    card = adapter_store.card_of(adapter.path if isinstance(adapter, AdapterVersion) else adapter)
+    if card.task != "semantic" and card.window is not None:
+        return card.window
+    return prompt_window(adapter.under) if isinstance(adapter, AdapterVersion) else None
+
+
 class AdapterVersions:
     """Which version of each adapter is the present one. Safe for threads."""
 

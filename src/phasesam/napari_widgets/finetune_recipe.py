@@ -255,8 +255,7 @@ class RecipePanel(QWidget):
         self.recipes.setToolTip(recipe.description)
 
     def _show_window(self, recipe: Recipe) -> None:
-        is_auto = recipe.auto_window and self._task == "semantic"
-        self.side.setSpecialValueText(_AUTOMATIC if is_auto else _WHOLE_IMAGE)
+        self.side.setSpecialValueText(_AUTOMATIC if recipe.auto_window else _WHOLE_IMAGE)
 
     def _on_setting(self, _value: float) -> None:
         self.changed.emit()

@@ -216,10 +216,7 @@ class AnnotationLearning(QObject):
             from phasesam.training.annotation_learner import AnnotationLearner
 
             pupil = learner or AnnotationLearner(model, adapter)
-            new = [
-                Example.of(each.segmenter.encode(should_stop=should_stop), each.mask, each.source)
-                for each in lessons
-            ]
+            new = [each.segmenter.example(each.mask, each.source, should_stop) for each in lessons]
             state = pupil.learn(new, replay, should_stop)
             if state is not None:
                 pupil.prepare(state)

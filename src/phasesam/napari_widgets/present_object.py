@@ -52,6 +52,7 @@ class Question:
     mask: NDArray[np.bool_] | None
     logits: NDArray[np.float32] | None
     settings: MaskSettings
+    view: NDArray[np.int64] | None = None
 
     @property
     def wants_scales(self) -> bool:
@@ -78,6 +79,7 @@ class Question:
             boxes=said.boxes if len(said.boxes) else None,
             mask=self.mask if self.logits is None and not several else None,
             logits=None if several else self.logits,
+            view=None if several else self.view,
             multimask_output=self.wants_scales,
             threshold=self.settings.threshold,
         )
@@ -102,6 +104,7 @@ class Question:
             stability=masks.stability,
             points=masks.points,
             logits=masks.logits,
+            views=masks.views,
         )
 
 
@@ -182,11 +185,13 @@ class PresentObject:
 
     def question(self, settings: MaskSettings) -> Question:
         """Put what was said into a question; an answer that is refined goes with it."""
-        logits = None
-        if self._refines is not None and self._refines.masks.logits is not None:
-            index = chosen_index(self._refines.masks, settings.scale)
-            logits = self._refines.masks.logits[index]
-        return Question(self.prompts, self.mask, logits, settings)
+        logits = view = None
+        masks = None if self._refines is None else self._refines.masks
+        if masks is not None and masks.logits is not None:
+            index = chosen_index(masks, settings.scale)
+            logits = masks.logits[index]
+            view = None if masks.views is None else masks.views[index]
+        return Question(self.prompts, self.mask, logits, settings, view)
 
     def chosen(self, scale: str) -> list[int]:
         """Tell which masks are shown and would be added, by index."""

@@ -13,10 +13,12 @@ from phasesam.models.manager import get_manager
 from phasesam.napari_widgets.planes import ShownPlane, read_plane
 
 if TYPE_CHECKING:
-    from phasesam.core.mask_set import MaskSet
+    from phasesam.core.mask_set import MaskCrop, MaskSet
+    from phasesam.core.types import StopCallback
     from phasesam.engines.automatic import AutomaticConfig, Candidates
     from phasesam.engines.segmenter import Segmenter
     from phasesam.models.adapter_loading import AdapterVersion
+    from phasesam.training.annotation_history import Example
 
 
 def adapter_stamp(model: str, adapter: str | None) -> Hashable:
@@ -113,6 +115,15 @@ class LazySegmenter:
         embedding = self.get().encode(progress=progress, should_stop=should_stop)
         self._encoded = True
         return embedding
+
+    def example(
+        self, mask: MaskCrop, source: Hashable, should_stop: StopCallback | None = None
+    ) -> Example:
+        """Make an example of an object to learn from. For workers only."""
+        from phasesam.training.annotation_history import Example
+
+        embedding, view = self.get().look_at(mask.box, should_stop=should_stop)
+        return Example.of(embedding, mask, source, view[:2])
 
     def predict(self, *, version: AdapterVersion | None = None, **prompts: Any) -> MaskSet:
         """See `phasesam.Segmenter.predict`. For workers only.

@@ -35,8 +35,8 @@ def on_frame(example: Example) -> NDArray[np.bool_]:
     crop = example.mask
     spans = []
     for start, length, image, seen in zip(
-        (crop.y0, crop.x0), (crop.height, crop.width), example.image_shape, example.input_size,
-        strict=True,
+        (crop.y0 - example.corner[0], crop.x0 - example.corner[1]), (crop.height, crop.width),
+        example.image_shape, example.input_size, strict=True,
     ):  # fmt: skip
         pixels = np.floor((np.arange(seen) + 0.5) * image / seen).astype(int) - start
         inside = np.flatnonzero((pixels >= 0) & (pixels < length))

@@ -100,11 +100,13 @@ class Example:
     key : EmbeddingKey
         Of the embedding in the cache.
     image_shape, input_size : (int, int)
-        Height and width of the image, and of what the model saw of it.
+        Height and width of what was encoded, and of what the model saw of it.
     mask : MaskCrop
         In pixels of the image.
     source : hashable
         What the caller knows the object by.
+    corner : (int, int)
+        First row and column of the part of the image that was encoded.
     """
 
     key: EmbeddingKey
@@ -112,11 +114,19 @@ class Example:
     input_size: tuple[int, int]
     mask: MaskCrop
     source: Hashable = None
+    corner: tuple[int, int] = (0, 0)
 
     @classmethod
-    def of(cls, embedding: Embedding, mask: MaskCrop, source: Hashable = None) -> Example:
-        """Make an example of an object in an image that was encoded."""
-        return cls(embedding.key, embedding.image_shape, embedding.input_size, mask, source)
+    def of(
+        cls,
+        embedding: Embedding,
+        mask: MaskCrop,
+        source: Hashable = None,
+        corner: tuple[int, int] = (0, 0),
+    ) -> Example:
+        """Make an example of an object in an image, or a part of one, that was encoded."""
+        shape, size = embedding.image_shape, embedding.input_size
+        return cls(embedding.key, shape, size, mask, source, corner)
 
 
 @dataclass(frozen=True)

@@ -95,19 +95,27 @@ class AnnotationLearner:
         state = self.history.present
         return None if state is None else state.version
 
-    def add(self, embedding: Embedding, mask: MaskCrop, source: Hashable = None) -> bool:
+    def add(
+        self,
+        embedding: Embedding,
+        mask: MaskCrop,
+        source: Hashable = None,
+        corner: tuple[int, int] = (0, 0),
+    ) -> bool:
         """Learn from one object and go on with the result; False if it cannot be learnt from.
 
         Parameters
         ----------
         embedding : Embedding
-            Of its image, from ``Segmenter.encode``.
+            Of its image, from ``Segmenter.encode``, or of a part, from ``Segmenter.look``.
         mask : MaskCrop
             Its pixels.
         source : hashable
             What the caller knows it by.
+        corner : (int, int)
+            First row and column of the part of the image that was encoded.
         """
-        state = self.learn([Example.of(embedding, mask, source)])
+        state = self.learn([Example.of(embedding, mask, source, corner)])
         if state is not None:
             self.history.accept(state)
         return state is not None

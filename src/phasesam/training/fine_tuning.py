@@ -29,6 +29,7 @@ from phasesam.training.score_scale import scale_scores
 from phasesam.training.settings import TrainingSettings
 from phasesam.training.trackers import TrackerCallback, check_installed
 from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
+from phasesam.training.window_choice import large_extent
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -155,7 +156,9 @@ def _train(
     accelerator = make_accelerator(settings, run)
     base = build_model(settings.base)
     longest = max(max(image.rgb().shape[:2]) for image in data.of("train"))
-    recipe = settings.recipe.fitted(data.task, base.is_hq, longest)
+    objects = data.task != "semantic"
+    extent = large_extent(i.label_array() for i in data.of("train")) if objects else 0.0
+    recipe = settings.recipe.fitted(data.task, base.is_hq, longest, extent)
     settings = replace(settings, recipe=recipe)
     identity = weights_hash(base)
     store = FeatureStore(run.cache_folder / str(accelerator.process_index))

@@ -6,10 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from phasesam.core.mask_set import MaskSet
+from phasesam.core.windows import Box, Windows
 from phasesam.models.sam import EncoderOutput
 from phasesam.training.clicks import click_in
+from phasesam.training.dataset import LabelledImage
 from phasesam.training.losses import mask_iou
 from phasesam.training.objective import SamObjective
 from phasesam.training.prompt_rounds import (
@@ -28,6 +32,7 @@ from phasesam.training.view_plan import Sample
 from phasesam.training.views import View, plain_view
 
 _MOST_OBJECTS = 48
+_MOST_VIEWS = 12
 _CLICKS = 5
 _JUDGED = (1, 3, 5)
 _FRAME = 1024
@@ -68,18 +73,17 @@ class PromptObjective(SamObjective):
         curves, quality, preview = [], [], None
         share = max(1, _MOST_OBJECTS // len(images))
         for index, image in enumerate(images):
-            view = plain_view(image.rgb(), image.label_array())
             rng = np.random.default_rng([self.surroundings.seed, index])
-            targets = choose_objects(view.labels, share, rng)
-            if targets is None:
-                continue
-            encoded = self.encode(f"val-{index}", view.rgb)
-            dice, masks = self._clicked(encoded, targets)
-            curves.append(dice)
-            if self.data.task == "instance":
-                quality.append(self._objectness(encoded, targets, rng))
-            if preview is None:
-                preview = _preview(view, targets, masks)
+            most = max(1, _MOST_VIEWS // len(images))
+            scenes = _scenes(image, self.recipe.views.window, (share, most), rng)
+            for number, (view, targets) in enumerate(scenes):
+                encoded = self.encode(f"val-{index}-{number}", view.rgb)
+                dice, masks = self._clicked(encoded, targets)
+                curves.append(dice)
+                if self.data.task == "instance":
+                    quality.append(self._objectness(encoded, targets, rng))
+                if preview is None:
+                    preview = _preview(view, targets, masks)
         if not curves:
             return {}, None
         by_click = np.concatenate(curves, 1).mean(1)
@@ -138,6 +142,55 @@ class PromptObjective(SamObjective):
         outside = decode(self.model, encoded, empty, AMBIGUOUS_MASKS)[1].max(1).values
         told_apart = (inside[:, None] > outside[None]).float().mean()
         return float((iou + told_apart) / 2)
+
+
+def _scenes(
+    image: LabelledImage,
+    side: int | None,
+    most: tuple[int, int],
+    rng: np.random.Generator,
+) -> Iterator[tuple[View, Targets]]:
+    """Look at some objects of an image, through windows where the adapter will do so too.
+
+    Parameters
+    ----------
+    image : LabelledImage
+        With objects.
+    side : int or None
+        Of the windows in pixels; None for the whole image.
+    most : (int, int)
+        Objects and windows at most.
+    rng : numpy Generator
+        Source of chance.
+    """
+    rgb, labels = image.rgb(), image.label_array()
+    if side is None:
+        view = plain_view(rgb, labels)
+        targets = choose_objects(view.labels, most[0], rng)
+        if targets is not None:
+            yield view, targets
+        return
+    windows = Windows((labels.shape[0], labels.shape[1]), side)
+    objects, views = most
+    values = np.unique(labels[labels > 0]).astype(np.int64)
+    boxes = MaskSet.from_labels(np.maximum(labels, 0)).boxes
+    left = [int(i) for i in rng.permutation(len(values))[:objects]]
+    for _ in range(views):
+        if not left:
+            return
+        y0, x0, y1, x1 = windows.around(boxes[left[0]], side)
+        inside = [i for i in left if _lies_in(boxes[i], (y0, x0, y1, x1))] or left[:1]
+        left = [i for i in left if i not in inside]
+        view = plain_view(
+            np.ascontiguousarray(rgb[y0:y1, x0:x1]), np.ascontiguousarray(labels[y0:y1, x0:x1])
+        )
+        targets = choose_objects(view.labels, None, rng, values[inside])
+        if targets is not None:
+            yield view, targets
+
+
+def _lies_in(box: NDArray[np.int64], view: Box) -> bool:
+    return bool((box[:2] >= view[:2]).all() and (box[2:] <= view[2:]).all())
 
 
 def _preview(view: View, targets: Targets, masks: np.ndarray) -> Preview:

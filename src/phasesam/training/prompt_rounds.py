@@ -65,7 +65,10 @@ class Targets:
 
 
 def choose_objects(
-    labels: NDArray[np.int32], count: int | None, rng: np.random.Generator
+    labels: NDArray[np.int32],
+    count: int | None,
+    rng: np.random.Generator,
+    among: NDArray[np.int64] | None = None,
 ) -> Targets | None:
     """Pick objects of a view that are large enough to be clicked on.
 
@@ -77,6 +80,8 @@ def choose_objects(
         How many; None for all.
     rng : numpy Generator
         Source of chance.
+    among : (k,) int array, optional
+        Labels that may be picked; all when left out.
 
     Returns
     -------
@@ -86,9 +91,9 @@ def choose_objects(
     frame = np.full((_FRAME, _FRAME), -1, dtype=np.int32)
     frame[: labels.shape[0], : labels.shape[1]] = labels
     ids, areas = np.unique(frame[frame > 0], return_counts=True)
-    ids = ids[areas >= _SMALLEST_AREA * _FACTOR**2]
     # An object that fills the view has no outside to be told from.
-    ids = ids[areas[areas >= _SMALLEST_AREA * _FACTOR**2] < _MOST_COVERED * labels.size]
+    fits = (areas >= _SMALLEST_AREA * _FACTOR**2) & (areas < _MOST_COVERED * labels.size)
+    ids = ids[fits if among is None else fits & np.isin(ids, among)]
     if len(ids) == 0:
         return None
     chosen = ids if count is None else rng.permutation(ids)[:count]

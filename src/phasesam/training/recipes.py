@@ -19,9 +19,9 @@ from phasesam.training.label_values import Task, check_task
 from phasesam.training.loss_config import LossConfig
 from phasesam.training.prompt_config import PromptTraining
 from phasesam.training.views import ViewConfig
+from phasesam.training.window_choice import object_window, phase_window
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SMALLEST_WINDOW, _LARGEST_WINDOW = 256, 1024
 _OPTIMISERS = ("adamw", "adam", "sgd")
 _SCHEDULES = ("cosine", "constant", "polynomial", "one_cycle")
 
@@ -115,9 +115,9 @@ class Recipe:
         Number of different views; the frozen part of the encoder runs once for each. None
         draws a new view every time, and nothing is kept.
     auto_window : bool
-        Whether phases of images are looked at in windows of three quarters of their longer
-        side, 256 to 1024 pixels, where `views` says nothing: large enough to know the
-        surroundings, small enough to see what is a few pixels wide.
+        Whether images are looked at in windows where `views` says nothing: for phases three
+        quarters of their longer side, 256 to 1024 pixels; for objects three and a half times
+        as wide as the large ones.
     stretch : bool
         Whether phases are looked for in images whose intensities are spread over the whole
         range first, so that the contrast of a recording does not matter.
@@ -162,7 +162,7 @@ class Recipe:
         if not self.tasks or len(self.fractions) != 3:
             raise InvalidSettingError("a recipe fits at least one task and has three fractions")
 
-    def fitted(self, task: Task, is_hq: bool, longest_side: int = 0) -> Recipe:
+    def fitted(self, task: Task, is_hq: bool, longest_side: int = 0, extent: float = 0.0) -> Recipe:
         """Complete the recipe with what task, model and images ask for.
 
         Parameters
@@ -174,11 +174,14 @@ class Recipe:
             that change; and the IoU head, which otherwise knows nothing of it.
         longest_side : int
             Of the images, in pixels, for `auto_window`.
+        extent : float
+            Of large objects, in pixels, for `auto_window`.
         """
         adapter, prompts, views = self.adapter, self.prompts, self.views
-        if task == "semantic" and self.auto_window and views.window is None:
-            side = min(_LARGEST_WINDOW, max(_SMALLEST_WINDOW, longest_side * 3 // 4))
-            views = replace(views, window=side if longest_side > side else None)
+        if self.auto_window and views.window is None:
+            phases = task == "semantic"
+            side = phase_window(longest_side) if phases else object_window(longest_side, extent)
+            views = replace(views, window=side)
         if task == "instance":
             adapter = replace(adapter, iou_head=True)
             prompts = replace(prompts, background=prompts.background or prompts.objects)

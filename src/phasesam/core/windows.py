@@ -1,0 +1,205 @@
+"""Which part of an image is looked at for an object. Knows no torch.
+
+A model sees 1024 x 1024 pixels and answers with 256 x 256 logits, so that of a large image small
+objects are lost. An adapter that was trained on windows of some size is shown windows of that
+size: the one about the object, a larger one where the object does not fit, a smaller one where
+it is tiny. Windows lie on a grid of half their side, so that neighbours share their embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasesam.core.errors import InvalidSettingError
+
+Box = tuple[int, int, int, int]
+
+SMALLEST_SIDE = 64
+_TINY = 4
+_ROOM = 2
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Square windows of an image, each level with half the side of the one above.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Height and width of the image in pixels.
+    side : int
+        Side in pixels of the usual windows.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the side is not positive.
+    """
+
+    shape: tuple[int, int]
+    side: int
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise InvalidSettingError(f"expected a window of at least 1 pixel, got {self.side}")
+
+    @property
+    def whole(self) -> Box:
+        """The whole image."""
+        return 0, 0, self.shape[0], self.shape[1]
+
+    @property
+    def finest(self) -> int:
+        """Side of the smallest windows."""
+        return max(min(SMALLEST_SIDE, self.side), self.side // 2)
+
+    def around(self, box: Iterable[float], side: int) -> Box:
+        """Window of the grid whose centre is next to that of a box.
+
+        Parameters
+        ----------
+        box : (y0, x0, y1, x1)
+            In pixels; may be a point.
+        side : int
+            Of the window; the whole image from its longer side on.
+
+        Returns
+        -------
+        (y0, x0, y1, x1)
+            Half open; holds the centre of the box.
+        """
+        if side >= max(self.shape):
+            return self.whole
+        low_y, low_x, high_y, high_x = box
+        y0, y1 = _span((low_y + high_y) / 2, side, self.shape[0])
+        x0, x1 = _span((low_x + high_x) / 2, side, self.shape[1])
+        return y0, x0, y1, x1
+
+    def fitting(self, box: Iterable[float], *, is_object: bool = True) -> Box:
+        """Smallest window in which a box has room, of the usual side or larger.
+
+        Parameters
+        ----------
+        box : (y0, x0, y1, x1)
+            In pixels. The window has twice its extent, so that its surroundings are seen too.
+        is_object : bool
+            Whether the box goes around an object, and not only around points in it: then the
+            window may have half the usual side where the object would be tiny otherwise.
+        """
+        box = tuple(box)
+        extent = max(box[2] - box[0], box[3] - box[1])
+        side = self.side
+        if is_object and extent * _TINY <= side:
+            side = self.finest
+        while side < max(self.shape) and (
+            side < _ROOM * extent or not _within(box, self.around(box, side))
+        ):
+            side *= 2
+        return self.around(box, side)
+
+    def following(self, view: Box, found: Box, said: Box | None) -> Box | None:
+        """Where to look next.
+
+        Parameters
+        ----------
+        view : (y0, x0, y1, x1)
+            Window that was looked at.
+        found : (y0, x0, y1, x1)
+            Box around what was found in it.
+        said : (y0, x0, y1, x1) or None
+            Box around the prompts, which stay in the window.
+
+        Returns
+        -------
+        (y0, x0, y1, x1) or None
+            A larger window, or one beside, for what is cut; a smaller one for what is tiny.
+            None where the object was seen well.
+        """
+        if view == self.whole or found[2] <= found[0]:
+            return None
+        both = found if said is None else _union(found, said)
+        side = max(view[2] - view[0], view[3] - view[1])
+        if self.cuts(view, found):
+            beside = self.around(both, side)
+            if beside != view and _within(both, beside):
+                return beside
+            return self.around(both, 2 * side)
+        extent = max(both[2] - both[0], both[3] - both[1])
+        if extent * _TINY <= side and side > self.finest:
+            closer = self.around(both, max(self.finest, side // 2))
+            return closer if _within(both, closer) else None
+        return None
+
+    def cuts(self, view: Box, found: Box) -> bool:
+        """Whether a box ends at the edge of a window although the image goes on there."""
+        ends = (
+            (found[0] <= view[0], view[0] > 0), (found[1] <= view[1], view[1] > 0),
+            (found[2] >= view[2], view[2] < self.shape[0]),
+            (found[3] >= view[3], view[3] < self.shape[1]),
+        )  # fmt: skip
+        return any(touches and goes_on for touches, goes_on in ends)
+
+    def cover(self) -> list[Box]:
+        """Usual windows that together show everything, and objects of half their side whole."""
+        if self.side >= max(self.shape):
+            return [self.whole]
+        spans = [
+            sorted({_span(step * max(1, self.side // 2), self.side, length)
+                    for step in range(2 * length // self.side + 3)})
+            for length in self.shape
+        ]  # fmt: skip
+        return [(y0, x0, y1, x1) for y0, y1 in spans[0] for x0, x1 in spans[1]]
+
+
+def nearest_window(points: NDArray[np.float64], boxes: list[Box]) -> NDArray[np.int64]:
+    """Tell in the middle of which window each point lies best.
+
+    Parameters
+    ----------
+    points : (n, 2) float array
+        ``(y, x)`` in pixels.
+    boxes : list of (y0, x0, y1, x1)
+        Windows of one size.
+
+    Returns
+    -------
+    (n,) int array
+        Index of the window whose centre is nearest, by the larger of both distances.
+    """
+    array = np.array(boxes, dtype=np.float64)
+    centres = (array[:, :2] + array[:, 2:]) / 2
+    best = np.full(len(points), np.inf)
+    chosen = np.zeros(len(points), dtype=np.int64)
+    for index, centre in enumerate(centres):
+        distance = np.abs(points - centre).max(axis=1)
+        nearer = distance < best
+        best[nearer] = distance[nearer]
+        chosen[nearer] = index
+    return chosen
+
+
+def _span(centre: float, side: int, length: int) -> tuple[int, int]:
+    """One axis of the window whose middle is next to a place."""
+    if side >= length:
+        return 0, length
+    step = max(1, side // 2)
+    start = round((centre - side / 2) / step) * step
+    # The last window ends with the image, so that it is as large as the others.
+    start = min(max(0, start), length - side)
+    return start, start + side
+
+
+def _within(box: Iterable[float], view: Box) -> bool:
+    y0, x0, y1, x1 = box
+    return y0 >= view[0] and x0 >= view[1] and y1 <= view[2] and x1 <= view[3]
+
+
+def _union(first: Box, second: Box) -> Box:
+    return (
+        min(first[0], second[0]), min(first[1], second[1]),
+        max(first[2], second[2]), max(first[3], second[3]),
+    )  # fmt: skip

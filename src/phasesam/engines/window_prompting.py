@@ -1,0 +1,269 @@
+"""Prompts answered through the window of the image in which the object is seen well.
+
+For adapters that were trained on windows. The search goes from the usual window to a larger one
+where the object is cut, or to a smaller one where it is tiny; every window is encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+
+from phasesam.core.mask_set import MaskCrop, MaskSet
+from phasesam.core.types import Prompts
+from phasesam.core.windows import Box, Windows
+from phasesam.engines.object_prompting import ObjectAnswer, ObjectPrompt
+
+_MOST_LOOKS = 6
+_OUTSIDE = -8.0
+"""Logit where an earlier answer did not look: surely not the object."""
+
+Look = Callable[[Box, Prompts, NDArray[np.float32] | None], MaskSet]
+"""Answers prompts on one object, both in pixels of the window, through that window."""
+
+LookMany = Callable[[Box, Sequence[ObjectPrompt]], list[ObjectAnswer]]
+"""The same for points on several objects."""
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """An earlier answer that is to be refined.
+
+    Attributes
+    ----------
+    logits : (256, 256) float32 array
+        What the model said.
+    view : (y0, x0, y1, x1)
+        Window that they show.
+    """
+
+    logits: NDArray[np.float32]
+    view: Box
+
+    def moved(self, view: Box) -> NDArray[np.float32]:
+        """Return the logits as they would lie in another window."""
+        if view == self.view:
+            return self.logits
+        side = self.logits.shape[-1]
+        old, new = (max(v[2] - v[0], v[3] - v[1]) / side for v in (self.view, view))
+        place = (np.arange(side) + 0.5) * new
+        rows, columns = ((place + view[i] - self.view[i]) / old - 0.5 for i in (0, 1))
+        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"))
+        moved = map_coordinates(self.logits, grid, order=1, mode="constant", cval=_OUTSIDE)
+        return np.asarray(moved, dtype=np.float32)
+
+
+def predict_in_windows(
+    windows: Windows, prompts: Prompts, earlier: Earlier | None, look: Look
+) -> MaskSet:
+    """Segment one object; or several boxes, each through a window of its own.
+
+    Parameters
+    ----------
+    windows : Windows
+        Of the image.
+    prompts : Prompts
+        In pixels of the image, within it.
+    earlier : Earlier or None
+        An answer to the same object.
+    look : callable
+        Asks the model.
+
+    Returns
+    -------
+    MaskSet
+        With `views`.
+    """
+    if len(prompts.boxes) > 1:
+        each = [
+            _search(windows, replace(prompts, boxes=prompts.boxes[i : i + 1]), None, look)
+            for i in range(len(prompts.boxes))
+        ]
+        return _joined([one.subset([int(one.scores.argmax())]) for one in each])
+    return _search(windows, prompts, earlier, look)
+
+
+def _search(windows: Windows, prompts: Prompts, earlier: Earlier | None, look: Look) -> MaskSet:
+    is_object = len(prompts.boxes) > 0 or prompts.mask is not None
+    path = _Path(windows, _said(prompts, windows), earlier, is_object)
+    while True:
+        view = path.view
+        logits = None if earlier is None else earlier.moved(view)
+        answer = _placed(look(view, _within(prompts, view), logits), view, windows.shape)
+        if not path.goes_on(answer.crops[int(answer.scores.argmax())]):
+            return answer
+
+
+def answer_objects(
+    windows: Windows,
+    prompts: Sequence[ObjectPrompt],
+    earlier: Sequence[Earlier | None],
+    look: LookMany,
+) -> list[tuple[ObjectAnswer, Box]]:
+    """Segment several objects, each from its own points.
+
+    Parameters
+    ----------
+    windows : Windows
+        Of the image.
+    prompts : sequence of ObjectPrompt
+        Points in pixels of the image; their `logits` are not looked at.
+    earlier : sequence of (Earlier or None)
+        Answers to the same objects.
+    look : callable
+        Asks the model about objects that are seen through the same window.
+
+    Returns
+    -------
+    list of (ObjectAnswer, (y0, x0, y1, x1))
+        Masks in pixels of the image, and the window that each was seen through.
+    """
+    paths = [
+        _Path(windows, _box_of(prompt.points), before)
+        for prompt, before in zip(prompts, earlier, strict=True)
+    ]
+    found: list[tuple[ObjectAnswer, Box] | None] = [None] * len(prompts)
+    waiting = list(range(len(prompts)))
+    while waiting:
+        again = []
+        for view in dict.fromkeys(paths[i].view for i in waiting):
+            group = [i for i in waiting if paths[i].view == view]
+            asked = [_seen(prompts[i], earlier[i], view) for i in group]
+            for i, answer in zip(group, look(view, asked), strict=True):
+                placed = replace(answer, mask=answer.mask.moved(view[0], view[1]))
+                found[i] = placed, view
+                if paths[i].goes_on(placed.mask):
+                    again.append(i)
+        waiting = again
+    return [pair for pair in found if pair is not None]
+
+
+class _Path:
+    """The windows through which one object is looked at, one after the other."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        said: Box | None,
+        earlier: Earlier | None,
+        is_object: bool = False,
+    ) -> None:
+        self.windows = windows
+        self.said = said
+        self.view = windows.whole
+        if said is not None:
+            self.view = windows.fitting(said, is_object=is_object)
+        if earlier is not None:
+            self.view = earlier.view if said is None else _holding(windows, said, earlier.view)
+        self._seen = {self.view}
+        self._widened = False
+
+    def goes_on(self, found: MaskCrop) -> bool:
+        """Take the next window, if there is a better one than that of what was found."""
+        view = self.windows.following(self.view, found.box, self.said)
+        if view is None or view in self._seen or len(self._seen) >= _MOST_LOOKS:
+            return False
+        if _side(view) < _side(self.view) and self._widened:
+            # What was cut by a small window and is small in a large one stays in the large one.
+            return False
+        self._widened = self._widened or _side(view) > _side(self.view)
+        self._seen.add(view)
+        self.view = view
+        return True
+
+
+def _holding(windows: Windows, said: Box, view: Box) -> Box:
+    """Keep the window of an earlier answer, or take a larger one where prompts lie outside."""
+    side = _side(view)
+    while not (
+        said[0] >= view[0] and said[1] >= view[1] and said[2] <= view[2] and said[3] <= view[3]
+    ):
+        if view == windows.whole:
+            break
+        middle = (
+            min(said[0], view[0]), min(said[1], view[1]),
+            max(said[2], view[2]), max(said[3], view[3]),
+        )  # fmt: skip
+        side *= 2
+        view = windows.around(middle, side)
+    return view
+
+
+def _side(view: Box) -> int:
+    return max(view[2] - view[0], view[3] - view[1])
+
+
+def _box_of(points: NDArray[np.float64]) -> Box:
+    """Whole pixels around points."""
+    low, high = np.floor(points.min(axis=0) + 0.5), np.floor(points.max(axis=0) + 0.5) + 1
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _said(prompts: Prompts, windows: Windows) -> Box | None:
+    """Box around everything that was said, within the image; None for nothing."""
+    boxes = []
+    if len(prompts.points):
+        boxes.append(_box_of(prompts.points))
+    if len(prompts.boxes):
+        y0, x0, y1, x1 = prompts.boxes[0]
+        boxes.append((int(y0), int(x0), int(np.ceil(y1)), int(np.ceil(x1))))
+    if prompts.mask is not None:
+        boxes.append(MaskCrop.from_array(prompts.mask).box)
+    if not boxes:
+        return None
+    array = np.array(boxes)
+    low, high = array[:, :2].min(axis=0), array[:, 2:].max(axis=0)
+    limit = np.array(windows.shape)
+    low, high = np.clip(low, 0, limit - 1), np.clip(high, 1, limit)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _within(prompts: Prompts, view: Box) -> Prompts:
+    """Put prompts into pixels of a window."""
+    y0, x0, y1, x1 = view
+    corner = np.array([y0, x0], dtype=np.float64)
+    mask = prompts.mask
+    return replace(
+        prompts,
+        points=prompts.points - corner,
+        boxes=prompts.boxes - np.tile(corner, 2),
+        mask=None if mask is None else np.ascontiguousarray(mask[y0:y1, x0:x1]),
+    )
+
+
+def _seen(prompt: ObjectPrompt, earlier: Earlier | None, view: Box) -> ObjectPrompt:
+    return ObjectPrompt(
+        prompt.points - np.array(view[:2]),
+        prompt.labels,
+        None if earlier is None else earlier.moved(view),
+    )
+
+
+def _placed(answer: MaskSet, view: Box, shape: tuple[int, int]) -> MaskSet:
+    """Put an answer in pixels of a window into pixels of the image."""
+    return replace(
+        answer,
+        shape=shape,
+        crops=tuple(crop.moved(view[0], view[1]) for crop in answer.crops),
+        points=answer.points + np.array(view[:2], dtype=np.float32),
+        views=np.tile(np.array(view, dtype=np.int64), (len(answer), 1)),
+    )
+
+
+def _joined(parts: Sequence[MaskSet]) -> MaskSet:
+    first = parts[0]
+    logits = [part.logits for part in parts if part.logits is not None]
+    views = [part.views for part in parts if part.views is not None]
+    return replace(
+        first,
+        crops=tuple(crop for part in parts for crop in part.crops),
+        scores=np.concatenate([part.scores for part in parts]),
+        stability=np.concatenate([part.stability for part in parts]),
+        points=np.concatenate([part.points for part in parts]),
+        logits=np.concatenate(logits) if len(logits) == len(parts) else None,
+        views=np.concatenate(views) if len(views) == len(parts) else None,
+    )
