@@ -9,8 +9,8 @@ from phasesam import Segmenter
 from phasesam.core.errors import InvalidPromptError, InvalidSettingError
 from phasesam.core.mask_set import MaskCrop, MaskSet
 from phasesam.core.types import Prompts
-from phasesam.core.windows import Windows
-from phasesam.engines.window_prompting import Earlier, predict_in_windows
+from phasesam.core.windows import WindowLogits, Windows
+from phasesam.engines.window_prompting import predict_in_windows
 from phasesam.evaluation.clicks import ClickedObject, segmenter_predictor
 
 SHAPE = (400, 600)
@@ -51,7 +51,7 @@ def test_a_refinement_keeps_its_window_and_its_logits():
     prompts = Prompts.build(points=[(170, 240)])
     windows = Windows(SHAPE, 128)
     first = predict_in_windows(windows, prompts, None, model)
-    earlier = Earlier(np.full((256, 256), 3.0, np.float32), tuple(first.views[0].tolist()))
+    earlier = WindowLogits(np.full((256, 256), 3.0, np.float32), tuple(first.views[0].tolist()))
     more = Prompts.build(points=[(170, 240), (180, 250)])
     again = predict_in_windows(windows, more, earlier, model)
     assert tuple(again.views[0]) == tuple(first.views[0])
@@ -64,7 +64,7 @@ def test_a_point_outside_takes_a_larger_window_to_which_logits_move():
     view = (64, 64, 192, 192)
     plane = np.full((256, 256), -5.0, np.float32)
     plane[:, 128:] = 5.0
-    earlier = Earlier(plane, view)
+    earlier = WindowLogits(plane, view)
     prompts = Prompts.build(points=[(120, 120), (120, 550)])
     answer = predict_in_windows(Windows(SHAPE, 128), prompts, earlier, model)
     assert tuple(answer.views[0]) == (0, 0, *SHAPE)
@@ -79,10 +79,10 @@ def test_moved_logits_come_back():
     rng = np.random.default_rng(0)
     plane = rng.normal(size=(256, 256)).astype(np.float32)
     near, far = (100, 100, 228, 228), (0, 0, 400, 400)
-    assert Earlier(plane, near).moved(near) is plane
+    assert WindowLogits(plane, near).moved(near) is plane
     smooth = np.add.outer(np.arange(256), np.arange(256)).astype(np.float32)
-    there = Earlier(smooth, far).moved(near)
-    back = Earlier(there, near).moved(far)
+    there = WindowLogits(smooth, far).moved(near)
+    back = WindowLogits(there, near).moved(far)
     inside = slice(int(110 / 400 * 256), int(215 / 400 * 256))
     np.testing.assert_allclose(back[inside, inside], smooth[inside, inside], atol=1e-3)
 
@@ -98,7 +98,9 @@ def test_several_boxes_are_several_objects():
 
 @pytest.fixture(scope="module")
 def windowed(micrograph, manager):
-    return Segmenter(micrograph.image, model="tiny", manager=manager, window=100)
+    segmenter = Segmenter(micrograph.image, model="tiny", manager=manager)
+    segmenter.window = 100
+    return segmenter
 
 
 def test_a_segmenter_answers_as_one_of_the_part_alone(windowed, micrograph, manager):
@@ -115,17 +117,14 @@ def test_clicks_in_a_row_go_through_windows(windowed):
     answer = segmenter_predictor(windowed)
     one = ClickedObject(np.array([[90.0, 120.0]]), np.array([1]))
     ((mask, state),) = answer([one])
-    assert isinstance(state, Earlier)
+    assert isinstance(state, WindowLogits)
     single = windowed.predict([(90, 120)])
     best = int(single.scores.argmax())
     assert mask.area == single.areas[best]
     assert state.view == tuple(single.views[best].tolist())
     two = ClickedObject(np.array([[90.0, 120.0], [95, 125]]), np.array([1, 0]), state)
     ((mask, _),) = answer([two])
-    again = windowed.predict(
-        [(90, 120), (95, 125)], [1, 0], logits=state.logits, view=state.view,
-        multimask_output=False,
-    )  # fmt: skip
+    again = windowed.predict([(90, 120), (95, 125)], [1, 0], logits=state, multimask_output=False)
     assert abs(mask.area - int(again.areas[0])) <= 2
 
 
@@ -134,18 +133,12 @@ def test_without_windows_earlier_logits_are_brought_to_the_whole_image(
 ):
     first = windowed.predict([(90, 120)], multimask_output=False)
     whole = Segmenter(micrograph.image, model="tiny", manager=manager)
-    view = first.views[0]
-    answer = whole.predict([(90, 120)], logits=first.logits[0], view=view, multimask_output=False)
-    moved = Earlier(first.logits[0], tuple(view.tolist())).moved((0, 0, *whole.shape))
+    earlier = first.to_refine(0)
+    answer = whole.predict([(90, 120)], logits=earlier, multimask_output=False)
+    moved = earlier.moved((0, 0, *whole.shape))
     expected = whole.predict([(90, 120)], logits=moved, multimask_output=False)
     np.testing.assert_array_equal(answer.mask(0), expected.mask(0))
     assert answer.views is None
-
-
-@pytest.mark.parametrize("view", [(0, 0, 5), (0.0, 0, 5, 5), (0, 0, 999, 5), (5, 5, 5, 9)])
-def test_a_view_must_lie_in_the_image(windowed, view):
-    with pytest.raises(InvalidPromptError, match="expected a view"):
-        windowed.predict([(90, 120)], logits=np.zeros((256, 256), np.float32), view=view)
 
 
 def test_windows_come_from_the_adapter(micrograph, manager, make_adapter, tmp_path):
@@ -154,14 +147,19 @@ def test_windows_come_from_the_adapter(micrograph, manager, make_adapter, tmp_pa
     path = make_adapter(tmp_path / "with.safetensors", window=96)
     segmenter = Segmenter(micrograph.image, "tiny", manager=manager, adapter=str(path))
     assert segmenter.windows == Windows(segmenter.shape, 96)
-    assert (
-        Segmenter(micrograph.image, "tiny", manager=manager, adapter=str(path), window=0).windows
-        is None
-    )
+    segmenter.window = 0
+    assert segmenter.windows is None
     phases = make_adapter(tmp_path / "phases.safetensors", classes=("a", "b"), window=96)
     assert Segmenter(micrograph.image, "tiny", manager=manager, adapter=str(phases)).windows is None
-    with pytest.raises(InvalidSettingError, match="0 pixels"):
-        Segmenter(micrograph.image, window=-1)
+    segmenter.window = -1
+    with pytest.raises(InvalidSettingError, match="at least 1 pixel"):
+        _ = segmenter.windows
+
+
+def test_logits_of_another_image_are_refused(windowed):
+    foreign = WindowLogits(np.zeros((256, 256), np.float32), (0, 0, 999, 5))
+    with pytest.raises(InvalidPromptError, match="192 x 256 pixels"):
+        windowed.predict([(90, 120)], logits=foreign)
 
 
 def test_an_object_is_looked_at_through_its_window(windowed):

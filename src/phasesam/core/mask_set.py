@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.core.errors import InvalidMaskError
+from phasesam.core.windows import WindowLogits
 
 _LARGEST_INDEX = 1 << 22
 
@@ -217,6 +218,13 @@ class MaskSet:
         crop = self.crops[index]
         plane[crop.slices] = crop.array()
         return plane
+
+    def to_refine(self, index: int) -> WindowLogits | None:
+        """Logits of one mask, to be passed back for refinement; None where none were kept."""
+        if self.logits is None:
+            return None
+        view = (0, 0, *self.shape) if self.views is None else self.views[index].tolist()
+        return WindowLogits(self.logits[index], tuple(view))
 
     @property
     def boxes(self) -> NDArray[np.int64]:

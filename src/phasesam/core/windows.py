@@ -12,15 +12,67 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import map_coordinates
 
-from phasesam.core.errors import InvalidSettingError
+from phasesam.core.errors import InvalidPromptError, InvalidSettingError
 
 Box = tuple[int, int, int, int]
 
 SMALLEST_SIDE = 64
 _TINY = 4
 _ROOM = 2
+_OUTSIDE = -8.0
+"""Logit where an earlier answer did not look: surely not the object."""
+
+
+@dataclass(frozen=True, eq=False)
+class WindowLogits:
+    """Logits of an earlier answer that is to be refined, and what they show.
+
+    Attributes
+    ----------
+    logits : (256, 256) float32 array
+        What the model said.
+    view : (y0, x0, y1, x1)
+        Window that they show.
+    """
+
+    logits: NDArray[np.float32]
+    view: Box
+
+    @classmethod
+    def of(cls, logits: ArrayLike | WindowLogits | None, whole: Box) -> WindowLogits | None:
+        """Take bare logits for those of the whole image; None for none.
+
+        Raises
+        ------
+        InvalidPromptError
+            If they show what is not in the image.
+        """
+        if logits is None:
+            return None
+        if not isinstance(logits, WindowLogits):
+            return cls(np.asarray(logits, dtype=np.float32), whole)
+        y0, x0, y1, x1 = logits.view
+        if not (0 <= y0 < y1 <= whole[2] and 0 <= x0 < x1 <= whole[3]):
+            raise InvalidPromptError(
+                f"expected logits of a part of the image of {whole[2]} x {whole[3]} pixels, got "
+                f"some of {logits.view}"
+            )
+        return logits
+
+    def moved(self, view: Box) -> NDArray[np.float32]:
+        """Return the logits as they would lie in another window."""
+        if view == self.view:
+            return self.logits
+        side = self.logits.shape[-1]
+        old, new = (max(v[2] - v[0], v[3] - v[1]) / side for v in (self.view, view))
+        place = (np.arange(side) + 0.5) * new
+        rows, columns = ((place + view[i] - self.view[i]) / old - 0.5 for i in (0, 1))
+        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"))
+        moved = map_coordinates(self.logits, grid, order=1, mode="constant", cval=_OUTSIDE)
+        return np.asarray(moved, dtype=np.float32)
 
 
 @dataclass(frozen=True)

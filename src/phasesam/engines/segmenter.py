@@ -19,7 +19,7 @@ from phasesam.core.errors import InvalidImageError, InvalidPromptError, InvalidS
 from phasesam.core.images import Normalisation, check_image, is_constant, to_rgb8
 from phasesam.core.mask_set import MaskSet
 from phasesam.core.types import PixelSize, ProgressCallback, Prompts, StopCallback
-from phasesam.core.windows import Box, Windows
+from phasesam.core.windows import Box, WindowLogits, Windows
 from phasesam.engines.automatic_config import AutomaticConfig
 from phasesam.engines.candidates import Candidates
 
@@ -50,12 +50,15 @@ class Segmenter:
     adapter : str, path or AdapterVersion, optional
         An adapter of the model, by its name in the store of adapters or its path. How much of
         it acts is chosen with ``manager.set_strength``.
-    window : int, optional
-        Side in pixels of the part of the image that the model looks at for an object; larger
-        parts follow for objects that do not fit. 0 for the whole image. When left out as the
-        adapter was trained; the whole image without an adapter.
     manager : ModelManager, optional
         The process-wide one by default.
+
+    Attributes
+    ----------
+    window : int or None
+        Side in pixels of the part of the image that the model looks at for an object; larger
+        parts follow for objects that do not fit. 0 for the whole image; None, in the beginning,
+        for what the adapter was trained on.
 
     Raises
     ------
@@ -79,18 +82,15 @@ class Segmenter:
         pixel_size: PixelSize | None = None,
         exclude_data_bar: bool = True,
         adapter: Adapter = None,
-        window: int | None = None,
         manager: ModelManager | None = None,
     ) -> None:
-        if window is not None and window < 0:
-            raise InvalidSettingError(f"expected a window of 0 pixels (all) or more, got {window}")
         self.image = check_image(image)
         self.model = model
         self.normalisation = normalisation or Normalisation()
         self.pixel_size = pixel_size or PixelSize()
         self.exclude_data_bar = exclude_data_bar
         self.adapter = adapter
-        self.window = window
+        self.window: int | None = None
         self._manager = manager
 
     @property
@@ -229,8 +229,7 @@ class Segmenter:
         boxes: ArrayLike | None = None,
         mask: ArrayLike | None = None,
         *,
-        logits: NDArray[np.float32] | None = None,
-        view: ArrayLike | None = None,
+        logits: NDArray[np.float32] | WindowLogits | None = None,
         multimask_output: bool = True,
         threshold: float = 0.0,
     ) -> MaskSet:
@@ -246,10 +245,9 @@ class Segmenter:
             ``(y0, x0, y1, x1)``. Several boxes without points mean several objects.
         mask : (h, w) array-like, optional
             A mask to start from, non-zero inside.
-        logits : (256, 256) array, optional
-            One plane of ``MaskSet.logits`` of an earlier answer, to be refined.
-        view : (4,) array-like, optional
-            What they show, of ``MaskSet.views``; the whole image when left out.
+        logits : WindowLogits or (256, 256) array, optional
+            Of an earlier answer that is to be refined: ``MaskSet.to_refine(i)``; or a plane of
+            ``MaskSet.logits`` where the whole image was looked at.
         multimask_output : bool
             Three scales (part, object, group, in this order) instead of one mask. For one
             object only; several boxes give the best mask of each.
@@ -267,10 +265,12 @@ class Segmenter:
             If prompts are missing, inconsistent or outside the image.
         """
         from phasesam.engines.prompting import check_prompts, predict
-        from phasesam.engines.window_prompting import Earlier, predict_in_windows
+        from phasesam.engines.window_prompting import predict_in_windows
 
         prompts = self._checked(Prompts.build(points, labels, boxes, mask))
-        check_prompts(prompts, logits)
+        whole = (0, 0, *self.rgb.shape[:2])
+        earlier = WindowLogits.of(logits, whole)
+        check_prompts(prompts, None if earlier is None else earlier.logits)
         adapter = self.manager.adapter_version(self.model, self.adapter)
 
         def ask(seen: Box | None, asked: Prompts, earlier: NDArray[np.float32] | None) -> MaskSet:
@@ -286,8 +286,6 @@ class Segmenter:
                     threshold=threshold,
                 )
 
-        whole = (0, 0, *self.rgb.shape[:2])
-        earlier = None if logits is None else Earlier(logits, _view(view, whole))
         windows = self.windows
         if windows is None:
             answer = ask(None, prompts, None if earlier is None else earlier.moved(whole))
@@ -384,18 +382,3 @@ class Segmenter:
                 f"a mask prompt has the shape of the image {self.shape}, got {prompts.mask.shape}"
             )
         return replace(prompts, mask=prompts.mask[:height])
-
-
-def _view(view: ArrayLike | None, whole: Box) -> Box:
-    """Check what earlier logits show."""
-    if view is None:
-        return whole
-    values = np.asarray(view)
-    if values.shape != (4,) or values.dtype.kind not in "iu":
-        raise InvalidPromptError(f"expected a view of four whole numbers, got {view!r}")
-    y0, x0, y1, x1 = (int(value) for value in values)
-    if not (0 <= y0 < y1 <= whole[2] and 0 <= x0 < x1 <= whole[3]):
-        raise InvalidPromptError(
-            f"expected a view within the image of {whole[2]} x {whole[3]} pixels, got {view!r}"
-        )
-    return y0, x0, y1, x1

@@ -7,21 +7,17 @@ where the object is cut, or to a smaller one where it is tiny; every window is e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 from phasesam.core.mask_set import MaskCrop, MaskSet
 from phasesam.core.types import Prompts
-from phasesam.core.windows import Box, Windows
+from phasesam.core.windows import Box, WindowLogits, Windows
 from phasesam.engines.object_prompting import ObjectAnswer, ObjectPrompt
 
 _MOST_LOOKS = 6
-_OUTSIDE = -8.0
-"""Logit where an earlier answer did not look: surely not the object."""
-
 Look = Callable[[Box, Prompts, NDArray[np.float32] | None], MaskSet]
 """Answers prompts on one object, both in pixels of the window, through that window."""
 
@@ -29,36 +25,8 @@ LookMany = Callable[[Box, Sequence[ObjectPrompt]], list[ObjectAnswer]]
 """The same for points on several objects."""
 
 
-@dataclass(frozen=True, eq=False)
-class Earlier:
-    """An earlier answer that is to be refined.
-
-    Attributes
-    ----------
-    logits : (256, 256) float32 array
-        What the model said.
-    view : (y0, x0, y1, x1)
-        Window that they show.
-    """
-
-    logits: NDArray[np.float32]
-    view: Box
-
-    def moved(self, view: Box) -> NDArray[np.float32]:
-        """Return the logits as they would lie in another window."""
-        if view == self.view:
-            return self.logits
-        side = self.logits.shape[-1]
-        old, new = (max(v[2] - v[0], v[3] - v[1]) / side for v in (self.view, view))
-        place = (np.arange(side) + 0.5) * new
-        rows, columns = ((place + view[i] - self.view[i]) / old - 0.5 for i in (0, 1))
-        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"))
-        moved = map_coordinates(self.logits, grid, order=1, mode="constant", cval=_OUTSIDE)
-        return np.asarray(moved, dtype=np.float32)
-
-
 def predict_in_windows(
-    windows: Windows, prompts: Prompts, earlier: Earlier | None, look: Look
+    windows: Windows, prompts: Prompts, earlier: WindowLogits | None, look: Look
 ) -> MaskSet:
     """Segment one object; or several boxes, each through a window of its own.
 
@@ -68,7 +36,7 @@ def predict_in_windows(
         Of the image.
     prompts : Prompts
         In pixels of the image, within it.
-    earlier : Earlier or None
+    earlier : WindowLogits or None
         An answer to the same object.
     look : callable
         Asks the model.
@@ -87,7 +55,9 @@ def predict_in_windows(
     return _search(windows, prompts, earlier, look)
 
 
-def _search(windows: Windows, prompts: Prompts, earlier: Earlier | None, look: Look) -> MaskSet:
+def _search(
+    windows: Windows, prompts: Prompts, earlier: WindowLogits | None, look: Look
+) -> MaskSet:
     is_object = len(prompts.boxes) > 0 or prompts.mask is not None
     path = _Path(windows, _said(prompts, windows), earlier, is_object)
     while True:
@@ -101,7 +71,7 @@ def _search(windows: Windows, prompts: Prompts, earlier: Earlier | None, look: L
 def answer_objects(
     windows: Windows,
     prompts: Sequence[ObjectPrompt],
-    earlier: Sequence[Earlier | None],
+    earlier: Sequence[WindowLogits | None],
     look: LookMany,
 ) -> list[tuple[ObjectAnswer, Box]]:
     """Segment several objects, each from its own points.
@@ -112,7 +82,7 @@ def answer_objects(
         Of the image.
     prompts : sequence of ObjectPrompt
         Points in pixels of the image; their `logits` are not looked at.
-    earlier : sequence of (Earlier or None)
+    earlier : sequence of (WindowLogits or None)
         Answers to the same objects.
     look : callable
         Asks the model about objects that are seen through the same window.
@@ -149,7 +119,7 @@ class _Path:
         self,
         windows: Windows,
         said: Box | None,
-        earlier: Earlier | None,
+        earlier: WindowLogits | None,
         is_object: bool = False,
     ) -> None:
         self.windows = windows
@@ -235,7 +205,7 @@ def _within(prompts: Prompts, view: Box) -> Prompts:
     )
 
 
-def _seen(prompt: ObjectPrompt, earlier: Earlier | None, view: Box) -> ObjectPrompt:
+def _seen(prompt: ObjectPrompt, earlier: WindowLogits | None, view: Box) -> ObjectPrompt:
     return ObjectPrompt(
         prompt.points - np.array(view[:2]),
         prompt.labels,

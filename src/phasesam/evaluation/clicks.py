@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from phasesam.core.errors import CancelledError, InvalidMaskError, InvalidSettingError
 from phasesam.core.mask_set import MaskCrop
 from phasesam.core.types import ProgressCallback, StopCallback
-from phasesam.core.windows import Box, Windows
+from phasesam.core.windows import Box, WindowLogits, Windows
 from phasesam.engines.segmenter import Segmenter
 from phasesam.evaluation.click_curves import ClickCurves
 from phasesam.evaluation.clicker import Click, next_click, union_box, window
@@ -140,12 +140,12 @@ def segmenter_predictor(segmenter: Segmenter) -> ClickPredictor:
         Encodes its image at the first click.
     """
     from phasesam.engines.object_prompting import ObjectAnswer, ObjectPrompt, predict_objects
-    from phasesam.engines.window_prompting import Earlier, answer_objects
+    from phasesam.engines.window_prompting import answer_objects
 
     windows = segmenter.windows or Windows(segmenter.rgb.shape[:2], max(segmenter.rgb.shape[:2]))
 
-    def answer(objects: Sequence[ClickedObject]) -> list[tuple[MaskCrop, Earlier]]:
-        found: dict[int, tuple[MaskCrop, Earlier]] = {}
+    def answer(objects: Sequence[ClickedObject]) -> list[tuple[MaskCrop, WindowLogits]]:
+        found: dict[int, tuple[MaskCrop, WindowLogits]] = {}
         for first in (True, False):
 
             def look(
@@ -165,7 +165,7 @@ def segmenter_predictor(segmenter: Segmenter) -> ClickPredictor:
                 look,
             )
             for i, (result, view) in zip(chosen, answers, strict=True):
-                found[i] = result.mask, Earlier(result.logits, view)
+                found[i] = result.mask, WindowLogits(result.logits, view)
         return [found[i] for i in range(len(objects))]
 
     return answer

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from phasesam.core.curation import fill_holes, smooth
 from phasesam.core.mask_set import MaskCrop, MaskSet
+from phasesam.core.windows import WindowLogits
 from phasesam.napari_widgets.prompt_layers import PlanePrompts
 
 if TYPE_CHECKING:
@@ -50,9 +51,8 @@ class Question:
 
     prompts: PlanePrompts
     mask: NDArray[np.bool_] | None
-    logits: NDArray[np.float32] | None
+    logits: WindowLogits | None
     settings: MaskSettings
-    view: NDArray[np.int64] | None = None
 
     @property
     def wants_scales(self) -> bool:
@@ -79,7 +79,6 @@ class Question:
             boxes=said.boxes if len(said.boxes) else None,
             mask=self.mask if self.logits is None and not several else None,
             logits=None if several else self.logits,
-            view=None if several else self.view,
             multimask_output=self.wants_scales,
             threshold=self.settings.threshold,
         )
@@ -185,13 +184,11 @@ class PresentObject:
 
     def question(self, settings: MaskSettings) -> Question:
         """Put what was said into a question; an answer that is refined goes with it."""
-        logits = view = None
-        masks = None if self._refines is None else self._refines.masks
-        if masks is not None and masks.logits is not None:
-            index = chosen_index(masks, settings.scale)
-            logits = masks.logits[index]
-            view = None if masks.views is None else masks.views[index]
-        return Question(self.prompts, self.mask, logits, settings, view)
+        logits = None
+        if self._refines is not None:
+            masks = self._refines.masks
+            logits = masks.to_refine(chosen_index(masks, settings.scale))
+        return Question(self.prompts, self.mask, logits, settings)
 
     def chosen(self, scale: str) -> list[int]:
         """Tell which masks are shown and would be added, by index."""
