@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_anything.utils.amg import generate_crop_boxes, is_box_near_crop_edge
 
-from phasesam.engines.crops import crop_boxes, cut_by_crop
+from phasesam.engines.crops import crop_boxes, cut_by_crop, window_points
 
 
 @pytest.mark.parametrize("shape", [(100, 100), (192, 256), (1024, 700), (777, 1531)])
@@ -55,3 +55,23 @@ def test_cut_masks_are_those_that_segment_anything_drops(data):
     )
     found = cut_by_crop(np.array(boxes) + np.array([0, 0, 1, 1]), crop, (height, width))
     assert found.tolist() == expected.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(20, 400), st.integers(20, 400)),
+    st.integers(16, 200),
+    st.integers(1, 8),
+    st.booleans(),
+)
+def test_windows_share_the_prompts_out(shape, side, per_side, own):
+    grid = np.random.default_rng(0).random((17, 2)) if own else None
+    shared = window_points(shape, side, per_side, grid)
+    points = np.concatenate([part for _, part in shared])
+    wanted = 17 if own else np.prod([max(1, round(n * per_side / side)) for n in shape])
+    assert len(points) == wanted == len(np.unique(points, axis=0))
+    for (y0, x0, y1, x1), part in shared:
+        assert ((part >= (y0, x0)) & (part <= (y1, x1))).all()
+        inner = (part >= np.array([y0, x0]) + side / 8) & (part <= np.array([y1, x1]) - side / 8)
+        ends = np.array([y0 == 0 or y1 == shape[0], x0 == 0 or x1 == shape[1]])
+        assert (inner | ends).all()

@@ -10,13 +10,13 @@ from tests.training.conftest import disc_data
 from phasesam.core.errors import CancelledError
 from phasesam.core.mask_set import MaskSet
 from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
-from phasesam.models.adapter_card import read_card
+from phasesam.models.adapter_card import USUAL_THRESHOLD, read_card
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapters import load_trainable
 from phasesam.models.sam import build_model
 from phasesam.training import score_scale
 from phasesam.training.dataset import from_arrays
-from phasesam.training.score_scale import USUAL_THRESHOLD, best_threshold, scale_scores
+from phasesam.training.score_scale import best_threshold, scale_scores
 
 
 class Found:

@@ -123,6 +123,16 @@ class SearchOptions:
             text="Points per side are divided by this in each further layer.",
         ),
     ] = None
+    window: Annotated[
+        int | None,
+        _search(
+            "--window",
+            metavar="PX",
+            min=0,
+            text="Search windows of this side (pixels) instead; 0 for none. As the adapter was "
+            "trained when left out.",
+        ),
+    ] = None
     speckle_area: Annotated[
         int | None,
         _search(

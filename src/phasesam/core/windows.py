@@ -220,14 +220,14 @@ def nearest_window(points: NDArray[np.float64], boxes: list[Box]) -> NDArray[np.
     Returns
     -------
     (n,) int array
-        Index of the window whose centre is nearest, by the larger of both distances.
+        Index of the window whose centre is nearest.
     """
     array = np.array(boxes, dtype=np.float64)
     centres = (array[:, :2] + array[:, 2:]) / 2
     best = np.full(len(points), np.inf)
     chosen = np.zeros(len(points), dtype=np.int64)
     for index, centre in enumerate(centres):
-        distance = np.abs(points - centre).max(axis=1)
+        distance = np.square(points - centre).sum(axis=1)
         nearer = distance < best
         best[nearer] = distance[nearer]
         chosen[nearer] = index

@@ -25,6 +25,7 @@ from phasesam.engines.candidates import Candidates
 
 if TYPE_CHECKING:
     from phasesam.engines.embedding_cache import Embedding
+    from phasesam.models.adapter_card import AdapterCard
     from phasesam.models.adapter_loading import Adapter
     from phasesam.models.manager import ModelManager
 
@@ -126,11 +127,18 @@ class Segmenter:
     @property
     def windows(self) -> Windows | None:
         """Parts of the image that the model looks at for objects; None for the whole image."""
-        from phasesam.models.adapter_loading import prompt_window
-
-        side = prompt_window(self.adapter) if self.window is None else self.window
+        card = self._card
+        side = self.window
+        if side is None:
+            side = None if card is None else card.window
         shape = self.rgb.shape[0], self.rgb.shape[1]
         return Windows(shape, side) if side and side < max(shape) else None
+
+    @property
+    def _card(self) -> AdapterCard | None:
+        from phasesam.models.adapter_loading import prompt_card
+
+        return prompt_card(self.adapter)
 
     @property
     def is_encoded(self) -> bool:
@@ -343,6 +351,11 @@ class Segmenter:
         windows = self.windows
         if config.window is None and config.crop_n_layers == 0 and windows is not None:
             config = config.changed(window=windows.side)
+        card = self._card
+        if card is not None:
+            # Of scores that were brought closer to 1, more is asked as well.
+            slope = min(1.0, card.score_slope)
+            config = config.changed(cover_iou=1 - slope * (1 - config.cover_iou))
         adapter = self.manager.adapter_version(self.model, self.adapter)
         embedding = self._encode(adapter, should_stop=should_stop)
         with self.manager.lease(self.model, adapter, should_stop=should_stop) as model:

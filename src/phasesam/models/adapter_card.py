@@ -11,6 +11,8 @@ from typing import Any
 from phasesam.core.errors import CheckpointError
 from phasesam.models.adapter_config import AdapterConfig
 
+USUAL_THRESHOLD = 0.88
+"""Predicted IoU above which SAM keeps automatic masks."""
 TASKS = ("promptable", "instance", "semantic")
 _FORMAT = "phasesam-adapter-1"
 _MOST_HEADER_BYTES = 100_000_000
@@ -48,6 +50,17 @@ class AdapterCard:
         """Side of the windows that it was trained on, in pixels; None for whole images."""
         window = self.details.get("window")
         return window if isinstance(window, int) and window > 0 else None
+
+    @property
+    def score_slope(self) -> float:
+        """How much closer to 1 its scores were brought after the training; 1 for not at all.
+
+        A predicted IoU of ``x`` before has become ``1 - slope * (1 - x)``.
+        """
+        threshold = self.details.get("best_threshold")
+        if not isinstance(threshold, float) or not 0 <= threshold < 1:
+            return 1.0
+        return (1 - USUAL_THRESHOLD) / (1 - threshold)
 
     def to_json(self) -> str:
         """Write the card as JSON."""

@@ -23,6 +23,7 @@ from phasesam.models import adapter_store
 if TYPE_CHECKING:
     from torch import nn
 
+    from phasesam.models.adapter_card import AdapterCard
     from phasesam.models.sam import SamModel
 
 _LOADING = threading.Lock()
@@ -96,19 +97,18 @@ def title_of(adapter: AdapterVersion | str | None) -> str | None:
     return adapter.name if isinstance(adapter, AdapterVersion) else adapter
 
 
-def prompt_window(adapter: Adapter) -> int | None:
-    """Side of the windows in which an adapter that answers prompts was trained, in pixels.
+def prompt_card(adapter: Adapter) -> AdapterCard | None:
+    """Card of the adapter that says how objects are looked for.
 
     Parameters
     ----------
     adapter : str, path, AdapterVersion or None
-        One without windows of its own looks at the image as the one below it does. Adapters
-        with classes answer prompts on whole images.
+        One that was learnt on top of another leaves that to the one below.
 
     Returns
     -------
-    int or None
-        None for whole images.
+    AdapterCard or None
+        None for none, and for adapters with classes, which answer prompts as their base does.
 
     Raises
     ------
@@ -117,10 +117,12 @@ def prompt_window(adapter: Adapter) -> int | None:
     """
     if adapter is None:
         return None
-    card = adapter_store.card_of(adapter.path if isinstance(adapter, AdapterVersion) else adapter)
-    if card.task != "semantic" and card.window is not None:
-        return card.window
-    return prompt_window(adapter.under) if isinstance(adapter, AdapterVersion) else None
+    if isinstance(adapter, AdapterVersion):
+        if adapter.under is not None:
+            return prompt_card(adapter.under)
+        adapter = adapter.path
+    card = adapter_store.card_of(adapter)
+    return card if card.task != "semantic" else None
 
 
 class AdapterVersions:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from phasesam.engines.candidates import Candidates
     from phasesam.training.dataset import LabelledImage
 
-USUAL_THRESHOLD = 0.88
 _TRIED = tuple(np.round(np.arange(0.2, 0.96, 0.04), 2).tolist())
 _PRESET = "particles"
 _FEWEST_POINTS, _MOST_POINTS, _PIXELS_TO_A_POINT = 4, 32, 12
@@ -93,12 +92,12 @@ def scale_scores(
         return card
     threshold = best_threshold(found)
     model, card = load_trainable(base, path, card.base_hash)
-    scale = (1 - USUAL_THRESHOLD) / (1 - threshold)
+    card = replace(card, details={**card.details, "best_threshold": threshold})
+    scale = card.score_slope
     decoder: Any = model.mask_decoder
     last = decoder.iou_prediction_head.layers[-1]
     last.weight.data.mul_(scale)
     last.bias.data.mul_(scale).add_(1 - scale)
-    card = replace(card, details={**card.details, "best_threshold": threshold})
     save_adapter(model, card, path)
     return card
 
