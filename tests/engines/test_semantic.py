@@ -252,7 +252,7 @@ def test_the_contrast_of_a_recording_does_not_matter(micrograph, manager, tmp_pa
 @pytest.mark.parametrize("window", [0, 90])
 def test_a_mirrored_image_has_the_mirrored_map(micrograph, manager, whole, window):
     """What is averaged over all orientations does not depend on how the sample lay."""
-    image = micrograph.image[:100, :130]
+    image = micrograph.image[:80, :130]
 
     def mapped(picture, orientations):
         seg = Segmenter(picture, "tiny", manager=manager)

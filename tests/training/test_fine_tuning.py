@@ -107,13 +107,12 @@ def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, brief: Recip
 
 
 def test_a_killed_process_is_resumed_to_the_same_score(tmp_path: Path, brief: Recipe) -> None:
-    recipe = replace(brief, epochs=4)
+    recipe = replace(brief, epochs=3)
     data = disc_data("promptable")
     save_training_folder(data, tmp_path / "data")
     job = Job(str(tmp_path / "data"), "promptable", settings(recipe).to_dict())
     whole, killed = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
-    assert start(whole, job).wait(120) == 0
-    process = start(killed, job)
+    beside, process = start(whole, job), start(killed, job)
     deadline = time.monotonic() + 120
     while not killed.checkpoint_file.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -122,6 +121,7 @@ def test_a_killed_process_is_resumed_to_the_same_score(tmp_path: Path, brief: Re
     assert killed.status().state == "failed"
     assert "ended" in killed.status().message
     assert start(killed, replace(job, resume=True)).wait(120) == 0
+    assert beside.wait(120) == 0
     assert killed.status().state == "finished"
     assert [r["val_score"] for r in killed.log()] == [r["val_score"] for r in whole.log()]
 
