@@ -56,7 +56,7 @@ EXPERIMENTS = {
         "ampis_powder",
         "labels_instance_particle",
         "instance",
-        "default",
+        "particles",
         lambda name, index: "train" if name.startswith("Sc1") else "test",
         ("default", "particles"),
     ),

@@ -57,7 +57,7 @@ def test_progress_counts_every_prompt(tiny):
     )
     done, total = zip(*seen, strict=True)
     assert list(done) == sorted(done)
-    assert done[-1] == total[-1] == 16 + 3 * 4
+    assert done[-1] == total[-1] == 16 + 4 * 6
 
 
 def test_windows_come_with_the_adapter_unless_crops_are_wanted(

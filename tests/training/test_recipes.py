@@ -22,7 +22,8 @@ def test_all_bundled_recipes_are_there_the_default_first() -> None:
     names = list(list_recipes())
     assert names[0] == "default"
     assert set(names) == {
-        "default", "battery-particles", "dental-iterative", "one-image", "xct-conv-lora",
+        "default", "battery-particles", "dental-iterative", "one-image", "particles",
+        "xct-conv-lora",
     }  # fmt: skip
 
 

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["AutomaticConfig", "Candidates", "FilterConfig", "search"]
 
 _SCALES = (1, 2, 3)
+_IN_WINDOW = 0.75
+"""Prompts along a window, of those along an image: what is small there is large here."""
 
 
 def search(
@@ -199,8 +201,8 @@ class _Search:
         config = self.config
         if self.side:
             whole = (0, 0, *self.shape), config.grid() * np.array(self.shape)
-            half = max(1, config.points_per_side // 2)
-            return [whole, *window_points(self.shape, self.side, half, config.point_grid)]
+            count = max(1, round(_IN_WINDOW * config.points_per_side))
+            return [whole, *window_points(self.shape, self.side, count, config.point_grid)]
         layout = crop_boxes(self.shape, config.crop_n_layers, config.crop_overlap_ratio)
         return [
             (box, config.grid(layer) * (np.array(box[2:]) - box[:2]) + np.array(box[:2]))

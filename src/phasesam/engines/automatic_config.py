@@ -32,8 +32,8 @@ class AutomaticConfig:
     crop_n_points_downscale_factor : int
         Prompts per side are divided by ``factor**i`` in layer i.
     window : int or None
-        Side in pixels of windows that are searched instead of crops, each with half of
-        `points_per_side` along a side; of the whole image only what is larger than half a
+        Side in pixels of windows that are searched instead of crops, each with three quarters
+        of `points_per_side` along a side; of the whole image only what is larger than half a
         window is kept. 0 for none. As the adapter was trained when None, unless crops are
         wanted.
     point_grid : (n, 2) float array or None
