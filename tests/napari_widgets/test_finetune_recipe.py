@@ -53,9 +53,13 @@ def test_another_task_keeps_the_changes_where_it_can(panel):
     assert panel.recipe().epochs == 3
 
 
-def test_the_window_of_phases_is_found_by_the_images(panel):
+def test_the_window_is_found_by_the_images_where_the_recipe_says_so(panel):
+    panel.select("battery-particles")
+    assert panel.side.text() == "512 px"
+    panel.select("one-image")
+    panel.side.setValue(0)
     assert panel.side.text() == "whole image"
-    panel.set_task("semantic")
+    panel.select("default")
     assert panel.side.text() == "automatic"
     panel.side.setValue(256)
     assert panel.recipe().views.window == 256

@@ -125,7 +125,8 @@ class RecipePanel(QWidget):
                 "Window",
                 self.side,
                 "Side in image pixels of the square that the model sees at once. Small windows\n"
-                "show small things large; the whole image shows what is around them.",
+                "show small things large; one larger than the image shows all of it. The adapter\n"
+                "is used with the same windows.",
             ),
             ("Rate, encoder", self.rates["lr_encoder"], "Learning rate in the image encoder."),
             ("Rate, decoder", self.rates["lr_decoder"], "Learning rate in the mask decoder."),
@@ -175,8 +176,6 @@ class RecipePanel(QWidget):
         blocker.unblock()
         if kept < 0 or chosen is None:
             self._show_recipe()
-        elif self.original is not None:
-            self._show_window(self.original)
 
     # ------------------------------------------------------------------ what was chosen
 
@@ -250,12 +249,9 @@ class RecipePanel(QWidget):
             blocker = QSignalBlocker(rate)
             rate.setValue(getattr(recipe.optimiser, name))
             blocker.unblock()
-        self._show_window(recipe)
+        self.side.setSpecialValueText(_AUTOMATIC if recipe.auto_window else _WHOLE_IMAGE)
         self.description.setText(recipe.description)
         self.recipes.setToolTip(recipe.description)
-
-    def _show_window(self, recipe: Recipe) -> None:
-        self.side.setSpecialValueText(_AUTOMATIC if recipe.auto_window else _WHOLE_IMAGE)
 
     def _on_setting(self, _value: float) -> None:
         self.changed.emit()
