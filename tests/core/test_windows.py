@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phasesam.core.errors import InvalidSettingError
-from phasesam.core.windows import Windows, nearest_window
+from phasesam.core.windows import WindowLogits, Windows, nearest_window
 
 SHAPES = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
 
@@ -25,6 +25,7 @@ def lies_in(box, view):
     return box[0] >= view[0] and box[1] >= view[1] and box[2] <= view[2] and box[3] <= view[3]
 
 
+@settings(deadline=None, max_examples=60)
 @given(data=st.data(), shape=SHAPES, side=st.integers(1, 1500))
 def test_an_object_fits_into_its_window(data, shape, side):
     box = data.draw(boxes_in(shape))
@@ -37,6 +38,7 @@ def test_an_object_fits_into_its_window(data, shape, side):
         assert high - low >= min(length, 2 * extent) or view == windows.whole
 
 
+@settings(deadline=None, max_examples=60)
 @given(data=st.data(), shape=SHAPES, side=st.integers(1, 1500))
 def test_windows_of_one_size_share_a_grid(data, shape, side):
     windows = Windows(shape, side)
@@ -47,6 +49,7 @@ def test_windows_of_one_size_share_a_grid(data, shape, side):
         assert low % step == 0 or high == length
 
 
+@settings(deadline=None, max_examples=60)
 @given(data=st.data(), shape=SHAPES, side=st.integers(8, 1500))
 def test_the_search_ends_where_nothing_is_cut(data, shape, side):
     """What is found is the part of the object in view, as of a model that is always right."""
@@ -64,7 +67,10 @@ def test_the_search_ends_where_nothing_is_cut(data, shape, side):
     assert not windows.cuts(last, box)
 
 
-@pytest.mark.parametrize(("shape", "side"), [((100, 300), 64), ((64, 64), 64), ((7, 900), 100)])
+@pytest.mark.parametrize(
+    ("shape", "side"),
+    [((100, 300), 64), ((64, 64), 64), ((7, 900), 100), ((100, 9), 3), ((700, 650), 65)],
+)
 def test_windows_cover_every_pixel_and_half_sized_objects(shape, side):
     windows = Windows(shape, side).cover()
     seen = np.zeros(shape, bool)
@@ -80,7 +86,8 @@ def test_windows_cover_every_pixel_and_half_sized_objects(shape, side):
 
 
 def test_points_go_to_the_window_in_whose_middle_they_lie():
-    boxes = [(0, 0, 64, 64), (0, 32, 64, 96), (0, 64, 64, 128)]
+    boxes = Windows((64, 128), 64).cover()
+    assert boxes == [(0, 0, 64, 64), (0, 32, 64, 96), (0, 64, 64, 128)]
     points = np.array([[3.0, 20.0], [60.0, 47.0], [32.0, 49.0], [1.0, 127.0]])
     assert nearest_window(points, boxes).tolist() == [0, 0, 1, 2]
 
@@ -97,10 +104,32 @@ def test_tiny_objects_are_looked_at_closely_and_cut_ones_from_afar():
     assert windows.following(view, cut, None) != view
     wide = windows.following(view, (view[0], view[1], view[2], view[3]), None)
     assert wide[2] - wide[0] == 1024
-    assert windows.following(windows.whole, (0, 0, 5, 5), None) is None
+    assert windows.following(windows.whole, (0, 0, 5, 5), None) == (0, 0, 256, 256)
+    assert windows.following(windows.whole, (0, 0, 1500, 1500), None) is None
     assert windows.following(view, (0, 0, 0, 0), None) is None
 
 
 def test_a_window_has_a_size():
     with pytest.raises(InvalidSettingError, match="at least 1 pixel, got 0"):
         Windows((10, 10), 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), shape=SHAPES, side=st.integers(12, 900))
+def test_the_nearest_window_is_nearest(data, shape, side):
+    boxes = Windows(shape, side).cover()
+    count = data.draw(st.integers(1, 5))
+    points = np.random.default_rng(0).random((count, 2)) * shape
+    centres = np.array([((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in boxes])
+    distances = np.linalg.norm(points[:, None] - centres, axis=-1)
+    owner = nearest_window(points, boxes)
+    np.testing.assert_allclose(distances[np.arange(count), owner], distances.min(axis=1))
+
+
+def test_logits_keep_their_values_at_the_border_of_the_image():
+    plane = np.full((256, 256), 4.0, np.float32)
+    moved = WindowLogits(plane, (0, 0, 2048, 2048)).moved((0, 0, 256, 256))
+    assert (moved == 4.0).all()
+    beside = WindowLogits(plane, (0, 0, 256, 256)).moved((0, 128, 256, 384))
+    assert (beside[:, :127] == 4.0).all()
+    assert (beside[:, 129:] == -8.0).all()

@@ -138,7 +138,7 @@ def test_without_windows_earlier_logits_are_brought_to_the_whole_image(
     moved = earlier.moved((0, 0, *whole.shape))
     expected = whole.predict([(90, 120)], logits=moved, multimask_output=False)
     np.testing.assert_array_equal(answer.mask(0), expected.mask(0))
-    assert answer.views is None
+    assert answer.views.tolist() == [[0, 0, *whole.shape]]
 
 
 def test_windows_come_from_the_adapter(micrograph, manager, make_adapter, tmp_path):
@@ -169,3 +169,92 @@ def test_an_object_is_looked_at_through_its_window(windowed):
     assert view[2] >= 90
     assert view[1] <= 110
     assert view[3] >= 120
+
+
+@pytest.mark.parametrize("window", [0, 100])
+def test_answers_above_a_data_bar_can_be_refined(micrograph, manager, window):
+    image = np.vstack([micrograph.image, np.zeros((40, 256), np.uint8)])
+    segmenter = Segmenter(image, "tiny", manager=manager)
+    segmenter.__dict__["data_bar"] = 192
+    segmenter.window = window
+    first = segmenter.predict([(100, 100)])
+    again = segmenter.predict([(100, 100), (105, 100)], logits=first.to_refine(0))
+    assert again.shape == (232, 256)
+    assert not again.masks[:, 192:].any()
+
+
+class Whimsical(Perfect):
+    """Sees small objects badly where it looks closely."""
+
+    def __init__(self, box, closely):
+        super().__init__(box)
+        self.closely = closely
+
+    def __call__(self, view, prompts, logits):
+        answer = super().__call__(view, prompts, logits)
+        if view[3] - view[1] >= 128:
+            return answer
+        shape = answer.shape
+        if self.closely == "nothing":
+            crops = [MaskCrop.from_array(np.zeros(shape, bool))] * 2
+        else:
+            crops = [MaskCrop.from_array(np.ones(shape, bool))] * 2
+        return MaskSet.from_crops(shape, crops, [0.9, 0.1], logits=answer.logits)
+
+
+@pytest.mark.parametrize("closely", ["nothing", "everything"])
+def test_a_good_answer_is_not_given_up_for_a_worse_one(closely):
+    model = Whimsical((150, 220, 160, 232), closely)
+    answer = predict_in_windows(
+        Windows(SHAPE, 128), Prompts.build(points=[(155, 225)]), None, model
+    )
+    assert len(model.views) == 2
+    np.testing.assert_array_equal(answer.mask(0), model.truth)
+    assert answer.views[0][3] - answer.views[0][1] == 128
+
+
+def test_what_is_cut_everywhere_is_seen_in_the_whole_image():
+    model = Perfect((0, 0, *SHAPE))
+    answer = predict_in_windows(Windows(SHAPE, 16), Prompts.build(points=[(155, 225)]), None, model)
+    assert model.views[-1] == (0, 0, *SHAPE)
+    assert len(model.views) <= 7
+    assert answer.mask(0).all()
+
+
+def test_the_scale_that_is_meant_is_seen_whole():
+    class Nested(Perfect):
+        def __call__(self, view, prompts, logits):
+            answer = super().__call__(view, prompts, logits)
+            group = np.zeros(SHAPE, bool)
+            group[100:300, 100:500] = True
+            seen = group[view[0] : view[2], view[1] : view[3]]
+            crops = [answer.crops[0], answer.crops[0], MaskCrop.from_array(seen)]
+            plane = np.zeros((3, 256, 256), np.float32)
+            return MaskSet.from_crops(seen.shape, crops, [0.5, 0.9, 0.1], logits=plane)
+
+    prompts = Prompts.build(points=[(170, 240)])
+    windows = Windows(SHAPE, 128)
+    best = predict_in_windows(windows, prompts, None, Nested((150, 220, 190, 260)))
+    assert best.areas[1] == 1600
+    assert best.areas[2] < 200 * 400
+    group = predict_in_windows(windows, prompts, None, Nested((150, 220, 190, 260)), 2)
+    assert group.areas[2] == 200 * 400
+
+
+def test_an_adapter_without_strength_looks_as_its_base(micrograph, manager, make_adapter, tmp_path):
+    path = make_adapter(tmp_path / "strong.safetensors", window=96)
+    segmenter = Segmenter(micrograph.image, "tiny", manager=manager, adapter=str(path))
+    assert segmenter.windows is not None
+    manager.set_strength("tiny", str(path), 0.0)
+    assert segmenter.windows is None
+
+
+def test_what_was_looked_at_is_known(micrograph, manager):
+    segmenter = Segmenter(micrograph.image, "tiny", manager=manager)
+    segmenter.window = 50
+    assert not segmenter.is_seen_at(20, 30)
+    segmenter.prepare()
+    answer = segmenter.predict([(20, 30)])
+    assert segmenter.is_seen_at(20, 30)
+    assert segmenter.is_seen_at(22, 28)
+    assert not segmenter.is_seen_at(180, 30) or answer.views[0].tolist() == [0, 0, 192, 256]

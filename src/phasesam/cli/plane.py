@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.cli.prompts_file import SCALES, ObjectPrompt
+from phasesam.cli.prompts_file import ObjectPrompt
 from phasesam.cli.recipe import Recipe
 from phasesam.core.errors import CancelledError
 from phasesam.core.mask_set import MaskSet
 from phasesam.core.measurements import ObjectTable, measure
-from phasesam.core.types import PixelSize, StopCallback
+from phasesam.core.types import SCALES, PixelSize, StopCallback
 
 if TYPE_CHECKING:
     from phasesam.engines.segmenter import Segmenter
@@ -159,7 +159,7 @@ def _prompted(segmenter: Segmenter, prompts: Sequence[ObjectPrompt], watch: Watc
     if not prompts:
         return MaskSet(shape=segmenter.shape)
     watch.step("encoding", 0, 1)
-    segmenter.encode(should_stop=watch.should_stop)
+    segmenter.prepare(should_stop=watch.should_stop)
     crops, scores = [], []
     for number, item in enumerate(prompts):
         if watch.should_stop():
@@ -167,7 +167,7 @@ def _prompted(segmenter: Segmenter, prompts: Sequence[ObjectPrompt], watch: Watc
         watch.step("objects", number, len(prompts))
         said = item.prompts
         # One click can mean a part, an object or a group; more prompts say which.
-        ambiguous = bool(item.scale) or len(said.points) + len(said.boxes) == 1
+        ambiguous = item.scale or len(said.points) + len(said.boxes) == 1
         answer = segmenter.predict(said.points, said.labels, said.boxes, multimask_output=ambiguous)
         best = SCALES.index(item.scale) if item.scale else int(answer.scores.argmax())
         crops.append(answer.crops[best])

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from phasesam.core.errors import InvalidPromptError
-from phasesam.core.types import Prompts
+from phasesam.core.types import SCALES, Prompts, Scale
 
-SCALES = ("part", "object", "group")
 """SAM's three answers to an ambiguous prompt, in its order."""
 
 _OBJECT_KEYS = {"points", "labels", "box", "scale", "class", "plane"}
@@ -25,8 +24,8 @@ class ObjectPrompt:
     ----------
     prompts : Prompts
         Its points and its box.
-    scale : str
-        Which of SAM's three masks to take (`SCALES`); empty for the best.
+    scale : {"part", "object", "group", ""}
+        Which of SAM's three masks to take; empty for the best.
     class_name : str
         Name of its class; may be empty.
     plane : int or None
@@ -34,7 +33,7 @@ class ObjectPrompt:
     """
 
     prompts: Prompts
-    scale: str = ""
+    scale: Scale | Literal[""] = ""
     class_name: str = ""
     plane: int | None = None
 

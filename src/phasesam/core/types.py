@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,11 @@ ProgressCallback = Callable[[int, int], None]
 
 StopCallback = Callable[[], bool]
 """Asked between steps; the work ends with `CancelledError` when it returns True."""
+
+
+Scale = Literal["part", "object", "group"]
+SCALES: tuple[Scale, ...] = ("part", "object", "group")
+"""SAM's three masks for one click, in its order."""
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ class WindowLogits:
         old, new = (max(v[2] - v[0], v[3] - v[1]) / side for v in (self.view, view))
         place = (np.arange(side) + 0.5) * new
         rows, columns = ((place + view[i] - self.view[i]) / old - 0.5 for i in (0, 1))
+        # The outer half of the outermost pixels belongs to what was looked at.
+        rows, columns = (
+            np.where((at >= -0.5) & (at <= side - 0.5), np.clip(at, 0, side - 1), at)
+            for at in (rows, columns)
+        )
         grid = np.stack(np.meshgrid(rows, columns, indexing="ij"))
         moved = map_coordinates(self.logits, grid, order=1, mode="constant", cval=_OUTSIDE)
         return np.asarray(moved, dtype=np.float32)
@@ -171,9 +176,12 @@ class Windows:
             A larger window, or one beside, for what is cut; a smaller one for what is tiny.
             None where the object was seen well.
         """
-        if view == self.whole or found[2] <= found[0]:
+        if found[2] <= found[0]:
             return None
-        both = found if said is None else _union(found, said)
+        both = found if said is None else enclosing(found, said)
+        if view == self.whole:
+            closer = self.fitting(both)
+            return closer if closer != view and _within(both, closer) else None
         side = max(view[2] - view[0], view[3] - view[1])
         if self.cuts(view, found):
             beside = self.around(both, side)
@@ -199,9 +207,10 @@ class Windows:
         """Usual windows that together show everything, and objects of half their side whole."""
         if self.side >= max(self.shape):
             return [self.whole]
+        step = max(1, self.side // 2)
         spans = [
-            sorted({_span(step * max(1, self.side // 2), self.side, length)
-                    for step in range(2 * length // self.side + 3)})
+            sorted({_span(start + self.side / 2, self.side, length)
+                    for start in range(0, length, step)})
             for length in self.shape
         ]  # fmt: skip
         return [(y0, x0, y1, x1) for y0, y1 in spans[0] for x0, x1 in spans[1]]
@@ -215,7 +224,7 @@ def nearest_window(points: NDArray[np.float64], boxes: list[Box]) -> NDArray[np.
     points : (n, 2) float array
         ``(y, x)`` in pixels.
     boxes : list of (y0, x0, y1, x1)
-        Windows of one size.
+        `Windows.cover` of an image.
 
     Returns
     -------
@@ -223,15 +232,18 @@ def nearest_window(points: NDArray[np.float64], boxes: list[Box]) -> NDArray[np.
         Index of the window whose centre is nearest.
     """
     array = np.array(boxes, dtype=np.float64)
-    centres = (array[:, :2] + array[:, 2:]) / 2
-    best = np.full(len(points), np.inf)
-    chosen = np.zeros(len(points), dtype=np.int64)
-    for index, centre in enumerate(centres):
-        distance = np.square(points - centre).sum(axis=1)
-        nearer = distance < best
-        best[nearer] = distance[nearer]
-        chosen[nearer] = index
-    return chosen
+    # Windows are the product of spans of rows and columns, so each axis can be told alone.
+    owner = np.zeros(len(points), dtype=np.int64)
+    known = {box: index for index, box in enumerate(boxes)}
+    spans = []
+    for axis in (0, 1):
+        pairs = np.unique(array[:, [axis, axis + 2]], axis=0)
+        middles = pairs.mean(axis=1)
+        nearest = np.searchsorted((middles[1:] + middles[:-1]) / 2, points[:, axis])
+        spans.append(pairs[nearest].astype(np.int64))
+    for index, ((y0, y1), (x0, x1)) in enumerate(zip(*(s.tolist() for s in spans), strict=True)):
+        owner[index] = known[y0, x0, y1, x1]
+    return owner
 
 
 def _span(centre: float, side: int, length: int) -> tuple[int, int]:
@@ -250,7 +262,13 @@ def _within(box: Iterable[float], view: Box) -> bool:
     return y0 >= view[0] and x0 >= view[1] and y1 <= view[2] and x1 <= view[3]
 
 
-def _union(first: Box, second: Box) -> Box:
+def overlap(one: Box, other: Box) -> bool:
+    """Whether two boxes have a pixel in common."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def enclosing(first: Box, second: Box) -> Box:
+    """Box around two boxes."""
     return (
         min(first[0], second[0]), min(first[1], second[1]),
         max(first[2], second[2]), max(first[3], second[3]),

@@ -20,7 +20,7 @@ from phasesam.core.coordinates import points_to_model
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.mask_set import MaskCrop
 from phasesam.core.types import ProgressCallback, StopCallback
-from phasesam.core.windows import Box
+from phasesam.core.windows import Box, overlap
 from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
 from phasesam.engines.candidates import Candidates
 from phasesam.engines.crops import EDGE_TOLERANCE, crop_boxes, cut_by_crop, window_points
@@ -306,7 +306,8 @@ class _Search:
         wanted = self._belongs(placed, crop)
         if (wanted or not self.side) and self._covers(one, crop):
             for other in crops if self.side else [crop]:
-                _cover(placed.mask, other)
+                if overlap(placed.box, other.box):
+                    _cover(placed.mask, other)
         if not wanted:
             return
         if self.config.region is not None and not _inside(placed.mask, self.config.region):
@@ -330,10 +331,11 @@ class _Search:
 
     def _belongs(self, placed: RenderedMask, crop: _Crop) -> bool:
         """Whether a mask is seen well in this crop, and wanted from it."""
+        tolerance = max(1, self.side // 50) if self.side else EDGE_TOLERANCE
         if crop.index == 0:
             y0, x0, y1, x1 = placed.box
-            return max(y1 - y0, x1 - x0) > self.side // 2
-        tolerance = max(1, self.side // 50) if self.side else EDGE_TOLERANCE
+            # Smaller ones lie whole in a window, wherever they are.
+            return max(y1 - y0, x1 - x0) > self.side // 2 - 2 * (tolerance + 1)
         return not cut_by_crop(np.array([placed.box]), crop.box, self.shape, tolerance)[0]
 
     def _candidates(self, crops: list[_Crop], seconds: float) -> Candidates:

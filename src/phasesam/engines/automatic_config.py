@@ -115,6 +115,33 @@ class AutomaticConfig:
         return np.stack([y.ravel(), x.ravel()], axis=1)
 
 
+def as_trained(
+    config: AutomaticConfig, longest_side: int, window: int | None, score_slope: float
+) -> AutomaticConfig:
+    """Complete settings with what an adapter asks for.
+
+    Parameters
+    ----------
+    config : AutomaticConfig
+        As the user wants it.
+    longest_side : int
+        Of the image, in pixels; windows as large as that are none.
+    window : int or None
+        Side of the windows that it was trained on, which are searched unless crops are wanted.
+    score_slope : float
+        `AdapterCard.score_slope`: of scores that were brought closer to 1, more is asked before
+        a mask makes the prompts in it superfluous.
+    """
+    side = config.window
+    if side is None:
+        side = window if config.crop_n_layers == 0 else None
+    slope = min(1.0, score_slope)
+    return config.changed(
+        window=side if side and side < longest_side else 0,
+        cover_iou=1 - slope * (1 - config.cover_iou) if slope < 1 else config.cover_iou,
+    )
+
+
 @dataclass(frozen=True)
 class FilterConfig:
     """Which candidates become masks: the instant step.

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.core.mask_set import MaskCrop, MaskSet
 from phasesam.core.types import Prompts
-from phasesam.core.windows import Box, WindowLogits, Windows
+from phasesam.core.windows import Box, WindowLogits, Windows, enclosing
 from phasesam.engines.object_prompting import ObjectAnswer, ObjectPrompt
 
 _MOST_LOOKS = 6
+Answer = TypeVar("Answer")
+
 Look = Callable[[Box, Prompts, NDArray[np.float32] | None], MaskSet]
 """Answers prompts on one object, both in pixels of the window, through that window."""
 
@@ -26,7 +29,11 @@ LookMany = Callable[[Box, Sequence[ObjectPrompt]], list[ObjectAnswer]]
 
 
 def predict_in_windows(
-    windows: Windows, prompts: Prompts, earlier: WindowLogits | None, look: Look
+    windows: Windows,
+    prompts: Prompts,
+    earlier: WindowLogits | None,
+    look: Look,
+    scale: int | None = None,
 ) -> MaskSet:
     """Segment one object; or several boxes, each through a window of its own.
 
@@ -40,6 +47,8 @@ def predict_in_windows(
         An answer to the same object.
     look : callable
         Asks the model.
+    scale : int or None
+        Which of the masks is to be seen whole; None for the one with the best score.
 
     Returns
     -------
@@ -52,20 +61,26 @@ def predict_in_windows(
             for i in range(len(prompts.boxes))
         ]
         return _joined([one.subset([int(one.scores.argmax())]) for one in each])
-    return _search(windows, prompts, earlier, look)
+    return _search(windows, prompts, earlier, look, scale)
 
 
 def _search(
-    windows: Windows, prompts: Prompts, earlier: WindowLogits | None, look: Look
+    windows: Windows,
+    prompts: Prompts,
+    earlier: WindowLogits | None,
+    look: Look,
+    scale: int | None = None,
 ) -> MaskSet:
     is_object = len(prompts.boxes) > 0 or prompts.mask is not None
-    path = _Path(windows, _said(prompts, windows), earlier, is_object)
+    path = _Path[MaskSet](windows, _said(prompts, windows), earlier, is_object)
     while True:
         view = path.view
         logits = None if earlier is None else earlier.moved(view)
         answer = _placed(look(view, _within(prompts, view), logits), view, windows.shape)
-        if not path.goes_on(answer.crops[int(answer.scores.argmax())]):
-            return answer
+        best = int(answer.scores.argmax())
+        chosen = best if scale is None or scale >= len(answer) else scale
+        if not path.goes_on(answer.crops[chosen], answer):
+            return path.answer
 
 
 def answer_objects(
@@ -93,10 +108,9 @@ def answer_objects(
         Masks in pixels of the image, and the window that each was seen through.
     """
     paths = [
-        _Path(windows, _box_of(prompt.points), before)
+        _Path[tuple[ObjectAnswer, Box]](windows, _box_of(prompt.points), before)
         for prompt, before in zip(prompts, earlier, strict=True)
     ]
-    found: list[tuple[ObjectAnswer, Box] | None] = [None] * len(prompts)
     waiting = list(range(len(prompts)))
     while waiting:
         again = []
@@ -105,15 +119,24 @@ def answer_objects(
             asked = [_seen(prompts[i], earlier[i], view) for i in group]
             for i, answer in zip(group, look(view, asked), strict=True):
                 placed = replace(answer, mask=answer.mask.moved(view[0], view[1]))
-                found[i] = placed, view
-                if paths[i].goes_on(placed.mask):
+                if paths[i].goes_on(placed.mask, (placed, view)):
                     again.append(i)
         waiting = again
-    return [pair for pair in found if pair is not None]
+    return [path.answer for path in paths]
 
 
-class _Path:
-    """The windows through which one object is looked at, one after the other."""
+class _Path(Generic[Answer]):
+    """The windows through which one object is looked at, one after the other.
+
+    Attributes
+    ----------
+    view : (y0, x0, y1, x1)
+        Window to look through now.
+    answer : object
+        The best one so far: the latest that shows something whole.
+    """
+
+    answer: Answer
 
     def __init__(
         self,
@@ -131,19 +154,40 @@ class _Path:
             self.view = earlier.view if said is None else _holding(windows, said, earlier.view)
         self._seen = {self.view}
         self._widened = False
+        self._has_whole = False
 
-    def goes_on(self, found: MaskCrop) -> bool:
-        """Take the next window, if there is a better one than that of what was found."""
-        view = self.windows.following(self.view, found.box, self.said)
-        if view is None or view in self._seen or len(self._seen) >= _MOST_LOOKS:
-            return False
-        if _side(view) < _side(self.view) and self._widened:
-            # What was cut by a small window and is small in a large one stays in the large one.
+    def goes_on(self, found: MaskCrop, answer: Answer) -> bool:
+        """Take an answer, and the next window if there may be a better one."""
+        is_whole = found.area > 0 and not self.windows.cuts(self.view, found.box)
+        if is_whole or not self._has_whole:
+            self.answer = answer
+        self._has_whole = self._has_whole or is_whole
+        view = self._next(found, is_whole)
+        if view is None:
             return False
         self._widened = self._widened or _side(view) > _side(self.view)
         self._seen.add(view)
         self.view = view
         return True
+
+    def _next(self, found: MaskCrop, is_whole: bool) -> Box | None:
+        if self._has_whole and not is_whole:
+            # A closer look has made it worse.
+            return None
+        view = self.windows.following(self.view, found.box, self.said)
+        if view is None:
+            return None
+        if is_whole:
+            # What was cut by a small window and is small in a large one stays in the large one.
+            return None if view in self._seen or self._widened else view
+        side = _side(view)
+        while view in self._seen and view != self.windows.whole:
+            side *= 2
+            both = found.box if self.said is None else enclosing(found.box, self.said)
+            view = self.windows.around(both, side)
+        if len(self._seen) >= _MOST_LOOKS:
+            view = self.windows.whole
+        return None if view in self._seen else view
 
 
 def _holding(windows: Windows, said: Box, view: Box) -> Box:
@@ -154,12 +198,8 @@ def _holding(windows: Windows, said: Box, view: Box) -> Box:
     ):
         if view == windows.whole:
             break
-        middle = (
-            min(said[0], view[0]), min(said[1], view[1]),
-            max(said[2], view[2]), max(said[3], view[3]),
-        )  # fmt: skip
         side *= 2
-        view = windows.around(middle, side)
+        view = windows.around(enclosing(said, view), side)
     return view
 
 

@@ -100,7 +100,11 @@ def evaluate_clicks(
         raise InvalidSettingError(f"expected at least one click, got {max_clicks}")
     labels, valid = _known(labels, predictor)
     ids, crops = _objects(labels, valid, object_ids)
-    answer = segmenter_predictor(predictor) if isinstance(predictor, Segmenter) else predictor
+    answer = (
+        segmenter_predictor(predictor, should_stop)
+        if isinstance(predictor, Segmenter)
+        else predictor
+    )
     series = [
         _Series(crop, None if valid.all() else valid, max_clicks, tuple(thresholds))
         for crop in crops
@@ -128,7 +132,9 @@ def evaluate_clicks(
     )
 
 
-def segmenter_predictor(segmenter: Segmenter) -> ClickPredictor:
+def segmenter_predictor(
+    segmenter: Segmenter, should_stop: StopCallback | None = None
+) -> ClickPredictor:
     """Answer clicks as SAM's interactive use does.
 
     The first click has three possible masks, of which the one with the highest predicted IoU is
@@ -137,7 +143,9 @@ def segmenter_predictor(segmenter: Segmenter) -> ClickPredictor:
     Parameters
     ----------
     segmenter : Segmenter
-        Encodes its image at the first click.
+        Encodes its image, or parts of it, when first clicked.
+    should_stop : callable, optional
+        Asked before each encoding.
     """
     from phasesam.engines.object_prompting import ObjectAnswer, ObjectPrompt, predict_objects
     from phasesam.engines.window_prompting import answer_objects
@@ -151,7 +159,8 @@ def segmenter_predictor(segmenter: Segmenter) -> ClickPredictor:
             def look(
                 view: Box, prompts: Sequence[ObjectPrompt], first: bool = first
             ) -> list[ObjectAnswer]:
-                embedding, manager = segmenter.look(view), segmenter.manager
+                embedding = segmenter.look(view, should_stop=should_stop)
+                manager = segmenter.manager
                 with manager.lease(segmenter.model, segmenter.adapter) as model:
                     return predict_objects(
                         model, manager, embedding, prompts, multimask_output=first

@@ -97,32 +97,31 @@ def title_of(adapter: AdapterVersion | str | None) -> str | None:
     return adapter.name if isinstance(adapter, AdapterVersion) else adapter
 
 
-def prompt_card(adapter: Adapter) -> AdapterCard | None:
+def prompt_card(adapter: AdapterVersion | str | None) -> AdapterCard | None:
     """Card of the adapter that says how objects are looked for.
 
     Parameters
     ----------
-    adapter : str, path, AdapterVersion or None
+    adapter : AdapterVersion, str or None
         One that was learnt on top of another leaves that to the one below.
 
     Returns
     -------
     AdapterCard or None
-        None for none, and for adapters with classes, which answer prompts as their base does.
+        None for none, for adapters at no strength, and for those with classes: they answer
+        prompts as their base does.
 
     Raises
     ------
     UnknownModelError, CheckpointError
         If there is no such adapter, or it is damaged.
     """
-    if adapter is None:
+    if not isinstance(adapter, AdapterVersion):
         return None
-    if isinstance(adapter, AdapterVersion):
-        if adapter.under is not None:
-            return prompt_card(adapter.under)
-        adapter = adapter.path
-    card = adapter_store.card_of(adapter)
-    return card if card.task != "semantic" else None
+    if adapter.under is not None:
+        return prompt_card(adapter.under)
+    card = adapter_store.card_of(adapter.path)
+    return card if card.task != "semantic" and adapter.strength > 0 else None
 
 
 class AdapterVersions:

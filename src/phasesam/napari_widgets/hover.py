@@ -17,6 +17,7 @@ from phasesam.napari_widgets.workers import Failure, Lane
 if TYPE_CHECKING:
     from napari.layers import Image
 
+    from phasesam.core.types import ProgressCallback, StopCallback
     from phasesam.napari_widgets.dock import Dock
     from phasesam.napari_widgets.prompting import PromptController
 
@@ -28,8 +29,8 @@ class HoverPreview:
     """Asks the model about the pixel under the mouse while nothing else is being prompted.
 
     Previews are asked for at most 25 times a second, only the newest one waits, and none
-    arrives after the first click. A plane that is not encoded yet is encoded once the
-    mouse has rested over it, so that scrolling through a stack starts nothing.
+    arrives after the first click. A plane, or a window of it, that is not encoded yet is
+    encoded once the mouse has rested over it, so that moving about starts nothing.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class HoverPreview:
         callbacks.append(self._on_move)
         dock.subscriptions.add(lambda: callbacks.remove(self._on_move))
         controller.events.present_changed.connect(self._on_present_changed)
-        controller.events.encoded.connect(self._ask)
+        controller.events.encoded.connect(lambda *_: self._ask())
 
     def _single_shot(self, milliseconds: int, callback: Callable[[], None]) -> QTimer:
         timer = QTimer(self._dock)
@@ -108,7 +109,7 @@ class HoverPreview:
         inside = (point >= -0.5).all() and (point < np.array(shape) - 0.5).all()
         return point if inside else None
 
-    def _ask(self) -> None:
+    def _ask(self, rested: bool = False) -> None:
         image = self._controller.image
         if image is None or not self._may_ask():
             return
@@ -128,7 +129,9 @@ class HoverPreview:
         question = Question(prompts, None, None, settings)
         predict = self._controller.predictor(segmenter)
 
-        def on_done(answer: Answer) -> None:
+        def on_done(answer: Answer | None) -> None:
+            if answer is None:
+                return
             if image is not self._controller.image or not self._may_ask():
                 return
             if segmenter is not self._dock.state.segmenter(image) or not len(answer.masks):
@@ -140,13 +143,21 @@ class HoverPreview:
         def on_failed(failure: Failure) -> None:
             self._dock.show_error(failure.message, details=failure.details)
 
-        self._lane.submit(
-            lambda progress, should_stop: question.put_to(predict), on_done, on_failed
-        )
+        def job(progress: ProgressCallback, should_stop: StopCallback) -> Answer | None:
+            sees = segmenter.get()
+            if not rested and sees.windows is not None and not sees.is_seen_at(*point):
+                return None
+            return question.put_to(predict)
+
+        self._lane.submit(job, on_done, on_failed)
 
     def _on_rest(self) -> None:
         image = self._controller.image
         if image is None or not self._may_ask() or self._dock.running:
             return
-        if self._pixel(image) is not None:
+        if self._pixel(image) is None:
+            return
+        if self._dock.state.segmenter(image).is_encoded:
+            self._ask(rested=True)
+        else:
             self._controller.prepare()

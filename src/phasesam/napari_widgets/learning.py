@@ -245,7 +245,8 @@ class AnnotationLearning(QObject):
                 continue
             if (record.box, record.area) != (example.mask.box, example.mask.area):
                 example = replace(example, mask=session.object_mask(record.id))
-            found.append(example)
+            if example.is_whole or example.corner == (0, 0):
+                found.append(example)
         return tuple(found)
 
     def _on_learnt(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,11 @@ from scipy import ndimage
 
 from phasesam.core.curation import fill_holes, smooth
 from phasesam.core.mask_set import MaskCrop, MaskSet
-from phasesam.core.windows import WindowLogits
+from phasesam.core.windows import WindowLogits, Windows
 from phasesam.napari_widgets.prompt_layers import PlanePrompts
 
 if TYPE_CHECKING:
+    from phasesam.core.types import Scale
     from phasesam.session import ObjectRecord
 
 SCALES = ("auto", "part", "object", "group")
@@ -55,13 +56,13 @@ class Question:
     settings: MaskSettings
 
     @property
-    def wants_scales(self) -> bool:
-        """Whether the model should give its three scales rather than one mask."""
+    def scales(self) -> bool | Scale:
+        """Whether the model should give its three scales rather than one, or which is meant."""
         if len(self.prompts.boxes) > 1:
             return False
-        return self.settings.scale != "auto" or (
-            len(self.prompts.points) == 1 and len(self.prompts.boxes) == 0 and self.mask is None
-        )
+        if self.settings.scale != "auto":
+            return cast("Scale", self.settings.scale)
+        return len(self.prompts.points) == 1 and len(self.prompts.boxes) == 0 and self.mask is None
 
     def chosen(self, masks: MaskSet) -> int:
         """Tell which mask of the answer is meant, by index."""
@@ -79,7 +80,7 @@ class Question:
             boxes=said.boxes if len(said.boxes) else None,
             mask=self.mask if self.logits is None and not several else None,
             logits=None if several else self.logits,
-            multimask_output=self.wants_scales,
+            multimask_output=self.scales,
             threshold=self.settings.threshold,
         )
         masks = self._clean(masks)
@@ -113,6 +114,13 @@ class Answer:
 
     masks: MaskSet
     seconds: float
+
+    def is_cut(self, index: int) -> bool:
+        """Whether a mask ends where the part of the image ends that was looked at."""
+        if self.masks.views is None:
+            return False
+        y0, x0, y1, x1 = self.masks.views[index].tolist()
+        return Windows(self.masks.shape, 1).cuts((y0, x0, y1, x1), self.masks.crops[index].box)
 
 
 @dataclass

@@ -166,9 +166,10 @@ class PromptDock(Dock):
         present = self.controller.present()
         if present is None or present.answer is None:
             return
-        if len(present.answer.masks) == 3:
-            self.controller.show()  # all three are here already
-        else:
+        here = len(present.answer.masks) == 3
+        if here:
+            self.controller.show()
+        if not here or present.answer.is_cut(present.chosen(scale)[0]):
             self.controller.ask_again()
         self._refresh()
 

@@ -84,10 +84,11 @@ class LazySegmenter:
 
     @property
     def is_encoded(self) -> bool:
-        """Whether the plane was encoded, so that prompts are answered at once.
+        """Whether the plane was read and the model made ready for prompts.
 
         Cheap, for any thread: the embedding is not looked up, so it may have left the
-        cache since; a prompt then brings it back and takes longer.
+        cache since; a prompt then brings it back and takes longer. So does the first one in
+        each window where the adapter was trained on windows.
         """
         return self._encoded
 
@@ -110,11 +111,10 @@ class LazySegmenter:
             )
         return self._segmenter
 
-    def encode(self, progress: Any = None, should_stop: Any = None) -> Any:
-        """Read, normalise and encode the plane. For workers only."""
-        embedding = self.get().encode(progress=progress, should_stop=should_stop)
+    def encode(self, progress: Any = None, should_stop: Any = None) -> None:
+        """Read, normalise and encode the plane, as far as prompts need it. For workers only."""
+        self.get().prepare(progress=progress, should_stop=should_stop)
         self._encoded = True
-        return embedding
 
     def example(
         self, mask: MaskCrop, source: Hashable, should_stop: StopCallback | None = None

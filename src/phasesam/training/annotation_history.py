@@ -116,6 +116,14 @@ class Example:
     source: Hashable = None
     corner: tuple[int, int] = (0, 0)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the object lies in what was encoded."""
+        y0, x0, y1, x1 = self.mask.box
+        top, left = self.corner
+        height, width = self.image_shape
+        return y0 >= top and x0 >= left and y1 <= top + height and x1 <= left + width
+
     @classmethod
     def of(
         cls,

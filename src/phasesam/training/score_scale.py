@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from phasesam.core.images import is_constant
 from phasesam.core.mask_set import MaskSet
 from phasesam.core.metrics import score_instances
+from phasesam.core.tiles import tiles
 from phasesam.core.types import StopCallback
 from phasesam.engines.automatic_config import AutomaticConfig
 from phasesam.engines.presets import get_preset
@@ -36,6 +38,8 @@ _TRIED = tuple(np.round(np.arange(0.2, 0.96, 0.04), 2).tolist())
 _PRESET = "particles"
 _FEWEST_POINTS, _MOST_POINTS, _PIXELS_TO_A_POINT = 4, 32, 12
 _MOST_IMAGES = 2
+_MOST_WINDOWS = 3
+"""Windows along a side of what is searched."""
 _AS_GOOD = 0.01
 
 
@@ -80,14 +84,15 @@ def scale_scores(
     manager = ModelManager(device=device)
     found = []
     for image in images[:_MOST_IMAGES]:
+        rgb, labels = _part(image, card.window)
         segmenter = Segmenter(
-            image.rgb(), card.base, manager=manager, adapter=str(path), exclude_data_bar=False
+            rgb, card.base, manager=manager, adapter=str(path), exclude_data_bar=False
         )
         if is_constant(segmenter.rgb):
             continue
         settings = _search_settings(max(segmenter.shape))
         candidates = segmenter.automatic(settings, should_stop=should_stop)
-        found.append((candidates, image.label_array()))
+        found.append((candidates, labels))
     if not found:
         return card
     threshold = best_threshold(found)
@@ -100,6 +105,17 @@ def scale_scores(
     last.bias.data.mul_(scale).add_(1 - scale)
     save_adapter(model, card, path)
     return card
+
+
+def _part(image: LabelledImage, window: int | None) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """Cut out what a search of some seconds can look at: a few windows with many objects."""
+    rgb, labels = image.rgb(), image.label_array()
+    if window is None:
+        return rgb, labels
+    parts = tiles((labels.shape[0], labels.shape[1]), _MOST_WINDOWS * window, window // 2)
+    counts = [len(np.unique(labels[y0:y1, x0:x1])) for y0, x0, y1, x1 in parts]
+    y0, x0, y1, x1 = parts[int(np.argmax(counts))]
+    return rgb[y0:y1, x0:x1], labels[y0:y1, x0:x1]
 
 
 def best_threshold(found: Sequence[tuple[Candidates, np.ndarray]]) -> float:
