@@ -126,7 +126,7 @@ class RegionSegmenter:
     """Stands in for `phasesam.Segmenter`: a mask is the bright region under the first point.
 
     Its three scales are the region eroded, as it is, and dilated; a negative point cuts the
-    mask off at its column. ``encode`` waits for `gate`, so that tests can look in between.
+    mask off at its column. There are no windows. ``encode`` waits for `gate`, so that tests can look in between.
     """
 
     gate = threading.Event()
@@ -141,7 +141,11 @@ class RegionSegmenter:
         self.model = model
         self.is_encoded = False
         self.data_bar = None
+        self.windows = None
         self.asked = []
+
+    def prepare(self, progress=None, should_stop=None):
+        self.encode(progress, should_stop)
 
     def encode(self, progress=None, should_stop=None):
         for step in range(1000):

@@ -92,6 +92,11 @@ def segmenters(region_segmenter, monkeypatch):
         plain(self, progress, should_stop)
         return types.SimpleNamespace(key="key", image_shape=self.shape, input_size=(768, 1024))
 
+    def look_at(self, box, should_stop=None):
+        return encode(self, should_stop=should_stop), (0, 0, *self.shape)
+
+    monkeypatch.setattr(region_segmenter, "look_at", look_at, raising=False)
+
     def with_adapter(self, version):
         self.asked.append({"version": version})
         return self

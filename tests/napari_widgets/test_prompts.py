@@ -74,7 +74,7 @@ def test_second_click_refines_with_the_logits_of_the_first_answer(dock, until):
     assert asked(dock)["logits"] is None
     say(dock, until, 30, 48, positive=False)
     assert not asked(dock)["multimask_output"]
-    assert asked(dock)["logits"].shape == (256, 256)
+    assert asked(dock)["logits"].logits.shape == (256, 256)
     assert asked(dock)["labels"].tolist() == [1, 0]
     assert preview_area(dock) < DISC
     assert dock.score.text() == "score 0.95 · 2 prompts"
