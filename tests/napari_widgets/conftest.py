@@ -126,7 +126,8 @@ class RegionSegmenter:
     """Stands in for `phasesam.Segmenter`: a mask is the bright region under the first point.
 
     Its three scales are the region eroded, as it is, and dilated; a negative point cuts the
-    mask off at its column. There are no windows. ``encode`` waits for `gate`, so that tests can look in between.
+    mask off at its column. There are no windows. ``encode`` waits for `gate`, so that tests can
+    look in between.
     """
 
     gate = threading.Event()
