@@ -47,8 +47,8 @@ def brief() -> Recipe:
     return replace(
         default,
         epochs=3,
-        views_per_epoch=4,
-        pool=6,
-        batch=2,
+        views_per_epoch=2,
+        pool=4,
+        batch=1,
         prompts=replace(default.prompts, objects=2, rounds=2, judged=2),
     )

@@ -130,7 +130,7 @@ def test_only_the_same_training_is_resumed(tmp_path: Path, brief: Recipe) -> Non
     data = disc_data("promptable")
     train(data, tmp_path, settings(replace(brief, epochs=1)))
     with pytest.raises(CheckpointError, match="other data or settings"):
-        train(data, tmp_path, settings(replace(brief, epochs=1, batch=1)), resume=True)
+        train(data, tmp_path, settings(replace(brief, epochs=1, batch=2)), resume=True)
 
 
 def test_pauses_until_told_to_go_on(tmp_path: Path, brief: Recipe) -> None:
