@@ -20,6 +20,7 @@ from phasesam.models.sam import EncoderOutput, build_model
 from phasesam.training.class_objective import ClassObjective
 from phasesam.training.dataset import TrainingData
 from phasesam.training.feature_store import FeatureStore
+from phasesam.training.fine_tuning import fitted_to
 from phasesam.training.objective import Surroundings
 from phasesam.training.recipes import Recipe, get_recipe
 from phasesam.training.trainer import Callback, Trainer, TrainerConfig
@@ -65,8 +66,7 @@ def train_fully(data: TrainingData) -> tuple[list[dict[str, float]], Callable[[A
     from accelerate import Accelerator
 
     torch.manual_seed(0)
-    longest = max(max(image.rgb().shape[:2]) for image in data.of("train"))
-    recipe = _recipe().fitted("semantic", False, longest)
+    recipe = fitted_to(_recipe(), data, is_hq=False)
     accelerator = Accelerator(cpu=True, mixed_precision="no")
     around = Surroundings(torch.device("cpu"), accelerator.autocast, FeatureStore(Path("unused")))
     objective = FullTuning(build_model("mobile_sam"), data, recipe, around)

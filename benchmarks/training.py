@@ -25,16 +25,12 @@ from benchmarks.reference import ROOT
 
 def worker(kind: str, data_path: str, folder: str, views: int, labels: str | None) -> None:
     from phasesam.training.dataset import read_training_data
-    from phasesam.training.fine_tuning import TrainingSettings, train
+    from phasesam.training.fine_tuning import TrainingSettings, fitted_to, train
     from phasesam.training.recipes import get_recipe
-    from phasesam.training.window_choice import large_extent
 
     data = read_training_data(data_path, "promptable", labels=labels)
     recipe = get_recipe("default")
-    images = data.of("train")
-    longest = max(max(image.rgb().shape[:2]) for image in images)
-    extent = large_extent(image.label_array() for image in images)
-    recipe = recipe.fitted("promptable", False, longest, extent)
+    recipe = fitted_to(recipe, data, is_hq=False)
     recipe = replace(recipe, epochs=max(1, views // recipe.views_per_epoch), patience=None)
     begin = time.perf_counter()
     if kind == "recipe":

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
+from phasesam.core.boxes import Box, contains, cut_by, enclosing
 from phasesam.core.errors import InvalidPromptError, InvalidSettingError
-
-Box = tuple[int, int, int, int]
 
 SMALLEST_SIDE = 64
 _TINY = 4
@@ -55,7 +54,7 @@ class WindowLogits:
         if not isinstance(logits, WindowLogits):
             return cls(np.asarray(logits, dtype=np.float32), whole)
         y0, x0, y1, x1 = logits.view
-        if not (0 <= y0 < y1 <= whole[2] and 0 <= x0 < x1 <= whole[3]):
+        if not (y0 < y1 and x0 < x1 and contains(whole, logits.view)):
             raise InvalidPromptError(
                 f"expected logits of a part of the image of {whole[2]} x {whole[3]} pixels, got "
                 f"some of {logits.view}"
@@ -153,7 +152,7 @@ class Windows:
         if is_object and extent * _TINY <= side:
             side = self.finest
         while side < max(self.shape) and (
-            side < _ROOM * extent or not _within(box, self.around(box, side))
+            side < _ROOM * extent or not contains(self.around(box, side), box)
         ):
             side *= 2
         return self.around(box, side)
@@ -181,27 +180,18 @@ class Windows:
         both = found if said is None else enclosing(found, said)
         if view == self.whole:
             closer = self.fitting(both)
-            return closer if closer != view and _within(both, closer) else None
+            return closer if closer != view and contains(closer, both) else None
         side = max(view[2] - view[0], view[3] - view[1])
-        if self.cuts(view, found):
+        if cut_by(view, found, self.shape):
             beside = self.around(both, side)
-            if beside != view and _within(both, beside):
+            if beside != view and contains(beside, both):
                 return beside
             return self.around(both, 2 * side)
         extent = max(both[2] - both[0], both[3] - both[1])
         if extent * _TINY <= side and side > self.finest:
             closer = self.around(both, max(self.finest, side // 2))
-            return closer if _within(both, closer) else None
+            return closer if contains(closer, both) else None
         return None
-
-    def cuts(self, view: Box, found: Box) -> bool:
-        """Whether a box ends at the edge of a window although the image goes on there."""
-        ends = (
-            (found[0] <= view[0], view[0] > 0), (found[1] <= view[1], view[1] > 0),
-            (found[2] >= view[2], view[2] < self.shape[0]),
-            (found[3] >= view[3], view[3] < self.shape[1]),
-        )  # fmt: skip
-        return any(touches and goes_on for touches, goes_on in ends)
 
     def cover(self) -> list[Box]:
         """Usual windows that together show everything, and objects of half their side whole."""
@@ -255,21 +245,3 @@ def _span(centre: float, side: int, length: int) -> tuple[int, int]:
     # The last window ends with the image, so that it is as large as the others.
     start = min(max(0, start), length - side)
     return start, start + side
-
-
-def _within(box: Iterable[float], view: Box) -> bool:
-    y0, x0, y1, x1 = box
-    return y0 >= view[0] and x0 >= view[1] and y1 <= view[2] and x1 <= view[3]
-
-
-def overlap(one: Box, other: Box) -> bool:
-    """Whether two boxes have a pixel in common."""
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def enclosing(first: Box, second: Box) -> Box:
-    """Box around two boxes."""
-    return (
-        min(first[0], second[0]), min(first[1], second[1]),
-        max(first[2], second[2]), max(first[3], second[3]),
-    )  # fmt: skip

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from phasesam.core.boxes import Box, overlap
 from phasesam.core.coordinates import points_to_model
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.mask_set import MaskCrop
 from phasesam.core.types import ProgressCallback, StopCallback
-from phasesam.core.windows import Box, overlap
 from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
 from phasesam.engines.candidates import Candidates
 from phasesam.engines.crops import EDGE_TOLERANCE, crop_boxes, cut_by_crop, window_points

@@ -8,7 +8,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.core.windows import Box, Windows, nearest_window
+from phasesam.core.boxes import Box
+from phasesam.core.windows import Windows, nearest_window
 
 EDGE_TOLERANCE = 20
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from phasesam.core.boxes import Box
 from phasesam.core.data_bar import detect_data_bar
 from phasesam.core.images import Normalisation, check_image, to_rgb8
 from phasesam.core.types import PixelSize, ProgressCallback, StopCallback
-from phasesam.core.windows import Box, Windows
+from phasesam.core.windows import Windows
 
 if TYPE_CHECKING:
     from phasesam.engines.embedding_cache import Embedding

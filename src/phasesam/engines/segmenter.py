@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from phasesam.core.boxes import Box
 from phasesam.core.errors import InvalidImageError, InvalidPromptError, InvalidSettingError
 from phasesam.core.images import is_constant
 from phasesam.core.mask_set import MaskSet
 from phasesam.core.types import SCALES, ProgressCallback, Prompts, Scale, StopCallback
-from phasesam.core.windows import Box, WindowLogits
+from phasesam.core.windows import WindowLogits
 from phasesam.engines.automatic_config import AutomaticConfig, as_trained
 from phasesam.engines.candidates import Candidates
 from phasesam.engines.encoded_image import EncodedImage

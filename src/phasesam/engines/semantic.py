@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from phasesam.core.boxes import Box
 from phasesam.core.coordinates import resize_image_longest_side
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.images import stretched
@@ -45,7 +46,6 @@ ORIENTATIONS: Mapping[int, tuple[tuple[bool, bool], ...]] = {
 }
 """Whether rows and columns are in reverse order, each time a window is looked at."""
 
-Box = tuple[int, int, int, int]
 
 _KEPT_BYTES = 2**31
 _STRIP_BYTES = 1 << 26

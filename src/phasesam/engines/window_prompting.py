@@ -13,9 +13,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from phasesam.core.boxes import Box, contains, cut_by, enclosing
 from phasesam.core.mask_set import MaskCrop, MaskSet
 from phasesam.core.types import Prompts
-from phasesam.core.windows import Box, WindowLogits, Windows, enclosing
+from phasesam.core.windows import WindowLogits, Windows
 from phasesam.engines.object_prompting import ObjectAnswer, ObjectPrompt
 
 _MOST_LOOKS = 6
@@ -57,20 +58,10 @@ def predict_in_windows(
     """
     if len(prompts.boxes) > 1:
         each = [
-            _search(windows, replace(prompts, boxes=prompts.boxes[i : i + 1]), None, look)
-            for i in range(len(prompts.boxes))
+            predict_in_windows(windows, replace(prompts, boxes=box[None]), None, look)
+            for box in prompts.boxes
         ]
         return _joined([one.subset([int(one.scores.argmax())]) for one in each])
-    return _search(windows, prompts, earlier, look, scale)
-
-
-def _search(
-    windows: Windows,
-    prompts: Prompts,
-    earlier: WindowLogits | None,
-    look: Look,
-    scale: int | None = None,
-) -> MaskSet:
     is_object = len(prompts.boxes) > 0 or prompts.mask is not None
     path = _Path[MaskSet](windows, _said(prompts, windows), earlier, is_object)
     while True:
@@ -158,7 +149,7 @@ class _Path(Generic[Answer]):
 
     def goes_on(self, found: MaskCrop, answer: Answer) -> bool:
         """Take an answer, and the next window if there may be a better one."""
-        is_whole = found.area > 0 and not self.windows.cuts(self.view, found.box)
+        is_whole = found.area > 0 and not cut_by(self.view, found.box, self.windows.shape)
         if is_whole or not self._has_whole:
             self.answer = answer
         self._has_whole = self._has_whole or is_whole
@@ -193,11 +184,7 @@ class _Path(Generic[Answer]):
 def _holding(windows: Windows, said: Box, view: Box) -> Box:
     """Keep the window of an earlier answer, or take a larger one where prompts lie outside."""
     side = _side(view)
-    while not (
-        said[0] >= view[0] and said[1] >= view[1] and said[2] <= view[2] and said[3] <= view[3]
-    ):
-        if view == windows.whole:
-            break
+    while view != windows.whole and not contains(view, said):
         side *= 2
         view = windows.around(enclosing(said, view), side)
     return view

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from phasesam.core.boxes import Box, enclosing
 from phasesam.core.mask_set import MaskCrop
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,7 @@ def union_box(first: MaskCrop, second: MaskCrop) -> Box:
     boxes = [crop.box for crop in (first, second) if crop.area]
     if not boxes:
         return first.y0, first.x0, first.y0, first.x0
-    y0, x0, y1, x1 = zip(*boxes, strict=True)
-    return min(y0), min(x0), max(y1), max(x1)
+    return enclosing(boxes[0], boxes[-1])
 
 
 def window(crop: MaskCrop, box: Box) -> NDArray[np.bool_]:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phasesam.core.boxes import Box
 from phasesam.core.errors import CancelledError, InvalidMaskError, InvalidSettingError
 from phasesam.core.mask_set import MaskCrop
 from phasesam.core.types import ProgressCallback, StopCallback
-from phasesam.core.windows import Box, WindowLogits, Windows
+from phasesam.core.windows import WindowLogits, Windows
 from phasesam.engines.segmenter import Segmenter
 from phasesam.evaluation.click_curves import ClickCurves
 from phasesam.evaluation.clicker import Click, next_click, union_box, window

@@ -245,6 +245,8 @@ class AnnotationLearning(QObject):
                 continue
             if (record.box, record.area) != (example.mask.box, example.mask.area):
                 example = replace(example, mask=session.object_mask(record.id))
+            # One that has outgrown its window would be learnt cut off. Of a whole image, only
+            # the data bar is not seen.
             if example.is_whole or example.corner == (0, 0):
                 found.append(example)
         return tuple(found)

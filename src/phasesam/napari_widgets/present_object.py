@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from phasesam.core.boxes import cut_by
 from phasesam.core.curation import fill_holes, smooth
 from phasesam.core.mask_set import MaskCrop, MaskSet
-from phasesam.core.windows import WindowLogits, Windows
+from phasesam.core.windows import WindowLogits
 from phasesam.napari_widgets.prompt_layers import PlanePrompts
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Answer:
         if self.masks.views is None:
             return False
         y0, x0, y1, x1 = self.masks.views[index].tolist()
-        return Windows(self.masks.shape, 1).cuts((y0, x0, y1, x1), self.masks.crops[index].box)
+        return cut_by((y0, x0, y1, x1), self.masks.crops[index].box, self.masks.shape)
 
 
 @dataclass

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from phasesam.core.boxes import Box
 from phasesam.core.errors import InvalidMaskError, SessionError
 from phasesam.core.mask_set import MaskCrop
 
 Plane = tuple[int, ...]
-Box = tuple[int, int, int, int]
 
 MAX_ID = int(np.iinfo(np.int32).max)
 

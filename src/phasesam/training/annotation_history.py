@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from phasesam.core.boxes import contains
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.mask_set import MaskCrop
 from phasesam.models.adapter_config import AdapterConfig
@@ -119,10 +120,9 @@ class Example:
     @property
     def is_whole(self) -> bool:
         """Whether all of the object lies in what was encoded."""
-        y0, x0, y1, x1 = self.mask.box
         top, left = self.corner
         height, width = self.image_shape
-        return y0 >= top and x0 >= left and y1 <= top + height and x1 <= left + width
+        return contains((top, left, top + height, left + width), self.mask.box)
 
     @classmethod
     def of(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from phasesam.training.dataset import TrainingData
+    from phasesam.training.recipes import Recipe
 
 _PAUSE_SECONDS = 0.2
 _STATUS_SECONDS = 0.5
@@ -155,11 +156,7 @@ def _train(
     torch.manual_seed(settings.seed)
     accelerator = make_accelerator(settings, run)
     base = build_model(settings.base)
-    longest = max(max(image.rgb().shape[:2]) for image in data.of("train"))
-    objects = data.task != "semantic"
-    extent = large_extent(i.label_array() for i in data.of("train")) if objects else 0.0
-    recipe = settings.recipe.fitted(data.task, base.is_hq, longest, extent)
-    settings = replace(settings, recipe=recipe)
+    settings = replace(settings, recipe=fitted_to(settings.recipe, data, base.is_hq))
     identity = weights_hash(base)
     store = FeatureStore(run.cache_folder / str(accelerator.process_index))
     objective = make_objective(base, data, settings, accelerator, store)
@@ -198,6 +195,15 @@ def _train(
         judged = data.of("val") or data.of("train")
         card = scale_scores(run.best_file, base, judged, settings.device, lambda: run.is_cancelled)
     return TrainedAdapter(run.best_file, card, trainer.state.rows)
+
+
+def fitted_to(recipe: Recipe, data: TrainingData, is_hq: bool) -> Recipe:
+    """Complete a recipe with what task, model and training images ask for."""
+    images = data.of("train")
+    longest = max(max(image.rgb().shape[:2]) for image in images)
+    objects = data.task != "semantic"
+    extent = large_extent(image.label_array() for image in images) if objects else 0.0
+    return recipe.fitted(data.task, is_hq, longest, extent)
 
 
 def is_main_process() -> bool:

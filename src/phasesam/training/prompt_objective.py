@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from phasesam.core.boxes import contains
 from phasesam.core.mask_set import MaskSet
-from phasesam.core.windows import Box, Windows
+from phasesam.core.windows import Windows
 from phasesam.models.sam import EncoderOutput
 from phasesam.training.clicks import click_in
 from phasesam.training.dataset import LabelledImage
@@ -178,8 +178,8 @@ def _scenes(
     for _ in range(views):
         if not left:
             return
-        y0, x0, y1, x1 = windows.around(boxes[left[0]], side)
-        inside = [i for i in left if _lies_in(boxes[i], (y0, x0, y1, x1))] or left[:1]
+        y0, x0, y1, x1 = window = windows.around(boxes[left[0]], side)
+        inside = [i for i in left if contains(window, boxes[i])] or left[:1]
         left = [i for i in left if i not in inside]
         view = plain_view(
             np.ascontiguousarray(rgb[y0:y1, x0:x1]), np.ascontiguousarray(labels[y0:y1, x0:x1])
@@ -187,10 +187,6 @@ def _scenes(
         targets = choose_objects(view.labels, None, rng, values[inside])
         if targets is not None:
             yield view, targets
-
-
-def _lies_in(box: NDArray[np.int64], view: Box) -> bool:
-    return bool((box[:2] >= view[:2]).all() and (box[2:] <= view[2:]).all())
 
 
 def _preview(view: View, targets: Targets, masks: np.ndarray) -> Preview:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from phasesam.core.boxes import Box
 from phasesam.core.coordinates import MODEL_SIDE, resize_image_longest_side, resize_longest_side
 from phasesam.core.errors import InvalidSettingError, TrainingDataError
 from phasesam.core.tiles import tiles
@@ -27,8 +28,6 @@ _SEARCHED_PIXELS = 1_000_000
 _COMPARED_PIXELS = 4_000_000
 _COUNTABLE_LABEL = 4_000_000
 _ELASTIC_MARGIN = 3.0
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
