@@ -20,9 +20,10 @@ from phasesam.models.sam import EncoderOutput, build_model
 from phasesam.training.class_objective import ClassObjective
 from phasesam.training.dataset import TrainingData
 from phasesam.training.feature_store import FeatureStore
-from phasesam.training.fine_tuning import fitted_to
+from phasesam.training.fine_tuning import TrainingSettings, fitted_to, make_accelerator
 from phasesam.training.objective import Surroundings
 from phasesam.training.recipes import Recipe, get_recipe
+from phasesam.training.run_folder import RunFolder
 from phasesam.training.trainer import Callback, Trainer, TrainerConfig
 
 LR_ENCODER, LR_DECODER = 1e-4, 2e-4
@@ -61,14 +62,15 @@ class _Keeper(Callback):
         self.best = {n: p.detach().clone() for n, p in self.objective.weights().items()}
 
 
-def train_fully(data: TrainingData) -> tuple[list[dict[str, float]], Callable[[Any], Any]]:
+def train_fully(
+    data: TrainingData, device: str = "cpu"
+) -> tuple[list[dict[str, float]], Callable[[Any], Any]]:
     """Train, and return the log and what maps an image (h, w, 3) to classes (h, w)."""
-    from accelerate import Accelerator
-
     torch.manual_seed(0)
     recipe = fitted_to(_recipe(), data, is_hq=False)
-    accelerator = Accelerator(cpu=True, mixed_precision="no")
-    around = Surroundings(torch.device("cpu"), accelerator.autocast, FeatureStore(Path("unused")))
+    settings = TrainingSettings(recipe, device=device, precision="fp32")
+    accelerator = make_accelerator(settings, RunFolder("unused"))
+    around = Surroundings(accelerator.device, accelerator.autocast, FeatureStore(Path("unused")))
     objective = FullTuning(build_model("mobile_sam"), data, recipe, around)
     keeper = _Keeper(objective)
     config = TrainerConfig(

@@ -118,7 +118,7 @@ def run(root: Path, results: Path, name: str, changes: list[str], options: Any) 
     data = read(root, experiment)
     recipe = changed(get_recipe(options.recipe or experiment.recipe), changes)
     begin = time.monotonic()
-    done = train(data, folder / "run", TrainingSettings(recipe, base=MODEL, device="cpu"))
+    done = train(data, folder / "run", TrainingSettings(recipe, base=MODEL, device=options.device))
     result: dict[str, Any] = {"seconds": time.monotonic() - begin, "rows": done.rows}
     print(f"{name} {folder.name}: trained in {result['seconds']:.0f} s", flush=True)
     images, adapter = data.of("test"), str(done.path)
@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(EXPERIMENTS), choices=list(EXPERIMENTS))
     parser.add_argument("--recipe")
     parser.add_argument("--objects", type=int, help="most objects clicked in an image")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     for name in options.sets:

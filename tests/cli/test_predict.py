@@ -81,7 +81,7 @@ def test_summary(batch, phases):
         "tiny", str(phases), 1,
     )  # fmt: skip
     assert (summary["task"], summary["classes"]) == ("semantic", list(CLASSES))
-    assert summary["settings"] == {"window": None, "overlap": 0, "orientations": 1}
+    assert summary["settings"] == {"window": None, "overlap": 0, "orientations": 2}
     by_name = {entry["input"].rsplit("/", 1)[-1]: entry for entry in summary["results"]}
     assert {name: entry["status"] for name, entry in by_name.items()} == {
         "a.tif": "ok", "broken.tif": "failed", "stack.tif": "ok",

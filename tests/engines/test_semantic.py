@@ -61,7 +61,7 @@ def reference(whole):
 
 
 def test_a_whole_image(seg, whole, reference):
-    found = segment_classes(seg, whole)
+    found = segment_classes(seg, whole, orientations=1)
     expected = reference(seg.rgb).softmax(0).numpy()
     assert isinstance(found, PhaseMap)
     assert (found.labels.dtype, found.labels.shape) == (np.uint8, (192, 256))
@@ -84,7 +84,7 @@ def test_logits_are_enlarged_before_a_class_is_chosen(seg, whole, reference):
 
 
 def test_windows_are_averaged_logits(seg, windowed, reference):
-    found = segment_classes(seg, windowed, overlap=0.4)
+    found = segment_classes(seg, windowed, overlap=0.4, orientations=1)
     assert found.window == 128
     total, weight = np.zeros((3, 192, 256)), np.zeros((192, 256))
     ramp = np.minimum(np.arange(128) + 0.5, 127.5 - np.arange(128))
@@ -108,13 +108,14 @@ def test_strips_do_not_show(seg, windowed, monkeypatch):
 
 
 def test_window_of_the_card_can_be_overruled(seg, windowed, whole, encodings):
-    on_whole = segment_classes(seg, windowed, window=0)
+    once = {"orientations": 1}
+    on_whole = segment_classes(seg, windowed, window=0, **once)
     assert on_whole.window is None
     assert len(encodings) == 1
-    assert segment_classes(seg, whole, window=140, overlap=0).window == 140
+    assert segment_classes(seg, whole, window=140, overlap=0, **once).window == 140
     assert len(encodings) == 1 + 4
     # One window that holds all of the image is the whole image.
-    again = segment_classes(seg, windowed, window=300)
+    again = segment_classes(seg, windowed, window=300, **once)
     assert len(encodings) == 1 + 4
     assert np.array_equal(again.labels, on_whole.labels)
 
@@ -122,8 +123,10 @@ def test_window_of_the_card_can_be_overruled(seg, windowed, whole, encodings):
 def test_prompts_and_maps_share_an_embedding(micrograph, manager, whole, encodings, fresh_cache):
     seg = Segmenter(micrograph.image, "tiny", adapter=whole, manager=manager)
     seg.predict(points=[(60.0, 80.0)])
-    assert np.array_equal(segment_classes(seg).labels, segment_classes(seg, whole).labels)
-    assert len(encodings) == 1
+    found = segment_classes(seg)
+    assert np.array_equal(found.labels, segment_classes(seg, whole).labels)
+    # The picture turned upside down is another one, looked at each time.
+    assert len(encodings) == 1 + 2
 
 
 def test_strength(seg, whole):
@@ -170,7 +173,7 @@ def test_narrow_images(manager, windowed, shape):
 def test_progress_and_stop(seg, windowed):
     seen = []
     segment_classes(seg, windowed, overlap=0, progress=lambda *step: seen.append(step))
-    assert seen == [(i, 4) for i in range(1, 5)]
+    assert seen == [(i, 8) for i in range(1, 9)]
     asked = []
     with pytest.raises(CancelledError):
         segment_classes(seg, windowed, should_stop=lambda: asked.append(1) or len(asked) > 3)
@@ -201,7 +204,7 @@ def test_memory_of_large_images(manager, windowed, monkeypatch):
     assert found.confidence is None
     assert set(np.unique(found.labels)) == {0, 1, 2}
     assert len(most) > 15
-    assert max(most) <= 2 * 4
+    assert max(most) <= 2 * 4 * 2
     kept = segment_classes(seg, windowed, window=512, keep_probabilities=True)
     assert kept.probabilities.shape == (3, side, 700)
 

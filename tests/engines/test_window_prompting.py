@@ -204,9 +204,9 @@ class Whimsical(Perfect):
 
 @pytest.mark.parametrize("closely", ["nothing", "everything"])
 def test_a_good_answer_is_not_given_up_for_a_worse_one(closely):
-    model = Whimsical((150, 220, 160, 232), closely)
+    model = Whimsical((150, 220, 156, 227), closely)
     answer = predict_in_windows(
-        Windows(SHAPE, 128), Prompts.build(points=[(155, 225)]), None, model
+        Windows(SHAPE, 128), Prompts.build(points=[(153, 223)]), None, model
     )
     assert len(model.views) == 2
     np.testing.assert_array_equal(answer.mask(0), model.truth)

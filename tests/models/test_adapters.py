@@ -82,6 +82,15 @@ def test_a_new_adapter_changes_nothing(base, picture, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_goes_where_its_base_is(kind):
+    """Viewers put adapters on models that are on a GPU already."""
+    elsewhere = build_model("tiny").to("meta")
+    model = attach(elsewhere, KINDS[kind], n_classes=3)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    assert {b.device.type for b in model.buffers()} == {"meta"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_save_and_load(base, picture, tmp_path, kind):
     config = KINDS[kind]
     model = disturbed(attach(base, config), config).eval()

@@ -58,7 +58,8 @@ class PhaseOptions:
             "--orientations",
             metavar="N",
             text="Look at everything 1, 2 or 4 times, turned and mirrored, and take the mean: "
-            "slower, and steadier on images unlike those of the training. 1 when left out.",
+            "slower, and more accurate, most of all on images unlike those of the training. 2 when "
+            "left out.",
             show_default=False,
         ),
     ] = None

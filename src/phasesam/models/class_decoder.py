@@ -61,7 +61,8 @@ class ClassDecoder(nn.Module):
             copy.deepcopy(own.output_hypernetworks_mlps[0]) for _ in range(n_classes)
         )
         channels = own.output_upscaling[3].out_channels
-        self.detail = DetailHead(n_classes, channels) if detail else None
+        # Where the decoder is: adapters are put on models that are on a device already.
+        self.detail = DetailHead(n_classes, channels).to(token) if detail else None
         self.side = _SIDE * 2 if detail else _SIDE
         self.requires_grad_(True)
 

@@ -134,6 +134,7 @@ class PhasesDock(Dock):
         self.orientations = QComboBox()
         for count, text in _ORIENTATIONS:
             self.orientations.addItem(text, count)
+        self.orientations.setCurrentIndex(self.orientations.findData(PhaseMapConfig().orientations))
         self.add_advanced(
             "Window",
             self.side,
@@ -150,7 +151,7 @@ class PhasesDock(Dock):
             "Orientations",
             self.orientations,
             "Also look at everything turned and mirrored, and take the mean: as many times\n"
-            "slower, and steadier on images unlike those of the training.",
+            "slower, and more accurate, most of all on images unlike those of the training.",
         )
 
     def _connect(self) -> None:
