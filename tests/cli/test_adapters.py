@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from phasesam.cli.app import app
+from phasesam.cli.batch import adapter_summary
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapter_store import import_adapter, list_adapters, store_folder
 from phasesam.models.manager import get_manager
@@ -105,6 +106,12 @@ def test_a_name_means_one_thing(powder, tmp_path):
     assert "incomplete" in invoke("models", "import", cut, "-n", "cut").stderr
 
 
+def test_a_summary_tells_the_window_of_an_adapter(tmp_path, make_adapter):
+    path = make_adapter(tmp_path / "windowed.safetensors", window=48)
+    version = get_manager().adapter_version("tiny", str(path))
+    assert adapter_summary(version)["adapter_window"] == 48
+
+
 def test_segment_with_an_adapter(powder, image, tmp_path):
     import_adapter(powder, "powder")
     _, plain = segment(image, tmp_path / "out", "--model", "tiny")
@@ -113,6 +120,7 @@ def test_segment_with_an_adapter(powder, image, tmp_path):
     assert (summary["model"], summary["adapter"]) == ("tiny", "powder")
     assert summary["adapter_strength"] == 1
     assert len(summary["adapter_sha256"]) == 64
+    assert summary["adapter_window"] is None
     assert not np.array_equal(adapted, plain)
     _, by_path = segment(image, tmp_path / "out", "--adapter", powder)
     assert np.array_equal(by_path, adapted)

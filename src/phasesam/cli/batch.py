@@ -17,6 +17,7 @@ from phasesam.cli.results import FileSet, ResultFiles, write_results
 from phasesam.cli.segmentation import ImageResult, segment_file
 from phasesam.core.errors import CancelledError, ModelError, SaveError
 from phasesam.models.adapter_loading import Adapter, AdapterVersion
+from phasesam.models.adapter_store import card_of
 
 Status = Literal["ok", "failed", "skipped", "cancelled"]
 
@@ -163,13 +164,14 @@ class Batch:
 
 
 def adapter_summary(adapter: Adapter) -> dict[str, Any]:
-    """Name an adapter in a summary: its name, content and strength; None for none."""
+    """Describe an adapter in a summary: name, content, strength and window; None for none."""
     if not isinstance(adapter, AdapterVersion):
         return {"adapter": adapter and str(adapter)}
     return {
         "adapter": adapter.name,
         "adapter_sha256": adapter.content_hash,
         "adapter_strength": adapter.strength,
+        "adapter_window": card_of(adapter.path).window,
     }
 
 
