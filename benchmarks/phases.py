@@ -40,9 +40,7 @@ def recipe_of(method: str) -> Recipe:
         adapter = replace(adapter, rank=int(method.removeprefix("rank-")))
     elif method.startswith("conv-"):
         gate: Any = method.removeprefix("conv-")
-        adapter = replace(
-            adapter, method="conv_lora", encoder=("qkv", "proj"), rank=8, alpha=8.0, gate=gate
-        )
+        adapter = replace(adapter, method="conv_lora", encoder=("qkv", "proj"), rank=8, gate=gate)
     elif method == "encoder":
         adapter = replace(adapter, decoder="none")
     elif method == "decoder":
