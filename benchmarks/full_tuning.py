@@ -63,11 +63,11 @@ class _Keeper(Callback):
 
 
 def train_fully(
-    data: TrainingData, device: str = "cpu"
+    data: TrainingData, recipe: Recipe, device: str = "cpu"
 ) -> tuple[list[dict[str, float]], Callable[[Any], Any]]:
     """Train, and return the log and what maps an image (h, w, 3) to classes (h, w)."""
     torch.manual_seed(0)
-    recipe = fitted_to(_recipe(), data, is_hq=False)
+    recipe = fitted_to(recipe, data, is_hq=False)
     settings = TrainingSettings(recipe, device=device, precision="fp32")
     accelerator = make_accelerator(settings, RunFolder("unused"))
     around = Surroundings(accelerator.device, accelerator.autocast, FeatureStore(Path("unused")))
@@ -90,7 +90,8 @@ def train_fully(
     return rows, predict
 
 
-def _recipe() -> Recipe:
+def full_recipe() -> Recipe:
+    """The default recipe for all weights."""
     recipe = get_recipe("default")
     optimiser = replace(
         recipe.optimiser, lr_encoder=LR_ENCODER, lr_decoder=LR_DECODER, lr_heads=1e-3

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.full_tuning import train_fully
+from benchmarks.full_tuning import full_recipe, train_fully
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import segment_classes
 from phasesam.evaluation.phase_maps import PhaseMapSummary, score_phase_maps
@@ -108,7 +108,7 @@ def run(options: Any, experiment: str, method: str) -> None:
         seconds, predict = time.monotonic() - begin, net.predict
         row: dict[str, Any] = {"val": net.best_score}
     elif method == "full-tuning":
-        rows, predict = train_fully(data, device)
+        rows, predict = train_fully(data, changed(full_recipe(), changes), device)
         seconds = time.monotonic() - begin
         row = {"val": max(r.get("val_score", 0.0) for r in rows), "rows": rows}
     else:
