@@ -110,6 +110,10 @@ def test_a_summary_tells_the_window_of_an_adapter(tmp_path, make_adapter):
     path = make_adapter(tmp_path / "windowed.safetensors", window=48)
     version = get_manager().adapter_version("tiny", str(path))
     assert adapter_summary(version)["adapter_window"] == 48
+    path.unlink()
+    left = adapter_summary(version)
+    assert len(left["adapter_sha256"]) == 64
+    assert "adapter_window" not in left
 
 
 def test_segment_with_an_adapter(powder, image, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -167,12 +168,15 @@ def adapter_summary(adapter: Adapter) -> dict[str, Any]:
     """Describe an adapter in a summary: name, content, strength and window; None for none."""
     if not isinstance(adapter, AdapterVersion):
         return {"adapter": adapter and str(adapter)}
-    return {
+    found = {
         "adapter": adapter.name,
         "adapter_sha256": adapter.content_hash,
         "adapter_strength": adapter.strength,
-        "adapter_window": card_of(adapter.path).window,
     }
+    # Results are not lost because somebody took the file away meanwhile.
+    with contextlib.suppress(ModelError):
+        found["adapter_window"] = card_of(adapter.path).window
+    return found
 
 
 def run_batch(

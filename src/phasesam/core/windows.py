@@ -20,9 +20,9 @@ from phasesam.core.errors import InvalidPromptError, InvalidSettingError
 
 SMALLEST_SIDE = 64
 _TINY = 16
-"""An object of less than this part of a window, 16 of its 256 logits, is lost in it. What is not
-lost is seen best at the magnification of the training: teeth of a tenth of the window had a first
-Dice of .81 in it and of .74 in windows half as large."""
+"""An object smaller than a 16th of a window, 16 of its 256 logits, is lost in it. What is not lost
+is seen best at the magnification of the training: teeth of a tenth of the window had a first Dice
+of .81 in it and of .74 in windows half as large."""
 _ROOM = 2
 _OUTSIDE = -8.0
 """Logit where an earlier answer did not look: surely not the object."""
