@@ -110,6 +110,15 @@ def test_tiny_objects_are_looked_at_closely_and_cut_ones_from_afar():
     assert windows.following(view, (0, 0, 0, 0), None) is None
 
 
+def test_where_the_usual_window_is_the_whole_image_nothing_else_is_looked_at():
+    """Clicks on a model without windows are those of the published predictor."""
+    windows = Windows((300, 500), 500)
+    tiny = (100, 100, 104, 105)
+    assert windows.fitting(tiny) == windows.whole
+    assert windows.following(windows.whole, tiny, None) is None
+    assert windows.following(windows.whole, tiny, tiny) is None
+
+
 def test_a_window_has_a_size():
     with pytest.raises(InvalidSettingError, match="at least 1 pixel, got 0"):
         Windows((10, 10), 0)

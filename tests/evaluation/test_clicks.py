@@ -9,7 +9,9 @@ from scipy import ndimage
 
 from phasesam import Segmenter
 from phasesam.core.errors import CancelledError, InvalidMaskError, InvalidSettingError
-from phasesam.core.mask_set import MaskSet
+from phasesam.core.mask_set import MaskCrop, MaskSet
+from phasesam.engines import object_prompting
+from phasesam.engines.object_prompting import ObjectAnswer
 from phasesam.evaluation.clicks import evaluate_clicks
 from phasesam.models.manager import ModelManager
 from phasesam.simulation import ParticleConfig, simulate_particles
@@ -194,4 +196,27 @@ def test_sam_is_asked_as_in_interactive_use():
     curves = evaluate_clicks(segmenter, labels, max_clicks=4, object_ids=ids)
     for row, label in zip(curves.iou, ids, strict=True):
         np.testing.assert_allclose(row, by_the_book(segmenter, labels == label, 4), atol=5e-3)
+    manager.unload_all()
+
+
+def test_a_model_without_windows_is_shown_the_whole_image(labels, monkeypatch):
+    """However small an object is: as the published predictor, whose figures are compared."""
+    answer = ObjectAnswer(MaskCrop.from_array(labels == 3), 0.9, np.zeros((256, 256), np.float32))
+    image = np.random.default_rng(0).integers(0, 255, (400, 600), dtype=np.uint8)
+    small = np.zeros(image.shape, np.int32)
+    small[: labels.shape[0], : labels.shape[1]] = labels
+    views = []
+
+    def look(self, view, **_):
+        views.append(view)
+
+    monkeypatch.setattr(Segmenter, "look", look)
+    monkeypatch.setattr(
+        object_prompting, "predict_objects",
+        lambda _model, _manager, _embedding, prompts, **_: [answer] * len(prompts),
+    )  # fmt: skip
+    manager = ModelManager(device="cpu", precision="fp32")
+    segmenter = Segmenter(image, model="tiny", manager=manager)
+    evaluate_clicks(segmenter, small, max_clicks=3, object_ids=[3])
+    assert set(views) == {(0, 0, 400, 600)}
     manager.unload_all()

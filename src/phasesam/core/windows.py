@@ -113,7 +113,9 @@ class Windows:
 
     @property
     def finest(self) -> int:
-        """Side of the smallest windows."""
+        """Side of the smallest windows; where the usual one is the whole image there are none."""
+        if self.side >= max(self.shape):
+            return self.side
         return max(min(SMALLEST_SIDE, self.side), self.side // 2)
 
     def around(self, box: Iterable[float], side: int) -> Box:
