@@ -101,7 +101,7 @@ def test_strips_do_not_show(seg, windowed, monkeypatch):
     found = []
     for strip in (1, 20_000, 1 << 26):
         monkeypatch.setattr(semantic, "_STRIP_BYTES", strip)
-        found.append(segment_classes(seg, windowed, overlap=0))
+        found.append(segment_classes(seg, windowed, overlap=0, orientations=1))
     for other in found[1:]:
         np.testing.assert_allclose(found[0].probabilities, other.probabilities, atol=1e-6)
         assert np.mean(found[0].labels != other.labels) < 1e-4
@@ -151,14 +151,15 @@ def test_data_bar_belongs_to_no_class(micrograph, manager, windowed):
     with_bar = np.concatenate([micrograph.image, np.zeros((40, 256), np.uint8)])
     seg = Segmenter(with_bar, "tiny", manager=manager)
     seg.data_bar = 192
-    found = segment_classes(seg, windowed)
+    found = segment_classes(seg, windowed, orientations=1)
     assert found.labels.shape == (232, 256)
     assert found.data_bar == 192
     assert np.all(found.labels[192:] == NO_CLASS)
     assert found.labels[:192].max() < 3
     assert not found.probabilities[:, 192:].any()
     assert found.fractions.sum() == pytest.approx(1)
-    without = segment_classes(Segmenter(micrograph.image, "tiny", manager=manager), windowed)
+    bare = Segmenter(micrograph.image, "tiny", manager=manager)
+    without = segment_classes(bare, windowed, orientations=1)
     assert np.array_equal(found.labels[:192], without.labels)
 
 
@@ -244,7 +245,9 @@ def test_the_contrast_of_a_recording_does_not_matter(micrograph, manager, tmp_pa
     low, high = np.percentile(grey, (0.5, 99.5))
     full = np.clip((grey - low) / (high - low) * 255, 0, 255).round().astype(np.uint8)
     found = [
-        segment_classes(Segmenter(image, "tiny", manager=manager), path, window=window).labels
+        segment_classes(
+            Segmenter(image, "tiny", manager=manager), path, window=window, orientations=1
+        ).labels
         for image in (full, (full // 3 + 60).astype(np.uint8))
         for window in (0, 128)
     ]
