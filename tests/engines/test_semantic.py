@@ -200,12 +200,14 @@ def test_memory_of_large_images(manager, windowed, monkeypatch):
     monkeypatch.setattr(semantic._Mapping, "_finish", finish)
     monkeypatch.setattr(semantic, "_KEPT_BYTES", 10**6)
     seg = Segmenter(np.zeros((side, 700), np.uint8), "tiny", manager=manager)
-    found = segment_classes(seg, windowed, window=256, overlap=0.25)
+    for orientations in (1, 2):
+        most.clear()
+        found = segment_classes(seg, windowed, window=256, overlap=0.25, orientations=orientations)
+        assert len(most) > 15
+        assert max(most) <= 2 * 4 * orientations
     assert found.probabilities is None
     assert found.confidence is None
     assert set(np.unique(found.labels)) == {0, 1, 2}
-    assert len(most) > 15
-    assert max(most) <= 2 * 4 * 2
     kept = segment_classes(seg, windowed, window=512, keep_probabilities=True)
     assert kept.probabilities.shape == (3, side, 700)
 
