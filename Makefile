@@ -6,6 +6,9 @@ VENV ?= .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
 DEMO_OUTPUT ?= demo_output
 PYTEST_ARGS ?=
+# Tests run side by side; most of them keep one core busy, and each process has a viewer of its own.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+TEST_PROCESSES ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 BENCH_ARGS ?=
 
 # A display is there on macOS always, on Linux when X11 or Wayland says so.
@@ -29,7 +32,7 @@ demo: $(VENV)/.ready-$(if $(HAS_DISPLAY),viewer,base) ## Segment a bundled micro
 
 .PHONY: test
 test: $(VENV)/.ready-test ## Run the test suite
-	$(PYTHON_IN_VENV) -m pytest $(GUI_TESTS) $(PYTEST_ARGS)
+	$(PYTHON_IN_VENV) -m pytest -n $(TEST_PROCESSES) --dist worksteal $(GUI_TESTS) $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(VENV)/.ready-dev ## Check style, types, layers, project file and manifest

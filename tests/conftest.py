@@ -15,7 +15,7 @@ os.environ["NAPARI_CONFIG"] = str(_SCRATCH / "napari" / "settings.yaml")
 os.environ["PHASESAM_CACHE"] = str(_SCRATCH / "cache")
 os.environ.setdefault("PHASESAM_DEVICE", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 PROJECT = Path(__file__).resolve().parents[1]
 
