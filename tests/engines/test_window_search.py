@@ -77,6 +77,35 @@ def test_windows_come_with_the_adapter_unless_crops_are_wanted(
     assert places() == 1
 
 
+def test_the_best_mask_of_a_prompt_is_that_of_all(found, micrograph, manager):
+    trained = Segmenter(micrograph.image, "mobile_sam", manager=manager)
+    settings = {"points_per_side": 10, "window": 0, "speckle_area": 0}
+    everything = trained.automatic(**settings)
+    best = trained.automatic(best_only=True, **settings)
+    assert len(np.unique(best.points, axis=0)) == len(best) < len(everything) / 2
+    for point, score, area in zip(best.points, best.scores, best.areas, strict=True):
+        own = np.flatnonzero((everything.points == point).all(1))
+        highest = own[np.argmax(everything.scores[own])]
+        assert score == everything.scores[highest]
+        assert area == everything.areas[highest]
+
+
+@pytest.mark.parametrize(("task", "most"), [("promptable", 3), ("instance", 1)])
+def test_adapters_that_tell_objects_keep_one_mask_a_prompt(
+    micrograph, manager, make_adapter, tmp_path, task, most
+):
+    path = make_adapter(tmp_path / "a.safetensors", task=task)
+    segmenter = Segmenter(micrograph.image, "tiny", manager=manager, adapter=str(path))
+
+    def masks_of_a_prompt(**settings):
+        found = segmenter.automatic(points_per_side=3, **settings)
+        return np.unique(found.points, axis=0, return_counts=True)[1].max()
+
+    assert masks_of_a_prompt() == most
+    assert masks_of_a_prompt(best_only=False) == 3
+    assert masks_of_a_prompt(best_only=True) == 1
+
+
 def test_scaled_scores_cover_as_they_did_before(
     micrograph, manager, make_adapter, tmp_path, monkeypatch
 ):

@@ -133,6 +133,14 @@ class SearchOptions:
             "trained when left out.",
         ),
     ] = None
+    best_only: Annotated[
+        bool | None,
+        _search(
+            "--best-only/--all-masks",
+            text="Keep the best or all three masks of each point (part, object, group). As the "
+            "adapter was trained when left out: one that tells objects keeps the best.",
+        ),
+    ] = None
     speckle_area: Annotated[
         int | None,
         _search(

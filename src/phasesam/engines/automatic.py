@@ -275,8 +275,8 @@ class _Search:
         )
         hidden, keys, predicted = decoder.tokens(context, sparse)
         scores = predicted[:, 1:].float().cpu().numpy()
-        if self.model.is_hq:
-            # SAM-HQ refines the best of the three scales only.
+        # SAM-HQ refines the best of the three scales only.
+        if self.model.is_hq or self.config.best_only:
             scores = np.where(scores == scores.max(axis=1, keepdims=True), scores, -np.inf)
         promising = np.flatnonzero((scores > self.config.iou_floor).any(axis=1))
         found: list[_Found] = []

@@ -40,6 +40,10 @@ class AutomaticConfig:
         Own prompts ``(y, x)``, as shares of the image's sides (0–1), instead of the grid.
     region : (h, w) bool array or None
         Only prompts inside are tried, and masks must lie mostly inside.
+    best_only : bool or None
+        Of the three masks of a prompt (part, object, group) keep the one with the highest
+        predicted IoU. When None, for adapters that tell objects: what an object is they have
+        learnt, and their other two are variants of it.
     iou_floor : float
         Candidates of a lower predicted IoU are not kept; a later filter cannot go below.
         A floor saves memory and little time.
@@ -70,6 +74,7 @@ class AutomaticConfig:
     window: int | None = None
     point_grid: NDArray[np.float64] | None = None
     region: NDArray[np.bool_] | None = None
+    best_only: bool | None = None
     iou_floor: float = 0.0
     stability_floor: float = 0.0
     speckle_area: int = 10
@@ -116,7 +121,12 @@ class AutomaticConfig:
 
 
 def as_trained(
-    config: AutomaticConfig, longest_side: int, window: int | None, score_slope: float
+    config: AutomaticConfig,
+    longest_side: int,
+    window: int | None,
+    score_slope: float = 1.0,
+    *,
+    tells_objects: bool = False,
 ) -> AutomaticConfig:
     """Complete settings with what an adapter asks for.
 
@@ -131,6 +141,8 @@ def as_trained(
     score_slope : float
         `AdapterCard.score_slope`: of scores that were brought closer to 1, more is asked before
         a mask makes the prompts in it superfluous.
+    tells_objects : bool
+        Whether its scores were trained to tell objects from what is none.
     """
     side = config.window
     if side is None:
@@ -138,6 +150,7 @@ def as_trained(
     slope = min(1.0, score_slope)
     return config.changed(
         window=side if side and side < longest_side else 0,
+        best_only=tells_objects if config.best_only is None else config.best_only,
         cover_iou=1 - slope * (1 - config.cover_iou) if slope < 1 else config.cover_iou,
     )
 

@@ -193,6 +193,7 @@ class Segmenter(EncodedImage):
             max(self.rgb.shape[:2]),
             None if windows is None else windows.side,
             1.0 if card is None else card.score_slope,
+            tells_objects=card is not None and card.task == "instance",
         )
         adapter = self.manager.adapter_version(self.model, self.adapter)
         embedding = self._encode(adapter, should_stop=should_stop)
