@@ -79,7 +79,7 @@ def test_windows_come_with_the_adapter_unless_crops_are_wanted(
 
 def test_the_best_mask_of_a_prompt_is_that_of_all(found, micrograph, manager):
     trained = Segmenter(micrograph.image, "mobile_sam", manager=manager)
-    settings = {"points_per_side": 10, "window": 0, "speckle_area": 0}
+    settings = {"points_per_side": 5, "window": 0, "speckle_area": 0}
     everything = trained.automatic(**settings)
     best = trained.automatic(best_only=True, **settings)
     assert len(np.unique(best.points, axis=0)) == len(best) < len(everything) / 2
