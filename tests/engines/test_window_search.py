@@ -77,7 +77,7 @@ def test_windows_come_with_the_adapter_unless_crops_are_wanted(
     assert places() == 1
 
 
-def test_the_best_mask_of_a_prompt_is_that_of_all(found, micrograph, manager):
+def test_the_best_mask_of_a_prompt_is_that_of_all(micrograph, manager):
     trained = Segmenter(micrograph.image, "mobile_sam", manager=manager)
     settings = {"points_per_side": 5, "window": 0, "speckle_area": 0}
     everything = trained.automatic(**settings)

@@ -124,9 +124,9 @@ def as_trained(
     config: AutomaticConfig,
     longest_side: int,
     window: int | None,
-    score_slope: float = 1.0,
+    score_slope: float,
     *,
-    tells_objects: bool = False,
+    tells_objects: bool,
 ) -> AutomaticConfig:
     """Complete settings with what an adapter asks for.
 
