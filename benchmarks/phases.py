@@ -84,6 +84,9 @@ def figures(summary: PhaseMapSummary) -> dict[str, Any]:
     right, pixels = np.trace(summary.pooled), summary.pooled.sum()
     return {
         "miou": mean.mean, "interval": [mean.low, mean.high],
+        "by_image": dict(
+            zip(summary.names, (score.mean_iou for score in summary.scores), strict=True)
+        ),
         "pooled_miou": summary.pooled_mean_iou,
         # What published figures on these sets are: pixels of all classes added up first.
         "micro_iou": float(right / (2 * pixels - right)),

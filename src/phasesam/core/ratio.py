@@ -1,0 +1,262 @@
+"""Label an image so that the phases have the wanted amounts, where that costs least.
+
+Works on any class logits, of any number of dimensions, as plain arrays. Most pixels are settled at
+once by biases estimated on a sample; only those that could still change hands are looked at
+again, so that a slider can be followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import distance_transform_edt
+
+from phasesam.core.errors import InvalidImageError, InvalidSettingError
+from phasesam.core.ratio_assignment import Preference, assign
+from phasesam.core.ratio_balance import balance
+from phasesam.core.ratio_bias import Pixels, settle
+from phasesam.core.ratio_request import RatioRequest, Wanted
+
+_IMPOSSIBLE = 1000.0
+MOST_CLASSES = 255
+
+
+CONTRADICTION = 9.0
+"""From this ratio of probabilities on, a pixel's class contradicts the image."""
+
+
+@dataclass(frozen=True, eq=False)
+class RatioSolution:
+    """A labelling with the wanted amounts.
+
+    Attributes
+    ----------
+    labels : (...) uint8 array
+        Class of each pixel.
+    achieved : (K,) float64 array
+        Share of each class.
+    bias : (K,) float64 array
+        What was added to the logits, in nats; minus infinity for classes that were not wanted.
+        With regions (R, K), in the order of `regions`.
+    cost : float
+        Likelihood given up, in nats per pixel: the mean of the highest logit less that of the
+        class chosen.
+    changed : float
+        Share of pixels that have another class than the model's own.
+    contradicted : float
+        Share of pixels that have a class which the model holds for `CONTRADICTION` times less
+        likely than its own.
+    regions : tuple of int
+        Numbers of the regions; empty without.
+    """
+
+    labels: NDArray[np.uint8]
+    achieved: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    cost: float
+    changed: float
+    contradicted: float
+    regions: tuple[int, ...] = ()
+
+
+def solve(
+    logits: ArrayLike,
+    fractions: Sequence[Wanted] | Mapping[int, Sequence[Wanted]],
+    uncertainty: float | Sequence[float | None] | None = None,
+    regions: ArrayLike | None = None,
+) -> RatioSolution:
+    """Label pixels so that the classes have the wanted shares.
+
+    Parameters
+    ----------
+    logits : (K, ...) float array
+        Logits or logarithms of probabilities of K classes. Minus infinity rules a class out.
+    fractions : sequence of Wanted, or mapping of int to such
+        Wanted share of each class: a number is met to the pixel; ``(low, high)`` is a range;
+        None leaves the class to the model. With `regions`, the shares within each of them.
+    uncertainty : float or sequence of float, optional
+        Standard errors of the numbers, as shares. The amounts then come as close to the numbers
+        as the image supports: where it is sure, they stay away from them.
+    regions : (...) integer array, optional
+        Number of the region of each pixel. Regions without fractions stay as the model sees
+        them.
+
+    Returns
+    -------
+    RatioSolution
+
+    Raises
+    ------
+    InvalidImageError
+        If the logits are none: NaN, or a pixel without any class.
+    InvalidSettingError
+        If shares cannot add up to 1, or numbers of classes or shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits = np.random.default_rng(0).normal(size=(3, 64, 64))
+    >>> solution = solve(logits, [0.2, None, (0.0, 0.1)])
+    >>> float(solution.achieved[0])
+    0.199951171875
+    """
+    return RatioSolver(logits).solve(fractions, uncertainty, regions)
+
+
+class RatioSolver:
+    """Solves several requests on the same logits, such as those of a slider.
+
+    Parameters
+    ----------
+    logits : (K, ...) float array
+        As for `solve`; kept in float32.
+
+    Attributes
+    ----------
+    own : (...) uint8 array
+        Most likely class of each pixel.
+
+    Raises
+    ------
+    InvalidImageError
+        See `solve`.
+    """
+
+    def __init__(self, logits: ArrayLike) -> None:
+        array = np.asarray(logits)
+        if array.ndim < 2 or not 2 <= len(array) <= MOST_CLASSES or array[0].size == 0:
+            raise InvalidImageError(
+                f"expected logits (K, ...) of 2 to {MOST_CLASSES} classes, got shape {array.shape}"
+            )
+        self.shape = array.shape[1:]
+        z = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)
+        settled = settle(z, np.zeros(len(array)))
+        if not np.isfinite(settled.best).all() or np.isnan(z).any():
+            raise InvalidImageError(
+                "expected finite logits, got NaN, infinity or a pixel without any class"
+            )
+        # Probabilities of zero have no finite logarithm.
+        self._z = np.maximum(z, settled.best - _IMPOSSIBLE)
+        self._best, self._own = settled.best, settled.labels
+        self.own = self._own.reshape(self.shape)
+        self._certain = settled.best > settled.second
+        self._nearness: NDArray[np.float32] | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self._z)
+
+    @property
+    def fractions(self) -> NDArray[np.float64]:
+        """Share of each class as the model sees it, (K,)."""
+        return np.bincount(self._own, minlength=self.n_classes) / self._own.size
+
+    def solve(
+        self,
+        fractions: Sequence[Wanted] | Mapping[int, Sequence[Wanted]],
+        uncertainty: float | Sequence[float | None] | None = None,
+        regions: ArrayLike | None = None,
+    ) -> RatioSolution:
+        """Label pixels with these shares; see `solve`."""
+        if regions is None:
+            if isinstance(fractions, Mapping):
+                raise InvalidSettingError("fractions by region need regions")
+            request = self._request(fractions, uncertainty)
+            everywhere = partial(self._preference, np.arange(self._own.size))
+            labels, bias = _labelled(self._z, request, everywhere)
+            return self._solution(labels, bias, ())
+        if not isinstance(fractions, Mapping):
+            raise InvalidSettingError("regions need fractions by region: {number: shares}")
+        return self._by_region(fractions, uncertainty, np.asarray(regions))
+
+    def _by_region(
+        self,
+        fractions: Mapping[int, Sequence[Wanted]],
+        uncertainty: float | Sequence[float | None] | None,
+        regions: NDArray[np.integer],
+    ) -> RatioSolution:
+        if regions.shape != self.shape or regions.dtype.kind not in "iub":
+            raise InvalidSettingError(
+                f"expected regions as whole numbers of shape {self.shape}, got {regions.shape} "
+                f"{regions.dtype}"
+            )
+        flat = regions.reshape(-1)
+        labels, biases = self._own.copy(), []
+        for number, shares in fractions.items():
+            inside = np.flatnonzero(flat == number)
+            if not len(inside):
+                raise InvalidSettingError(f"there is no region {number}")
+            request = self._request(shares, uncertainty)
+            part = self._z[:, inside]
+            labels[inside], bias = _labelled(part, request, partial(self._preference, inside))
+            biases.append(bias)
+        return self._solution(labels, np.array(biases), tuple(fractions))
+
+    def _preference(
+        self, pixels: NDArray[np.intp], places: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """Nearness to where each class is certain: equally likely pixels join what is there."""
+        if self._nearness is None:
+            self._nearness = np.zeros((self.n_classes, self._own.size), np.float32)
+            for k, near in enumerate(self._nearness):
+                seeds = ((self._own == k) & self._certain).reshape(self.shape)
+                if seeds.any():
+                    near[:] = -distance_transform_edt(~seeds).reshape(-1)
+                else:
+                    near.fill(-sum(self.shape))
+        return self._nearness[:, pixels[places]]
+
+    def _request(
+        self, shares: Sequence[Wanted], uncertainty: float | Sequence[float | None] | None
+    ) -> RatioRequest:
+        request = RatioRequest(shares, uncertainty)
+        if request.n_classes != self.n_classes:
+            raise InvalidSettingError(
+                f"expected shares of {self.n_classes} classes, got {request.n_classes}"
+            )
+        return request
+
+    def _solution(
+        self, labels: NDArray[np.uint8], bias: NDArray[np.float64], regions: tuple[int, ...]
+    ) -> RatioSolution:
+        moved = np.flatnonzero(labels != self._own)
+        lost = self._best[moved] - self._z[labels[moved], moved]
+        n = labels.size
+        return RatioSolution(
+            labels.reshape(self.shape),
+            np.bincount(labels, minlength=self.n_classes) / n,
+            bias,
+            float(lost.sum(dtype=np.float64) / n),
+            len(moved) / n,
+            float((lost > np.log(CONTRADICTION)).sum() / n),
+            regions,
+        )
+
+
+def _labelled(
+    z: NDArray[np.float32], request: RatioRequest, prefer: Preference
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Label the pixels (K, n); also the biases."""
+    amounts = request.amounts(z.shape[1])
+    bias = np.full(len(z), -np.inf)
+    # Of the others nothing is wanted.
+    classes = np.flatnonzero(amounts.high > 0)
+    if len(classes) < len(z):
+        z, amounts = z[classes], amounts.of(classes)
+    balanced = balance(z, amounts)
+    bias[classes] = balanced.bias
+    labels = settle(z, balanced.bias).labels
+    open_ = balanced.open_
+    counts = np.bincount(labels, minlength=len(z)) - np.bincount(labels[open_], minlength=len(z))
+    labels[open_] = assign(
+        Pixels(z[:, open_], counts),
+        balanced.bias,
+        amounts,
+        lambda at: prefer(open_[at])[classes],
+    )
+    return classes.astype(np.uint8)[labels], bias

@@ -1,0 +1,185 @@
+"""What is asked of the amounts of phases: exact, within limits, with an uncertainty, or unknown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasesam.core.errors import InvalidSettingError
+
+Wanted = float | tuple[float, float] | None
+"""Wanted share of a phase, 0–1; a range ``(low, high)``; None for unknown."""
+
+EFFECTIVE_SAMPLES = 10.0
+"""Weight of what the image says against what the request says, where that is uncertain."""
+
+_ROUNDING = 5e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Amounts:
+    """Wanted numbers of pixels, class by class.
+
+    Attributes
+    ----------
+    low, high : (K,) int64 array
+        Fewest and most pixels. Equal where the amount is to be met exactly.
+    aim : (K,) float64 array
+        Wanted number of pixels of classes with an uncertainty.
+    stiffness : (K,) float64 array
+        Pixels that such a class may differ from `aim` for one nat of bias; 0 for the others.
+    """
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    aim: NDArray[np.float64]
+    stiffness: NDArray[np.float64]
+
+    def of(self, classes: NDArray[np.intp]) -> Amounts:
+        """Only those of some classes."""
+        return Amounts(
+            self.low[classes], self.high[classes], self.aim[classes], self.stiffness[classes]
+        )
+
+
+@dataclass(frozen=True)
+class RatioRequest:
+    """Wanted shares of K phases.
+
+    Parameters
+    ----------
+    fractions : sequence of Wanted
+        One per class: a number is met exactly, a pair is a range, None leaves the class to the
+        model. Numbers may miss a sum of 1 by what rounding to per cent does; they are scaled.
+    uncertainty : float or sequence of float or None
+        Standard errors of the numbers. A class with one gets as close to its number as the
+        image supports.
+
+    Raises
+    ------
+    InvalidSettingError
+        If a share is not within 0–1, or all together cannot add up to 1.
+    """
+
+    fractions: tuple[Wanted, ...]
+    uncertainty: tuple[float, ...] = ()
+
+    def __init__(
+        self,
+        fractions: Sequence[Wanted],
+        uncertainty: float | Sequence[float | None] | None = None,
+    ) -> None:
+        wanted = tuple(_checked_share(k, value) for k, value in enumerate(fractions))
+        if len(wanted) < 2:
+            raise InvalidSettingError(f"expected shares of 2 classes or more, got {len(wanted)}")
+        object.__setattr__(self, "fractions", _adding_up(wanted))
+        object.__setattr__(self, "uncertainty", _checked_errors(uncertainty, wanted))
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.fractions)
+
+    def amounts(self, n_pixels: int) -> Amounts:
+        """Turn shares into numbers of pixels of an image of `n_pixels`.
+
+        Numbers are rounded by the largest remainder, so that they add up.
+        """
+        exact = [k for k, value in enumerate(self.fractions) if isinstance(value, float)]
+        shares = np.array([self.fractions[k] for k in exact], dtype=np.float64)
+        counts = largest_remainder(shares, n_pixels)
+        low, high = np.zeros(self.n_classes, np.int64), np.full(self.n_classes, n_pixels)
+        aim, stiffness = np.zeros(self.n_classes), np.zeros(self.n_classes)
+        for k, count in zip(exact, counts, strict=True):
+            error = self.uncertainty[k]
+            if error > 0:
+                aim[k] = self.fractions[k] * n_pixels  # type: ignore[operator]
+                stiffness[k] = error**2 * EFFECTIVE_SAMPLES * n_pixels
+            else:
+                low[k] = high[k] = count
+        for k, value in enumerate(self.fractions):
+            if isinstance(value, tuple):
+                low[k] = math.ceil(value[0] * n_pixels - 1e-9)
+                high[k] = math.floor(value[1] * n_pixels + 1e-9)
+                # A narrow range may hold no whole number.
+                low[k] = min(low[k], max(high[k], 0))
+        return Amounts(*_feasible(low, high, n_pixels), aim, stiffness)
+
+
+def largest_remainder(shares: NDArray[np.float64], n: int) -> NDArray[np.int64]:
+    """Round shares of `n` to whole numbers with the rounded sum (Hamilton's method)."""
+    parts = shares * n
+    counts = np.floor(parts + 1e-9).astype(np.int64)
+    missing = round(float(parts.sum())) - int(counts.sum())
+    if missing > 0:
+        counts[np.argsort(counts - parts, kind="stable")[:missing]] += 1
+    return counts
+
+
+def _feasible(
+    low: NDArray[np.int64], high: NDArray[np.int64], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Widen limits by the pixels that rounding took, so that all together can be met."""
+    for k in np.argsort(low - high, kind="stable"):
+        over, short = int(low.sum()) - n, n - int(high.sum())
+        if over > 0:
+            low[k] -= min(over, int(low[k]))
+        if short > 0:
+            high[k] += short
+    return low, high
+
+
+def _checked_share(k: int, value: Wanted) -> Wanted:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    ends = value if isinstance(value, tuple | list) else (value, value)
+    if len(ends) != 2 or not all(_is_share(end) for end in ends) or ends[0] > ends[1]:
+        raise InvalidSettingError(
+            f"class {k}: expected a share within 0–1, a range (low, high) of such, or None for "
+            f"unknown, got {value!r}"
+        )
+    low, high = float(ends[0]), float(ends[1])
+    return low if not isinstance(value, tuple | list) or low == high else (low, high)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float | np.floating | np.integer) and 0 <= float(value) <= 1
+
+
+def _adding_up(wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]:
+    """Check that the shares can add up to 1; scale exact ones that miss it by rounding."""
+    lows = [v[0] if isinstance(v, tuple) else v or 0.0 for v in wanted]
+    highs = [v[1] if isinstance(v, tuple) else 1.0 if v is None else v for v in wanted]
+    low, high = math.fsum(lows), math.fsum(highs)
+    if low > 1 + _ROUNDING or high < 1 - _ROUNDING:
+        what = f"at least {low:.4g}" if low > 1 else f"at most {high:.4g}"
+        raise InvalidSettingError(
+            f"the shares of all classes must be able to add up to 1; those given add up to {what}"
+        )
+    exact = math.fsum(v for v in wanted if isinstance(v, float))
+    others = any(not isinstance(v, float) for v in wanted)
+    if exact == 0 or (others and low <= 1):
+        return wanted
+    # What is left for ranges has been counted in full: only numbers are scaled.
+    ranges = math.fsum(v[0] for v in wanted if isinstance(v, tuple))
+    factor = max(0.0, 1 - ranges) / exact
+    return tuple(v * factor if isinstance(v, float) else v for v in wanted)
+
+
+def _checked_errors(
+    uncertainty: float | Sequence[float | None] | None, wanted: tuple[Wanted, ...]
+) -> tuple[float, ...]:
+    if uncertainty is None or isinstance(uncertainty, int | float):
+        errors = [float(uncertainty or 0.0)] * len(wanted)
+    else:
+        errors = [float(error or 0.0) for error in uncertainty]
+    if len(errors) != len(wanted) or not all(0 <= error < math.inf for error in errors):
+        raise InvalidSettingError(
+            f"expected a standard error of 0 or more for each of {len(wanted)} classes, got "
+            f"{uncertainty!r}"
+        )
+    return tuple(errors)
