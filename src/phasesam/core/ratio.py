@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import distance_transform_edt
 
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
-from phasesam.core.ratio_assignment import Preference, assign
-from phasesam.core.ratio_balance import balance
+from phasesam.core.ratio_assignment import Preference
+from phasesam.core.ratio_balance import label_pixels
 from phasesam.core.ratio_bias import Pixels, settle
 from phasesam.core.ratio_request import RatioRequest, Wanted
 
@@ -119,6 +119,8 @@ class RatioSolver:
     ----------
     own : (...) uint8 array
         Most likely class of each pixel.
+    logits : (K, n) float32 array
+        Of all pixels in a row.
 
     Raises
     ------
@@ -140,7 +142,7 @@ class RatioSolver:
                 "expected finite logits, got NaN, infinity or a pixel without any class"
             )
         # Probabilities of zero have no finite logarithm.
-        self._z = np.maximum(z, settled.best - _IMPOSSIBLE)
+        self.logits = np.maximum(z, settled.best - _IMPOSSIBLE)
         self._best, self._own = settled.best, settled.labels
         self.own = self._own.reshape(self.shape)
         self._certain = settled.best > settled.second
@@ -149,7 +151,7 @@ class RatioSolver:
     @property
     def n_classes(self) -> int:
         """Number of classes."""
-        return len(self._z)
+        return len(self.logits)
 
     @property
     def fractions(self) -> NDArray[np.float64]:
@@ -168,7 +170,7 @@ class RatioSolver:
                 raise InvalidSettingError("fractions by region need regions")
             request = self._request(fractions, uncertainty)
             everywhere = partial(self._preference, np.arange(self._own.size))
-            labels, bias = _labelled(self._z, request, everywhere)
+            labels, bias = _labelled(self.logits, request, everywhere)
             return self._solution(labels, bias, ())
         if not isinstance(fractions, Mapping):
             raise InvalidSettingError("regions need fractions by region: {number: shares}")
@@ -192,7 +194,7 @@ class RatioSolver:
             if not len(inside):
                 raise InvalidSettingError(f"there is no region {number}")
             request = self._request(shares, uncertainty)
-            part = self._z[:, inside]
+            part = self.logits[:, inside]
             labels[inside], bias = _labelled(part, request, partial(self._preference, inside))
             biases.append(bias)
         return self._solution(labels, np.array(biases), tuple(fractions))
@@ -224,18 +226,29 @@ class RatioSolver:
     def _solution(
         self, labels: NDArray[np.uint8], bias: NDArray[np.float64], regions: tuple[int, ...]
     ) -> RatioSolution:
-        moved = np.flatnonzero(labels != self._own)
-        lost = self._best[moved] - self._z[labels[moved], moved]
         n = labels.size
+        lost = self.lost(labels)
         return RatioSolution(
             labels.reshape(self.shape),
             np.bincount(labels, minlength=self.n_classes) / n,
             bias,
             float(lost.sum(dtype=np.float64) / n),
-            len(moved) / n,
-            float((lost > np.log(CONTRADICTION)).sum() / n),
+            len(lost) / n,
+            contradicting(lost) / n,
             regions,
         )
+
+    def lost(self, labels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Nats given up by each pixel, (m,), whose label is not the model's own."""
+        labels = labels.reshape(-1)
+        moved = np.flatnonzero(labels != self._own)
+        lost: NDArray[np.float32] = self._best[moved] - self.logits[labels[moved], moved]
+        return lost
+
+
+def contradicting(lost: NDArray[np.float32]) -> int:
+    """Count pixels that give up more nats than a contradiction needs."""
+    return int(np.count_nonzero(lost > np.log(CONTRADICTION)))
 
 
 def _labelled(
@@ -248,15 +261,6 @@ def _labelled(
     classes = np.flatnonzero(amounts.high > 0)
     if len(classes) < len(z):
         z, amounts = z[classes], amounts.of(classes)
-    balanced = balance(z, amounts)
-    bias[classes] = balanced.bias
-    labels = settle(z, balanced.bias).labels
-    open_ = balanced.open_
-    counts = np.bincount(labels, minlength=len(z)) - np.bincount(labels[open_], minlength=len(z))
-    labels[open_] = assign(
-        Pixels(z[:, open_], counts),
-        balanced.bias,
-        amounts,
-        lambda at: prefer(open_[at])[classes],
-    )
+    pixels = Pixels(z, np.zeros(len(z), np.int64))
+    labels, bias[classes] = label_pixels(pixels, amounts, lambda at: prefer(at)[classes])
     return classes.astype(np.uint8)[labels], bias

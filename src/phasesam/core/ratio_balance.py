@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from phasesam.core.ratio_assignment import Preference, assign
 from phasesam.core.ratio_bias import Pixels, find_bias, needed_bias, settle
 from phasesam.core.ratio_request import Amounts
 
@@ -31,7 +32,7 @@ class Balance:
 
 
 def balance(
-    z: NDArray[np.float32],
+    pixels: Pixels,
     amounts: Amounts,
     start: NDArray[np.float64] | None = None,
     safety: float = 3.0,
@@ -43,42 +44,67 @@ def balance(
 
     Parameters
     ----------
-    z : (K, n) float32 array
-        Finite logits.
+    pixels : Pixels
+        What is to be labelled.
     amounts : Amounts
-        What is wanted.
+        What is wanted of open and settled pixels together.
     start : (K,) float64 array, optional
         Biases near the result.
     safety : float
         Standard errors of the biases of a sample within which pixels stay open.
     """
     rng = np.random.default_rng(0)
-    bias = np.zeros(len(z)) if start is None else start
-    pixels = Pixels(z, np.zeros(len(z), np.int64))
-    index = np.arange(z.shape[1])
-    passed: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    given, n_classes = pixels, len(pixels.logits)
+    bias = np.zeros(n_classes) if start is None else start
+    index = np.arange(pixels.logits.shape[1])
+    passed: list[Limits] = []
     while len(index) > _FEW:
         sample, wanted = _sampled(pixels, amounts, rng)
-        bias = find_bias(sample, wanted, bias, tolerance=len(z))
-        limits = _reliable(sample.logits, bias, safety)
-        labels, open_ = settle(pixels.logits, bias).labels, _unsettled(pixels.logits, *limits)
+        bias = find_bias(sample, wanted, bias, tolerance=n_classes)
+        limits = reliable(sample.logits, bias, safety)
+        labels, open_ = unsettled(pixels.logits, limits)
         if len(open_) > len(index) // 2:
             break
         passed.append(limits)
-        settled = pixels.settled + np.bincount(labels, minlength=len(z))
-        settled -= np.bincount(labels[open_], minlength=len(z))
+        settled = pixels.settled + np.bincount(labels, minlength=n_classes)
+        settled -= np.bincount(labels[open_], minlength=n_classes)
         pixels, index = Pixels(pixels.logits[:, open_], settled), index[open_]
     bias = find_bias(pixels, amounts, bias)
     # Beyond that, pixels thought to be settled would have changed hands.
-    if not all(_within(bias, *limits) for limits in passed):
-        return balance(z, amounts, bias, 3 * safety)
+    if not all(limits.hold(bias) for limits in passed):
+        return balance(given, amounts, bias, 3 * safety)
     return Balance(bias, index)
 
 
-def _reliable(
-    z: NDArray[np.floating], bias: NDArray[np.float64], safety: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Range of each bias within which a sample of its size leaves it."""
+def label_pixels(
+    pixels: Pixels, amounts: Amounts, prefer: Preference | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Choose the class of every open pixel, (n,); also the biases, (K,)."""
+    balanced = balance(pixels, amounts)
+    labels, open_ = settle(pixels.logits, balanced.bias).labels, balanced.open_
+    n_classes = len(pixels.logits)
+    counts = pixels.settled + np.bincount(labels, minlength=n_classes)
+    counts -= np.bincount(labels[open_], minlength=n_classes)
+    left = Pixels(pixels.logits[:, open_], counts)
+    first = None if prefer is None else lambda at: prefer(open_[at])
+    labels[open_] = assign(left, balanced.bias, amounts, first)
+    return labels, balanced.bias
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Range of each bias, (K,) float64 arrays."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    def hold(self, bias: NDArray[np.float64]) -> bool:
+        """Whether biases lie in their ranges, all shifted alike if need be."""
+        return float((self.low - bias).max()) < float((self.high - bias).min())
+
+
+def reliable(z: NDArray[np.floating], bias: NDArray[np.float64], safety: float = 3.0) -> Limits:
+    """Range within which a sample, (K, n), leaves each bias, in standard errors."""
     low, high = np.empty(len(z)), np.empty(len(z))
     n = z.shape[1]
     for k in range(len(z)):
@@ -90,36 +116,23 @@ def _reliable(
         # At the end of all needs there is nothing to tell how far it may go.
         low[k] = min(low[k], bias[k]) if wins > error else -np.inf
         high[k] = max(high[k], bias[k]) if wins + error < n else np.inf
-    return low, high
+    return Limits(low, high)
 
 
-def _unsettled(
-    z: NDArray[np.floating], low: NDArray[np.float64], high: NDArray[np.float64]
-) -> NDArray[np.intp]:
-    """Pixels whose class depends on where the biases lie in their ranges."""
-    surely = settle(z, low)
-    possible = settle(z, high)
+def unsettled(
+    z: NDArray[np.floating], limits: Limits
+) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """Classes, (n,), where they are the same wherever the biases lie; also where they are not."""
+    surely = settle(z, limits.low)
+    possible = settle(z, limits.high)
     # The class that wins at worst wins always, if all others at their best stay below it.
     rival = np.where(possible.labels == surely.labels, possible.second, possible.best)
-    return np.flatnonzero(rival >= surely.best)
-
-
-def _within(bias: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> bool:
-    """Whether biases lie in their ranges, all shifted alike if need be."""
-    return float((low - bias).max()) < float((high - bias).min())
+    return surely.labels, np.flatnonzero(~(rival < surely.best))
 
 
 def _sampled(pixels: Pixels, amounts: Amounts, rng: np.random.Generator) -> tuple[Pixels, Amounts]:
     """Draw some of the open pixels; also what is wanted of them."""
-    n, k = pixels.logits.shape[1], len(pixels.logits)
-    factor = _FEW / n
+    n_classes, n = pixels.logits.shape
     sample = pixels.logits[:, rng.integers(n, size=_FEW)].astype(np.float64)
-    exact = amounts.low == amounts.high
-    low, high = ((limit - pixels.settled) * factor for limit in (amounts.low, amounts.high))
-    scaled = Amounts(
-        np.maximum(np.where(exact, np.rint(low), np.floor(low)), 0).astype(np.int64),
-        np.maximum(np.where(exact, np.rint(high), np.ceil(high)), 0).astype(np.int64),
-        (amounts.aim - pixels.settled) * factor,
-        amounts.stiffness * factor,
-    )
-    return Pixels(sample, np.zeros(k, np.int64)), scaled
+    wanted = amounts.scaled(pixels.settled, _FEW / n)
+    return Pixels(sample, np.zeros(n_classes, np.int64)), wanted

@@ -45,6 +45,17 @@ class Amounts:
             self.low[classes], self.high[classes], self.aim[classes], self.stiffness[classes]
         )
 
+    def scaled(self, settled: NDArray[np.int64], share: float) -> Amounts:
+        """Scale to a share of the pixels, without those that are settled."""
+        exact = self.low == self.high
+        low, high = ((limit - settled) * share for limit in (self.low, self.high))
+        return Amounts(
+            np.maximum(np.where(exact, np.rint(low), np.floor(low)), 0).astype(np.int64),
+            np.maximum(np.where(exact, np.rint(high), np.ceil(high)), 0).astype(np.int64),
+            (self.aim - settled) * share,
+            self.stiffness * share,
+        )
+
 
 @dataclass(frozen=True)
 class RatioRequest:
