@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -237,6 +238,39 @@ class RatioSolver:
             contradicting(lost) / n,
             regions,
         )
+
+    def judged(self, solution: RatioSolution) -> RatioSolution:
+        """Say what a labelling that was found with other logits costs with these."""
+        labels = solution.labels.reshape(-1)
+        return self._solution(labels, solution.bias, solution.regions)
+
+    def margin(self, solution: RatioSolution, regions: ArrayLike | None = None) -> NDArray[Any]:
+        """How far pixels are from another class: those near 0 would change hands first.
+
+        Parameters
+        ----------
+        solution : RatioSolution
+            Of these logits.
+        regions : (...) integer array, optional
+            Those that it was solved with.
+
+        Returns
+        -------
+        (...) float32 array
+            In nats: lead of the biased logit of the label over those of the other classes.
+        """
+        bias = np.zeros((self.n_classes, self._own.size), np.float32)
+        if regions is None:
+            bias[:] = solution.bias[:, None]
+        else:
+            flat = np.asarray(regions).reshape(-1)
+            for number, shifts in zip(solution.regions, solution.bias, strict=True):
+                bias[:, flat == number] = shifts[:, None]
+        bias += self.logits
+        places = (solution.labels.reshape(-1), np.arange(self._own.size))
+        own = bias[places]
+        bias[places] = -np.inf
+        return (own - bias.max(axis=0)).reshape(self.shape)
 
     def lost(self, labels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Nats given up by each pixel, (m,), whose label is not the model's own."""
