@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from phasesam.core.types import Prompts
     from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
     from phasesam.engines.candidates import Candidates
+    from phasesam.engines.ratio_guidance import guide_phases
     from phasesam.engines.segmenter import Segmenter
     from phasesam.engines.semantic import PhaseMap, segment_classes
     from phasesam.models.manager import ModelManager, get_manager
@@ -38,6 +39,7 @@ _LAZY = {
     "SegmentationSession": "phasesam.session",
     "Segmenter": "phasesam.engines.segmenter",
     "get_manager": "phasesam.models.manager",
+    "guide_phases": "phasesam.engines.ratio_guidance",
     "segment_classes": "phasesam.engines.semantic",
 }
 
@@ -53,6 +55,7 @@ __all__ = [
     "Segmenter",
     "__version__",
     "get_manager",
+    "guide_phases",
     "segment_classes",
 ]
 
