@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from phasesam.cli.batch import Outcome, adapter_summary
 from phasesam.cli.batch_options import ImageOptions
 from phasesam.cli.inputs import Job, parse_pixel_size, parse_planes
+from phasesam.cli.phase_ratio import RatioRecipe, RatioWork
 from phasesam.cli.plane import Watch
 from phasesam.cli.recipe import normalisation_of
 from phasesam.cli.results import FileSet, write_together
@@ -23,7 +24,7 @@ from phasesam.core.images import Normalisation, is_constant, to_rgb8
 from phasesam.core.phase_fraction import phase_fraction
 from phasesam.core.types import PixelSize
 from phasesam.engines.segmenter import Segmenter
-from phasesam.engines.semantic import NO_CLASS, PhaseMapConfig, segment_classes
+from phasesam.engines.semantic import NO_CLASS, PhaseMap, PhaseMapConfig, segment_classes
 from phasesam.formats.label_tiff import save_labels_tiff
 from phasesam.formats.lengths import micrometres_per
 from phasesam.formats.overlay import save_overlay_png
@@ -60,6 +61,8 @@ class PhaseRecipe:
         How intensities become 8 bit.
     exclude_data_bar : bool
         Whether the data bar of SEM images is left out.
+    ratio : RatioRecipe or None
+        Wanted amounts of the phases.
     """
 
     model: str
@@ -71,6 +74,7 @@ class PhaseRecipe:
     planes: str | None = None
     normalisation: Normalisation = field(default_factory=Normalisation)
     exclude_data_bar: bool = True
+    ratio: RatioRecipe | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,7 @@ class PhaseBatch:
             "task": "semantic",
             "classes": list(recipe.classes),
             "settings": settings,
+            **({} if recipe.ratio is None else {"ratio": recipe.ratio.to_dict()}),
         }
 
 
@@ -194,6 +199,7 @@ def phase_recipe(
     card: AdapterCard,
     image: ImageOptions,
     mapping: PhaseMapConfig | None = None,
+    ratio: RatioRecipe | None = None,
 ) -> PhaseRecipe:
     """Check the options and put them together; the adapter itself comes later.
 
@@ -216,6 +222,7 @@ def phase_recipe(
         image.planes,
         normalisation_of(image),
         image.data_bar_detection,
+        ratio,
     )
 
 
@@ -244,21 +251,24 @@ def map_file(job: Job, recipe: PhaseRecipe, watch: Watch) -> PhaseImage:
     # Cheap before they are written: planes left out hold no class.
     labels = np.full((*micrograph.stack_shape, *micrograph.plane_shape), NO_CLASS, np.uint8)
     blank = 0
-    for number, index in enumerate(indices):
-        if watch.should_stop():
-            raise CancelledError(f"stopped before plane {number + 1} of {len(indices)}")
-        prefix = f"plane {number + 1}/{len(indices)}: " if len(indices) > 1 else ""
-        image = micrograph.plane(index)
-        if is_constant(image[: micrograph.data_bar]):
-            blank += 1
-        else:
-            inner = watch.with_prefix(prefix)
-            labels[index] = _map_plane(image, recipe, inner, micrograph.data_bar)
-        if number == len(indices) // 2:
-            shown = index
+    with RatioWork(recipe.ratio, len(indices)) as ratio:
+        for number, index in enumerate(indices):
+            if watch.should_stop():
+                raise CancelledError(f"stopped before plane {number + 1} of {len(indices)}")
+            prefix = f"plane {number + 1}/{len(indices)}: " if len(indices) > 1 else ""
+            image = micrograph.plane(index)
+            if is_constant(image[: micrograph.data_bar]):
+                blank += 1
+                continue
+            seen = image[: micrograph.data_bar if recipe.exclude_data_bar else None]
+            finds_bar = recipe.exclude_data_bar and micrograph.data_bar is None
+            found = _map_plane(seen, recipe, watch.with_prefix(prefix), finds_bar)
+            labels[index][: len(seen)] = ratio.labels(index, found, seen)
+        ratio.finish(labels, watch)
     if blank == len(indices):
         raise InvalidImageError("all pixels of each plane are equal: there is nothing to map")
     size = recipe.pixel_size or micrograph.pixel_size
+    shown = indices[len(indices) // 2]
     overlay = labels[shown]
     return PhaseImage(
         labels,
@@ -269,31 +279,25 @@ def map_file(job: Job, recipe: PhaseRecipe, watch: Watch) -> PhaseImage:
         size,
         micrograph.z_size,
         len(indices),
-        tuple(_warnings(recipe, size, blank, len(indices))),
+        (*_warnings(recipe, size, blank, len(indices)), *ratio.warnings()),
     )
 
 
-def _map_plane(
-    image: NDArray[Any], recipe: PhaseRecipe, watch: Watch, data_bar: int | None
-) -> NDArray[np.uint8]:
-    known_bar = data_bar if recipe.exclude_data_bar else None
+def _map_plane(image: NDArray[Any], recipe: PhaseRecipe, watch: Watch, finds_bar: bool) -> PhaseMap:
     segmenter = Segmenter(
-        image[:known_bar],
+        image,
         recipe.model,
         normalisation=recipe.normalisation,
-        exclude_data_bar=recipe.exclude_data_bar and known_bar is None,
+        exclude_data_bar=finds_bar,
         adapter=recipe.adapter,
     )
-    mapped = segment_classes(
+    return segment_classes(
         segmenter,
         config=recipe.mapping,
-        keep_probabilities=False,
+        keep_probabilities=recipe.ratio is not None,
         progress=lambda done, total: watch.step("mapping", done, total),
         should_stop=watch.should_stop,
     )
-    labels = np.full(image.shape[:2], NO_CLASS, dtype=np.uint8)
-    labels[: len(mapped.labels)] = mapped.labels
-    return labels
 
 
 def _rows(

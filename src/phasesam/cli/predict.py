@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from phasesam.cli.batch_options import FileOptions, ImageOptions, ModelOptions, panel
 from phasesam.cli.console import exits_cleanly
@@ -13,16 +13,21 @@ from phasesam.cli.options import with_options
 from phasesam.cli.segment_options import FilterOptions, PresetName, PromptOptions, SearchOptions
 from phasesam.core.errors import InvalidSettingError
 
+if TYPE_CHECKING:
+    from phasesam.cli.phase_ratio import RatioRecipe
+
 HELP = with_examples(
     "Apply an adapter to images. One with classes maps phases, without prompts, and writes "
     "NAME_labels.tif, NAME_overlay.png and NAME_phases.csv; any other finds objects, as "
     "phasesam segment does.",
     "phasesam predict images/ --adapter steel_phases -o results",
     "phasesam predict scan.tif --adapter best.safetensors -o maps --planes 0-9",
+    'phasesam predict steel.tif --adapter steel_phases -o maps --ratio "martensite=25+-2%"',
     "phasesam predict powder.tif --adapter powder -o results --preset particles",
 )
 
 _phases = panel("Adapters with classes")
+_ratio = panel("Amounts of phases")
 _objects = panel("Adapters without classes")
 
 
@@ -64,9 +69,65 @@ class PhaseOptions:
         ),
     ] = None
 
+    ratio: Annotated[
+        list[str] | None,
+        _ratio(
+            "--ratio",
+            metavar="CLASS=SHARE",
+            text='How much of a phase there is: "pore=2%", with a standard error "pore=2+-0.5%", '
+            'or a range "pore=1-3%". Once for each phase that is known.',
+            show_default=False,
+        ),
+    ] = None
+    ratio_over: Annotated[
+        str | None,
+        _ratio(
+            "--ratio-over",
+            metavar="LEVEL",
+            text="Whether a stack has these shares as a whole (stack), or each plane of it "
+            "(plane); stack when left out.",
+            show_default=False,
+        ),
+    ] = None
+    smoothing: Annotated[
+        int | None,
+        _ratio(
+            "--smoothing",
+            metavar="N",
+            min=0,
+            text="Smooth within N pixels first, except across edges of the image.",
+            show_default=False,
+        ),
+    ] = None
+    smallest_region: Annotated[
+        int | None,
+        _ratio(
+            "--smallest-region",
+            metavar="N",
+            min=0,
+            text="Pixels that a connected region has at least; the shares hold all the same.",
+            show_default=False,
+        ),
+    ] = None
+
     def changes(self) -> dict[str, Any]:
         """Fields of `phasesam.engines.semantic.PhaseMapConfig` that were given."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        names = ("window", "overlap", "orientations")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def ratio_recipe(self, classes: tuple[str, ...]) -> RatioRecipe | None:
+        """Read the wanted amounts, if there are any."""
+        from phasesam.cli.phase_ratio import parse_ratio
+        from phasesam.engines.ratio_guidance import RatioConfig
+
+        if not self.ratio:
+            if (self.ratio_over, self.smoothing, self.smallest_region) != (None, None, None):
+                raise InvalidSettingError(
+                    "--ratio-over, --smoothing and --smallest-region need a --ratio"
+                )
+            return None
+        config = RatioConfig(self.smoothing or 0, self.smallest_region or 0)
+        return parse_ratio(self.ratio, classes, self.ratio_over or "stack", config)
 
 
 @dataclass(frozen=True)
@@ -112,12 +173,13 @@ def predict(
                 + ", ".join(chosen.card.classes)
             )
         mapping = PhaseMapConfig(**phases.changes())
-        recipe = phase_recipe(chosen.name, chosen.card, image, mapping)
+        ratio = phases.ratio_recipe(chosen.card.classes)
+        recipe = phase_recipe(chosen.name, chosen.card, image, mapping, ratio)
         maps = PhaseBatch(find_inputs(files), recipe, files.output, files.skip_existing)
         return run_command(maps, files, model)
     if phases != PhaseOptions():
         raise InvalidSettingError(
-            "--window, --overlap and --orientations are for adapters with classes"
+            "--window, --overlap, --orientations and --ratio are for adapters with classes"
         )
     search = SearchOptions(preset=objects.preset)
     masks = build_recipe(chosen.name, image, PromptOptions(), search, FilterOptions())

@@ -1,0 +1,154 @@
+"""Amounts of phases on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from phasesam.cli.app import app
+from phasesam.cli.phase_ratio import RatioWork, parse_ratio
+from phasesam.cli.plane import Watch
+from phasesam.core.errors import InvalidSettingError
+from phasesam.engines.ratio_guidance import RatioConfig
+from phasesam.engines.semantic import PhaseMap
+from phasesam.models.manager import get_manager
+
+CLASSES = ("matrix", "particle", "pore")
+
+
+@pytest.fixture(scope="module")
+def phases(tmp_path_factory, make_adapter):
+    path = tmp_path_factory.mktemp("a") / "steel.safetensors"
+    return make_adapter(path, classes=CLASSES)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path / "cache"))
+    yield
+    get_manager().unload_all()
+
+
+@pytest.fixture
+def stack(tmp_path):
+    rng = np.random.default_rng(0)
+    planes = rng.integers(0, 255, (3, 40, 60), dtype=np.uint8)
+    planes[1] = 7
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, planes, photometric="minisblack")
+    return path
+
+
+def predict(*args):
+    result = CliRunner().invoke(app, ["predict", *map(str, args)])
+    return result
+
+
+def shares(path):
+    labels = tifffile.imread(path)
+    counts = [np.bincount(plane.ravel(), minlength=256) for plane in np.atleast_3d(labels)]
+    return labels, np.array(counts)[..., :3]
+
+
+def test_a_stack_obeys_as_a_whole(phases, stack, tmp_path):
+    options = ("--ratio", "particle=30%", "--ratio", "pore=0.1", "--json", "--orientations", 1)
+    result = predict(stack, "--adapter", phases, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    labels, counts = shares(tmp_path / "out" / "stack_labels.tif")
+    assert (labels[1] == 255).all()
+    assert counts.sum(axis=0).tolist() == [2880, 1440, 480]
+    assert counts[0].tolist() != counts[2].tolist()
+    summary = json.loads(result.stdout)
+    assert summary["settings"] is not None
+    assert summary["ratio"]["fractions"] == [None, 0.3, 0.1]
+    assert summary["results"][0]["fractions"]["particle"] == pytest.approx(0.3, abs=1e-6)
+
+
+def test_each_plane_obeys(phases, stack, tmp_path):
+    options = ("--ratio", "particle=30%", "--ratio-over", "plane", "--smallest-region", 4)
+    result = predict(
+        stack, "--adapter", phases, "-o", tmp_path / "out", *options, "--smoothing", 2,
+        "--orientations", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    _, counts = shares(tmp_path / "out" / "stack_labels.tif")
+    assert counts[[0, 2], 1].tolist() == [720, 720]
+
+
+@pytest.mark.parametrize(
+    ("texts", "fractions", "errors"),
+    [
+        (["pore=2%"], (None, None, 0.02), (0, 0, 0)),
+        (["pore=0.02±0.005", "matrix = .5"], (0.5, None, 0.02), (0, 0, 0.005)),
+        (["pore=2+-0.5%"], (None, None, 0.02), (0, 0, 0.005)),
+        (["pore=1-3%", "particle=0.2-0.4"], (None, (0.2, 0.4), (0.01, 0.03)), (0, 0, 0)),
+        (["matrix=20%", "particle=30%", "pore=50%"], (0.2, 0.3, 0.5), (0, 0, 0)),
+    ],
+)
+def test_amounts_are_read(texts, fractions, errors):
+    recipe = parse_ratio(texts, CLASSES, "stack", RatioConfig())
+    assert recipe.fractions == fractions
+    assert recipe.errors == errors
+
+
+@pytest.mark.parametrize(
+    ("texts", "level", "message"),
+    [
+        (["pore"], "stack", "expected CLASS=SHARE"),
+        (["pore=much"], "stack", "expected CLASS=SHARE"),
+        (["pore=-2%"], "stack", "expected CLASS=SHARE"),
+        (
+            ["glass=2%"],
+            "stack",
+            "'glass', which is no class of the adapter; its classes are matrix",
+        ),
+        (["pore=2%", "pore=3%"], "stack", "'pore', twice"),
+        (["pore=60%", "matrix=60%"], "stack", "add up to at least 1.2"),
+        (["pore=200%"], "stack", "within 0–1"),
+        (["pore=2%"], "image", "stack or plane"),
+    ],
+)
+def test_mistakes_in_amounts_are_explained(texts, level, message):
+    with pytest.raises(InvalidSettingError, match=message):
+        parse_ratio(texts, CLASSES, level, RatioConfig())
+
+
+def test_mistakes_end_before_the_work(phases, stack, tmp_path):
+    for options, message in (
+        (("--smoothing", 2), "need a --ratio"),
+        (("--ratio", "glass=2%"), "no class of the adapter"),
+    ):
+        result = predict(stack, "--adapter", phases, "-o", tmp_path / "out", *options)
+        assert (result.exit_code, message in " ".join(result.stderr.split())) == (2, True)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_least_size_over_a_stack_is_refused(phases, stack, tmp_path):
+    result = predict(
+        stack, "--adapter", phases, "-o", tmp_path / "out", "--ratio", "pore=2%",
+        "--smallest-region", 4,
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "--ratio-over plane" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("n_planes", "where"), [(1, "of the image"), (2, "of the image")])
+def test_a_ratio_that_contradicts_the_image_is_warned_of(n_planes, where):
+    probabilities = np.full((2, 20, 20), 0.02, np.float32)
+    probabilities[0, :10] = probabilities[1, 10:] = 0.98
+    found = PhaseMap(probabilities.argmax(0).astype(np.uint8), CLASSES[:2], probabilities)
+    labels = np.zeros((n_planes, 20, 20), np.uint8)
+    for wanted, warnings in (("matrix=70%", 1), ("matrix=51%", 0)):
+        recipe = parse_ratio([wanted], CLASSES[:2], "stack", RatioConfig())
+        with RatioWork(recipe, n_planes) as work:
+            for index in range(n_planes):
+                labels[index] = work.labels((index,), found, found.labels)
+            work.finish(labels, Watch())
+        assert (labels == 0).mean() == float(wanted[7:9]) / 100
+        told = list(work.warnings())
+        assert len(told) == warnings
+        assert all(f"contradicts what the model sees in 20% {where}" in text for text in told)
