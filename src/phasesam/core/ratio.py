@@ -26,6 +26,9 @@ _IMPOSSIBLE = 1000.0
 MOST_CLASSES = 255
 
 
+Errors = float | Sequence[float | None] | None
+"""Standard error of all shares, or of each; None or 0 asks for a share exactly."""
+
 CONTRADICTION = 9.0
 """From this ratio of probabilities on, a pixel's class contradicts the image."""
 
@@ -67,7 +70,7 @@ class RatioSolution:
 def solve(
     logits: ArrayLike,
     fractions: Sequence[Wanted] | Mapping[int, Sequence[Wanted]],
-    uncertainty: float | Sequence[float | None] | None = None,
+    uncertainty: Errors | Mapping[int, Errors] = None,
     regions: ArrayLike | None = None,
 ) -> RatioSolution:
     """Label pixels so that the classes have the wanted shares.
@@ -79,7 +82,7 @@ def solve(
     fractions : sequence of Wanted, or mapping of int to such
         Wanted share of each class: a number is met to the pixel; ``(low, high)`` is a range;
         None leaves the class to the model. With `regions`, the shares within each of them.
-    uncertainty : float or sequence of float, optional
+    uncertainty : float or sequence of float, or mapping of int to such, optional
         Standard errors of the numbers, as shares. The amounts then come as close to the numbers
         as the image supports: where it is sure, they stay away from them.
     regions : (...) integer array, optional
@@ -162,12 +165,12 @@ class RatioSolver:
     def solve(
         self,
         fractions: Sequence[Wanted] | Mapping[int, Sequence[Wanted]],
-        uncertainty: float | Sequence[float | None] | None = None,
+        uncertainty: Errors | Mapping[int, Errors] = None,
         regions: ArrayLike | None = None,
     ) -> RatioSolution:
         """Label pixels with these shares; see `solve`."""
         if regions is None:
-            if isinstance(fractions, Mapping):
+            if isinstance(fractions, Mapping) or isinstance(uncertainty, Mapping):
                 raise InvalidSettingError("fractions by region need regions")
             request = self._request(fractions, uncertainty)
             everywhere = partial(self._preference, np.arange(self._own.size))
@@ -180,7 +183,7 @@ class RatioSolver:
     def _by_region(
         self,
         fractions: Mapping[int, Sequence[Wanted]],
-        uncertainty: float | Sequence[float | None] | None,
+        uncertainty: Errors | Mapping[int, Errors],
         regions: NDArray[np.integer],
     ) -> RatioSolution:
         if regions.shape != self.shape or regions.dtype.kind not in "iub":
@@ -194,7 +197,8 @@ class RatioSolver:
             inside = np.flatnonzero(flat == number)
             if not len(inside):
                 raise InvalidSettingError(f"there is no region {number}")
-            request = self._request(shares, uncertainty)
+            errors = uncertainty.get(number) if isinstance(uncertainty, Mapping) else uncertainty
+            request = self._request(shares, errors)
             part = self.logits[:, inside]
             labels[inside], bias = _labelled(part, request, partial(self._preference, inside))
             biases.append(bias)
@@ -214,9 +218,7 @@ class RatioSolver:
                     near.fill(-sum(self.shape))
         return self._nearness[:, pixels[places]]
 
-    def _request(
-        self, shares: Sequence[Wanted], uncertainty: float | Sequence[float | None] | None
-    ) -> RatioRequest:
+    def _request(self, shares: Sequence[Wanted], uncertainty: Errors) -> RatioRequest:
         request = RatioRequest(shares, uncertainty)
         if request.n_classes != self.n_classes:
             raise InvalidSettingError(

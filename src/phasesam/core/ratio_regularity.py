@@ -10,7 +10,7 @@ from scipy.ndimage import uniform_filter
 from skimage.measure import label
 
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
-from phasesam.core.ratio import RatioSolution, RatioSolver
+from phasesam.core.ratio import Errors, RatioSolution, RatioSolver
 from phasesam.core.ratio_request import Wanted
 
 _ROUNDS = 40
@@ -75,7 +75,7 @@ def smooth_logits(
 def solve_without_specks(
     solver: RatioSolver,
     fractions: Sequence[Wanted] | Mapping[int, Sequence[Wanted]],
-    uncertainty: float | Sequence[float | None] | None = None,
+    uncertainty: Errors | Mapping[int, Errors] = None,
     regions: ArrayLike | None = None,
     *,
     smallest: int,

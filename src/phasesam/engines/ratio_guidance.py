@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
-from phasesam.core.ratio import RatioSolution, RatioSolver
+from phasesam.core.ratio import Errors, RatioSolution, RatioSolver
 from phasesam.core.ratio_regularity import smooth_logits, solve_without_specks
 from phasesam.core.ratio_request import Wanted
 from phasesam.engines.semantic import NO_CLASS, PhaseMap
@@ -149,7 +149,7 @@ class RatioGuide:
     def solve(
         self,
         fractions: Shares,
-        uncertainty: float | Sequence[float | None] | None = None,
+        uncertainty: Errors | Mapping[int, Errors] = None,
         regions: ArrayLike | None = None,
     ) -> GuidedMap:
         """Map the phases with these shares.
@@ -177,7 +177,7 @@ class RatioGuide:
     def preview(
         self,
         fractions: Shares,
-        uncertainty: float | Sequence[float | None] | None = None,
+        uncertainty: Errors | Mapping[int, Errors] = None,
         regions: ArrayLike | None = None,
     ) -> GuidedMap:
         """Map the phases coarsely, fast enough to follow a slider; see `solve`.
@@ -211,7 +211,7 @@ class RatioGuide:
 def guide_phases(
     phase_map: PhaseMap,
     fractions: Shares,
-    uncertainty: float | Sequence[float | None] | None = None,
+    uncertainty: Errors | Mapping[int, Errors] = None,
     *,
     image: ArrayLike | None = None,
     regions: ArrayLike | None = None,
