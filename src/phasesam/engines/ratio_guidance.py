@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +20,7 @@ from phasesam.engines.semantic import NO_CLASS, PhaseMap
 
 _PREVIEW_SIDE = 256
 _SMALLEST_PROBABILITY = 1e-30
+_T = TypeVar("_T", bound=np.generic)
 
 Shares = Sequence[Wanted] | Mapping[int, Sequence[Wanted]]
 """Wanted share of each class, or such by number of region."""
@@ -141,6 +144,33 @@ class RatioGuide:
         means = blocks.mean(axis=(2, 4))
         return RatioSolver(np.log(np.maximum(means, _SMALLEST_PROBABILITY)))
 
+    @cached_property
+    def own_labels(self) -> NDArray[np.uint8]:
+        """What the model sees, (h, w); `NO_CLASS` in the data bar."""
+        return self._in_full(self.solver.own, NO_CLASS)
+
+    def with_config(self, config: RatioConfig) -> RatioGuide:
+        """Take the same map with other wishes for regularity."""
+        other = copy.copy(self)
+        other.config = config
+        if config.smoothing != self.config.smoothing:
+            for name in ("solver", "coarse_solver", "own_labels"):
+                other.__dict__.pop(name, None)
+        return other
+
+    def margin(self, found: GuidedMap, regions: ArrayLike | None = None) -> NDArray[np.float32]:
+        """Tell how far pixels are from another class, (h, w) in nats; infinite in the data bar.
+
+        See `phasesam.core.ratio.RatioSolver.margin`; of a full map, not of a preview.
+        """
+        margin = self.solver.margin(found.solution, self._regions(regions))
+        return self._in_full(margin, np.float32(np.inf))
+
+    def _in_full(self, rows: NDArray[_T], rest: Any) -> NDArray[_T]:
+        full = np.full(self.shape, rest, rows.dtype)
+        full[: self.rows] = rows
+        return full
+
     @property
     def fractions(self) -> NDArray[np.float64]:
         """Share of each class as the model sees it, (K,)."""
@@ -170,9 +200,7 @@ class RatioGuide:
         solution = solve_without_specks(
             self.solver, fractions, uncertainty, numbers, smallest=self.config.smallest
         )
-        labels = np.full(self.shape, NO_CLASS, np.uint8)
-        labels[: self.rows] = solution.labels
-        return GuidedMap(labels, solution)
+        return GuidedMap(self._in_full(solution.labels, NO_CLASS), solution)
 
     def preview(
         self,
@@ -195,9 +223,8 @@ class RatioGuide:
             numbers = np.pad(numbers, missing, mode="edge")
         solution = self.coarse_solver.solve(fractions, uncertainty, numbers)
         fine = solution.labels.repeat(step, axis=0).repeat(step, axis=1)
-        labels = np.full(self.shape, NO_CLASS, np.uint8)
-        labels[: self.rows] = fine[: self.rows, : self.shape[1]]
-        return GuidedMap(labels, solution)
+        fine = fine[: self.rows, : self.shape[1]]
+        return GuidedMap(self._in_full(fine, NO_CLASS), solution)
 
     def _regions(self, regions: ArrayLike | None) -> NDArray[np.integer] | None:
         if regions is None:

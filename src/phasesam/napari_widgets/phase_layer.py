@@ -37,10 +37,13 @@ class PhaseLayers:
     ----------
     viewer : napari.components.ViewerModel
         Gets the layers.
+    title : str
+        What follows the name of the image in that of a map.
     """
 
-    def __init__(self, viewer: ViewerModel) -> None:
+    def __init__(self, viewer: ViewerModel, title: str = "phases") -> None:
         self._viewer = ref(viewer)
+        self._title = title
         self._maps: WeakKeyDictionary[Image, ref[Labels]] = WeakKeyDictionary()
         self._sureness: WeakKeyDictionary[Labels, ref[Image]] = WeakKeyDictionary()
         self._painted: WeakSet[Labels] = WeakSet()
@@ -95,7 +98,7 @@ class PhaseLayers:
         active = viewer.layers.selection.active
         layer = viewer.add_labels(
             np.zeros(spatial_shape(image), np.uint8),
-            name=f"{image.name} phases",
+            name=f"{image.name} {self._title}",
             opacity=_OPACITY,
             colormap=_colormap(colours),
             features=class_features(dict(enumerate(names, start=1))),

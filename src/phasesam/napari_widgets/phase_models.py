@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
 
 from phasesam.models.adapter_store import list_adapters
 from phasesam.napari_widgets.class_colours import class_colour
+from phasesam.napari_widgets.header import narrow_combo
 
 if TYPE_CHECKING:
     from phasesam.models.adapter_card import AdapterCard
     from phasesam.models.adapter_store import AdapterEntry
+
+
+NO_PHASE_MODEL = "No model of phases yet: train one in Fine-tune, or import an adapter in Models."
 
 
 def phase_adapters() -> list[tuple[AdapterEntry, AdapterCard]]:
@@ -21,6 +26,49 @@ def phase_adapters() -> list[tuple[AdapterEntry, AdapterCard]]:
         for entry in list_adapters()
         if entry.card is not None and entry.card.classes
     ]
+
+
+class PhaseAdapterChoice:
+    """A combo box with the adapters that map phases.
+
+    Attributes
+    ----------
+    combo : QComboBox
+        The widget.
+    """
+
+    def __init__(self) -> None:
+        self.combo = narrow_combo("Adapter that was trained on phases")
+        self._adapters: list[tuple[AdapterEntry, AdapterCard]] = []
+
+    @property
+    def chosen(self) -> tuple[AdapterEntry, AdapterCard] | None:
+        """The adapter chosen, with its card."""
+        index = self.combo.currentIndex()
+        return self._adapters[index] if 0 <= index < len(self._adapters) else None
+
+    def refresh(self) -> None:
+        """List the adapters anew; the one chosen stays so."""
+        before = self.chosen
+        self._adapters = phase_adapters()
+        blocker = QSignalBlocker(self.combo)
+        self.combo.clear()
+        for row, (entry, card) in enumerate(self._adapters):
+            self.combo.addItem(entry.title)
+            tip = f"{', '.join(card.classes)}\non {card.base}"
+            self.combo.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
+        blocker.unblock()
+        self.combo.setEnabled(bool(self._adapters))
+        if before is not None:
+            self.choose(before[0].name)
+
+    def choose(self, name: str) -> bool:
+        """Choose an adapter by its name; False if it maps no phases."""
+        names = [entry.name for entry, _ in self._adapters]
+        if name not in names:
+            return False
+        self.combo.setCurrentIndex(names.index(name))
+        return True
 
 
 def class_colours(card: AdapterCard) -> list[QColor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import numpy as np
-from qtpy.QtCore import QSignalBlocker, Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -24,11 +24,14 @@ from phasesam.engines.semantic import PhaseMapConfig
 from phasesam.napari_widgets.class_table import ClassRow, ClassTable
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.footer import duration_text
-from phasesam.napari_widgets.header import narrow_combo
 from phasesam.napari_widgets.layers import pixel_size
 from phasesam.napari_widgets.model_status import manager_watch
 from phasesam.napari_widgets.phase_layer import phase_layers_of
-from phasesam.napari_widgets.phase_models import class_colours, phase_adapters
+from phasesam.napari_widgets.phase_models import (
+    NO_PHASE_MODEL,
+    PhaseAdapterChoice,
+    class_colours,
+)
 from phasesam.napari_widgets.phase_run import PhaseRun, PlaneMap, mapping_job
 from phasesam.napari_widgets.phase_shares import ShareQuestion, share_text
 from phasesam.napari_widgets.planes import full_resolution, spatial_shape
@@ -44,7 +47,6 @@ if TYPE_CHECKING:
     from phasesam.models.adapter_store import AdapterEntry
 
 _SETTLE_MS = 250
-_NONE = "No model of phases yet: train one in Fine-tune, or import an adapter in Models."
 _SCOPES = (
     ("plane", "This plane", "Fractions of the plane in view."),
     ("stack", "Stack", "Fractions of all planes that were mapped."),
@@ -76,7 +78,6 @@ class PhasesDock(Dock):
         self._relay.received.connect(self._on_map)
         self._maps: _MapsInTheMaking | None = None
         self._followed: WeakSet[Labels] = WeakSet()
-        self._adapters: list[tuple[AdapterEntry, AdapterCard]] = []
         self._counting = Lane(self)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -90,8 +91,9 @@ class PhasesDock(Dock):
         self._on_image(self.state.image_layer)
 
     def _fill(self) -> None:
-        self.adapters = narrow_combo("Adapter that was trained on phases")
-        self.hint = QLabel(_NONE)
+        self._choice = PhaseAdapterChoice()
+        self.adapters = self._choice.combo
+        self.hint = QLabel(NO_PHASE_MODEL)
         self.hint.setWordWrap(True)
         self.plane_button = QPushButton("Segment plane")
         self.plane_button.setToolTip("Map the plane in view, in the background")
@@ -171,30 +173,16 @@ class PhasesDock(Dock):
     @property
     def chosen(self) -> tuple[AdapterEntry, AdapterCard] | None:
         """The adapter chosen, with its card."""
-        index = self.adapters.currentIndex()
-        return self._adapters[index] if 0 <= index < len(self._adapters) else None
+        return self._choice.chosen
 
     def refresh(self) -> None:
         """List the adapters anew."""
-        before = self.chosen
-        self._adapters = phase_adapters()
-        blocker = QSignalBlocker(self.adapters)
-        self.adapters.clear()
-        for entry, card in self._adapters:
-            self.adapters.addItem(entry.title)
-            tip = f"{', '.join(card.classes)}\non {card.base}"
-            row = self.adapters.count() - 1
-            self.adapters.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
-        blocker.unblock()
-        if before is not None:
-            self.choose(before[0].name)
+        self._choice.refresh()
         self._show_adapter()
 
     def choose(self, name: str) -> None:
         """Choose an adapter by its name, if it maps phases."""
-        names = [entry.name for entry, _ in self._adapters]
-        if name in names:
-            self.adapters.setCurrentIndex(names.index(name))
+        if self._choice.choose(name):
             self._show_adapter()
 
     def _on_model(self, _name: str = "") -> None:
@@ -206,7 +194,6 @@ class PhasesDock(Dock):
         chosen = self.chosen
         self.hint.setVisible(chosen is None)
         self.classes.setVisible(chosen is not None)
-        self.adapters.setEnabled(chosen is not None)
         if chosen is not None:
             _, card = chosen
             colours = class_colours(card)
@@ -241,7 +228,7 @@ class PhasesDock(Dock):
         """Map the plane in view, or all planes, in the background."""
         image, chosen = self.state.image_layer, self.chosen
         if image is None or chosen is None:
-            self.show_error(_NONE if chosen is None else "Open an image first.")
+            self.show_error(NO_PHASE_MODEL if chosen is None else "Open an image first.")
             return
         entry, card = chosen
         self.state.choose_model(card.base, entry.name)

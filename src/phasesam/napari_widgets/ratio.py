@@ -1,0 +1,379 @@
+"""The *Phase ratio* dock: sliders that the map of phases obeys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QShortcut
+from qtpy.QtWidgets import (
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+)
+
+from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
+from phasesam.core.ratio_shares import PhaseShares
+from phasesam.engines.ratio_guidance import RatioConfig
+from phasesam.engines.semantic import PhaseMapConfig
+from phasesam.napari_widgets.dock import Dock
+from phasesam.napari_widgets.keys import bind_keys
+from phasesam.napari_widgets.layers import pixel_size
+from phasesam.napari_widgets.model_status import manager_watch
+from phasesam.napari_widgets.phase_models import (
+    NO_PHASE_MODEL,
+    PhaseAdapterChoice,
+    class_colours,
+)
+from phasesam.napari_widgets.phase_run import PhaseRun
+from phasesam.napari_widgets.planes import full_resolution, spatial_shape
+from phasesam.napari_widgets.ratio_layers import RatioLayers
+from phasesam.napari_widgets.ratio_presets import RatioPresets
+from phasesam.napari_widgets.ratio_regions import RatioRegions
+from phasesam.napari_widgets.ratio_results import RatioResults
+from phasesam.napari_widgets.ratio_rows import RatioRows
+from phasesam.napari_widgets.ratio_run import RatioAnswer, RatioTask, guide_job
+from phasesam.napari_widgets.ratio_words import plausibility
+from phasesam.napari_widgets.workers import Failure, Lane
+from phasesam.session.ratio_sheet import RatioSheet
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+    from qtpy.QtWidgets import QWidget
+
+    from phasesam.engines.ratio_guidance import RatioGuide
+    from phasesam.models.adapter_card import AdapterCard
+
+
+@dataclass(eq=False)
+class _Mapped:
+    """The plane that the sliders are about."""
+
+    image: ref[Image]
+    plane: tuple[int, ...]
+    adapter: str
+    card: AdapterCard
+    guide: RatioGuide
+    sheet: RatioSheet
+
+
+class RatioDock(Dock):
+    """Map the phases of a plane, say how much of each there is, see what follows.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The viewer that the dock sits in; napari fills this in.
+    """
+
+    def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None) -> None:
+        super().__init__(napari_viewer, parent)
+        self.layers = RatioLayers(self.viewer)
+        self._mapped: _Mapped | None = None
+        self._answer: RatioAnswer | None = None
+        self._lane = Lane(self, drop_older=False)
+        self._fill()
+        self._lay_out_body()
+        self._add_settings()
+        self._connect()
+        self.refresh()
+        self._on_model()
+
+    # ------------------------------------------------------------------ widgets
+
+    def _fill(self) -> None:
+        self._choice = PhaseAdapterChoice()
+        self.adapters = self._choice.combo
+        self.hint = QLabel(NO_PHASE_MODEL)
+        self.hint.setWordWrap(True)
+        self.map_button = QPushButton("Map phases")
+        self.map_button.setToolTip("Let the model map the plane in view; then move the sliders")
+        self.rows = RatioRows()
+        self.regions = RatioRegions(self.viewer, self.subscriptions)
+        self.presets = RatioPresets(self.viewer, self.subscriptions)
+        self.verdict = QLabel()
+        self.verdict.setWordWrap(True)
+        self.before_button = QPushButton("Before (Q)")
+        self.before_button.setCheckable(True)
+        self.before_button.setToolTip("Show the map as the model sees it, without the request")
+        self.undo_button = QPushButton("Undo (Ctrl+Z)")
+        self.redo_button = QPushButton("Redo")
+        self.results = RatioResults(self.layers)
+
+    def _lay_out_body(self) -> None:
+        top = QGridLayout()
+        top.setColumnStretch(1, 1)
+        top.addWidget(QLabel("Phases of"), 0, 0)
+        top.addWidget(self.adapters, 0, 1)
+        top.addWidget(self.map_button, 0, 2)
+        self.body.addLayout(top)
+        self.body.addWidget(self.hint)
+        self.body.addWidget(self.rows)
+        self.body.addWidget(self.regions)
+        self.body.addWidget(self.presets)
+        self.body.addWidget(self.verdict)
+        row = QHBoxLayout()
+        for widget in (self.before_button, self.undo_button, self.redo_button):
+            row.addWidget(widget)
+        self.body.addLayout(row)
+        self.body.addWidget(self.results)
+
+    def _add_settings(self) -> None:
+        self.smoothing = _pixels(50, "none")
+        self.smallest = _pixels(100_000, "any")
+        self.add_advanced(
+            "Smoothing",
+            self.smoothing,
+            "Radius within which the phases are smoothed before the shares are met, except\n"
+            "across edges of the image, in pixels.",
+        )
+        self.add_advanced(
+            "Smallest region",
+            self.smallest,
+            "Pixels that a connected region has at least; the shares hold all the same.",
+        )
+
+    def _connect(self) -> None:
+        self.adapters.activated.connect(lambda _index: self._show())
+        self.map_button.clicked.connect(lambda *_: self.map_phases())
+        self.rows.edited.connect(self._on_edited)
+        self.regions.chosen.connect(self._show_shares)
+        self.regions.changed.connect(self._on_regions)
+        self.presets.chosen.connect(self._on_preset)
+        self.presets.failed.connect(self.show_error)
+        self.before_button.toggled.connect(lambda _on: self._show_map())
+        self.undo_button.clicked.connect(lambda *_: self.undo())
+        self.redo_button.clicked.connect(lambda *_: self.redo())
+        self.results.asked.connect(self._keep)
+        self.results.said.connect(self.show_result)
+        self.results.failed.connect(self.show_error)
+        self.results.margin.toggled.connect(lambda _on: self._solve())
+        for spin in (self.smoothing, self.smallest):
+            spin.editingFinished.connect(self._on_config)
+        shortcut = QShortcut(Qt.Key.Key_Q, self)
+        shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        shortcut.activated.connect(self.before_button.toggle)
+        bind_keys(self, {"undo": self.undo, "redo": self.redo})
+        manager_watch().catalogue_changed.connect(self.refresh)
+        self.subscriptions.connect(self.state.events.model_changed, self._on_model)
+        self.subscriptions.connect(self.state.events.image_changed, self._show)
+        self.subscriptions.connect(self.viewer.dims.events.current_step, self._show)
+
+    # ------------------------------------------------------------------ what is there
+
+    @property
+    def mapped(self) -> _Mapped | None:
+        """The mapped plane, if it is the one in view and of the adapter chosen."""
+        mapped, image, chosen = self._mapped, self.state.image_layer, self._choice.chosen
+        if mapped is None or image is None or chosen is None:
+            return None
+        if mapped.image() is not image or mapped.adapter != chosen[0].name:
+            return None
+        try:
+            return mapped if self.state.plane(image).index == mapped.plane else None
+        except UnsupportedViewError:
+            return None
+
+    def refresh(self) -> None:
+        """List the adapters anew."""
+        self._choice.refresh()
+        self._show()
+
+    def choose(self, name: str) -> None:
+        """Choose an adapter by its name, if it maps phases."""
+        if self._choice.choose(name):
+            self._show()
+
+    def _on_model(self, _name: str = "") -> None:
+        if self.state.adapter is not None:
+            self.choose(self.state.adapter)
+
+    def _show(self, _event: Any = None) -> None:
+        """Show what can be done with image, plane and adapter as they are."""
+        if not self.state.has_viewer:
+            return
+        chosen, image, mapped = self._choice.chosen, self.state.image_layer, self.mapped
+        self.hint.setVisible(chosen is None)
+        self.rows.setVisible(chosen is not None)
+        if chosen is not None and mapped is None:
+            self.rows.set_phases(chosen[1].classes, class_colours(chosen[1]))
+        self.regions.set_image(image if mapped else None, mapped.plane if mapped else ())
+        self.presets.set_phases(mapped.card.classes if mapped else ())
+        self.map_button.setEnabled(chosen is not None and image is not None and not self.running)
+        if mapped is None:
+            self._answer = None
+            self.verdict.setText("")
+        elif self._answer is None:
+            self._solve()
+        self._show_shares()
+
+    def _show_shares(self) -> None:
+        mapped = self.mapped
+        region = self.regions.current
+        self.rows.set_shares(None if mapped is None else mapped.sheet.shares(region))
+        self.rows.set_now(None if mapped is None else mapped.sheet.own.get(region))
+        sheet = None if mapped is None else mapped.sheet
+        self.undo_button.setEnabled(sheet is not None and sheet.can_undo)
+        self.redo_button.setEnabled(sheet is not None and sheet.can_redo)
+        there = mapped is not None and self._answer is not None
+        self.before_button.setEnabled(there)
+        self.results.set_ready(there)
+
+    # ------------------------------------------------------------------ mapping
+
+    def map_phases(self) -> None:
+        """Map the plane in view in the background."""
+        image, chosen = self.state.image_layer, self._choice.chosen
+        if image is None or chosen is None:
+            self.show_error(NO_PHASE_MODEL if chosen is None else "Open an image first.")
+            return
+        entry, card = chosen
+        self.state.choose_model(card.base, entry.name)
+        try:
+            plane = self.state.plane(image).index
+        except PhaseSAMError as error:
+            self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
+            return
+
+        def done(guide: RatioGuide) -> None:
+            sheet = RatioSheet(card.classes)
+            self._mapped = _Mapped(ref(image), plane, entry.name, card, guide, sheet)
+            self._answer = None
+            self.show_result("Mapped. Move a slider, or type a share.")
+            self._show()
+
+        self.start(
+            guide_job(self._run(image, plane, card, entry.name), self._config()),
+            title="Mapping phases",
+            on_done=done,
+            on_failed=lambda _failure: self._show(),
+            on_cancelled=self._show,
+            layer=image,
+        )
+        self._show()
+
+    def _run(
+        self, image: Image, plane: tuple[int, ...], card: AdapterCard, adapter: str
+    ) -> PhaseRun:
+        shape, settings = spatial_shape(image), self.state.settings(image)
+        return PhaseRun(
+            full_resolution(image),
+            (plane,),
+            (shape[-2], shape[-1]),
+            card.base,
+            adapter,
+            settings.normalisation,
+            settings.exclude_data_bar,
+            pixel_size(image),
+            PhaseMapConfig(),
+        )
+
+    def _config(self) -> RatioConfig:
+        return RatioConfig(self.smoothing.value(), self.smallest.value())
+
+    def _on_config(self) -> None:
+        mapped = self.mapped
+        if mapped is not None and mapped.guide.config != self._config():
+            mapped.guide = mapped.guide.with_config(self._config())
+            self._solve()
+
+    # ------------------------------------------------------------------ asking
+
+    def _on_edited(self, shares: PhaseShares, goes_on: bool) -> None:
+        mapped = self.mapped
+        if mapped is not None:
+            mapped.sheet.ask(self.regions.current, shares, goes_on=goes_on)
+            self._solve(coarse=goes_on)
+
+    def _on_preset(self, shares: PhaseShares | None) -> None:
+        """Take shares from somewhere else; None asks for nothing any more."""
+        mapped = self.mapped
+        if mapped is None:
+            return
+        if shares is None:
+            mapped.sheet.forget(self.regions.current)
+        else:
+            mapped.sheet.ask(self.regions.current, shares)
+        self._solve()
+
+    def _on_regions(self) -> None:
+        self._show_shares()
+        if self.mapped is not None:
+            self._solve()
+
+    def undo(self) -> None:
+        """Take the last change of the shares back."""
+        mapped = self.mapped
+        if mapped is not None and mapped.sheet.undo():
+            self._solve()
+
+    def redo(self) -> None:
+        """Do it again."""
+        mapped = self.mapped
+        if mapped is not None and mapped.sheet.redo():
+            self._solve()
+
+    def _solve(self, *, coarse: bool = False) -> None:
+        """Solve what is asked, in a worker; while a slider moves, coarsely."""
+        mapped = self.mapped
+        if mapped is None:
+            return
+        numbers = self.regions.numbers()
+        query = mapped.sheet.query(self.regions.present())
+        task = RatioTask(mapped.guide, query, numbers, coarse, self.results.margin.isChecked())
+        self._lane.submit(
+            lambda _progress, _stop: task.answer(),
+            lambda answer: self._on_answer(mapped, answer),
+            self._on_failed,
+        )
+
+    def _on_failed(self, failure: Failure) -> None:
+        self.show_error(failure.message, details=failure.details)
+        self._show_shares()
+
+    def _on_answer(self, mapped: _Mapped, answer: RatioAnswer) -> None:
+        if mapped is not self.mapped:
+            return
+        mapped.sheet.own = answer.own
+        self._answer = answer
+        self.verdict.setText(plausibility(answer))
+        if not answer.is_coarse:
+            mapped.sheet.show_achieved(answer.achieved)
+            image = mapped.image()
+            if image is not None:
+                self.results.note(image.name, mapped.adapter, mapped.sheet, answer)
+            self._show_shares()
+        self._show_map()
+
+    def _show_map(self) -> None:
+        mapped, answer = self.mapped, self._answer
+        image = None if mapped is None else mapped.image()
+        if mapped is None or answer is None or image is None:
+            return
+        values = answer.values
+        if self.before_button.isChecked():
+            values = RatioTask(mapped.guide, None, None).answer().values
+        classes = (mapped.card.classes, class_colours(mapped.card))
+        self.layers.show(image, classes, mapped.plane, values)
+        if not answer.is_coarse:
+            self.layers.show_margin(image, mapped.plane, answer.margin)
+
+    def _keep(self, compares: bool) -> None:
+        mapped = self.mapped
+        image = None if mapped is None else mapped.image()
+        if mapped is not None and image is not None:
+            before = self.before_button.isChecked()
+            self.results.keep(image, mapped.sheet, before=before, compares=compares)
+
+
+def _pixels(most: int, none: str) -> QSpinBox:
+    spin = QSpinBox()
+    spin.setRange(0, most)
+    spin.setSuffix(" px")
+    spin.setSpecialValueText(none)
+    return spin

@@ -1,0 +1,105 @@
+"""Layers of maps with wanted amounts: the present one, those kept, those to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtGui import QColor
+
+from phasesam.napari_widgets.layers import like
+from phasesam.napari_widgets.phase_layer import PhaseLayers
+from phasesam.napari_widgets.planes import spatial_shape
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels
+
+_MARGIN_NATS = 3.0
+
+
+class RatioLayers:
+    """What the dock shows in the viewer.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Gets the layers.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = ref(viewer)
+        self._maps = PhaseLayers(viewer, title="phase ratio")
+        self._margin: ref[Image] | None = None
+
+    def of(self, image: Image) -> Labels | None:
+        """Return the present map of an image."""
+        return self._maps.of(image)
+
+    def show(
+        self,
+        image: Image,
+        classes: tuple[Sequence[str], Sequence[QColor]],
+        plane: tuple[int, ...],
+        values: NDArray[np.uint8],
+    ) -> Labels:
+        """Show a map of one plane, (h, w); one that was painted on is left alone."""
+        layer, _ = self._maps.prepare(image, *classes)
+        self._maps.write(layer, plane, values)
+        return layer
+
+    def copy(self, image: Image, name: str) -> Labels | None:
+        """Add a copy of the present map that nothing changes any more."""
+        viewer, layer = self._viewer(), self.of(image)
+        if viewer is None or layer is None:
+            return None
+        active = viewer.layers.selection.active
+        kept = viewer.add_labels(
+            layer.data.copy(),
+            name=name,
+            opacity=layer.opacity,
+            colormap=layer.colormap,
+            features=layer.features,
+            **like(image) | {"metadata": dict(layer.metadata)},
+        )
+        if active is not None and active in viewer.layers:
+            viewer.layers.selection.active = active
+        return kept
+
+    def show_margin(
+        self, image: Image, plane: tuple[int, ...], margin: NDArray[np.float32] | None
+    ) -> None:
+        """Show where pixels would change hands first: bright; None hides the layer."""
+        viewer, layer = self._viewer(), None if self._margin is None else self._margin()
+        if viewer is None:
+            return
+        there = layer is not None and layer in viewer.layers
+        if margin is None:
+            if there and layer is not None:
+                layer.visible = False
+            return
+        if not there or layer is None:
+            active = viewer.layers.selection.active
+            layer = viewer.add_image(
+                np.zeros(spatial_shape(image), np.uint8),
+                name=f"{image.name} flips first",
+                colormap="magma",
+                contrast_limits=(0, 255),
+                blending="additive",
+                **like(image),
+            )
+            viewer.layers.selection.active = active
+            self._margin = ref(layer)
+        nearness = np.clip(1 - margin / _MARGIN_NATS, 0, 1)
+        layer.data[plane] = np.rint(255 * nearness).astype(np.uint8)
+        layer.visible = True
+        layer.refresh(extent=False)
+
+    def set_grid(self, on: bool) -> None:
+        """Show layers side by side, or on top of one another."""
+        viewer: Any = self._viewer()
+        if viewer is not None:
+            viewer.canvas.grid.enabled = on

@@ -1,0 +1,125 @@
+"""Shares from elsewhere: the model's own, those of a Labels layer, those of a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import ref
+
+import numpy as np
+from napari.layers import Labels
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QWidget
+
+from phasesam.core.errors import PhaseSAMError
+from phasesam.core.ratio_shares import PhaseShares
+from phasesam.formats.shares_csv import read_shares_csv
+from phasesam.napari_widgets.class_colours import layer_class_names
+from phasesam.napari_widgets.header import narrow_combo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.components import ViewerModel
+
+    from phasesam.napari_widgets.subscriptions import Subscriptions
+
+_TITLE = "Choose …"
+_OWN = "Model's own"
+_FILE = "From a CSV file …"
+
+
+class RatioPresets(QWidget):
+    """A combo box that fills in shares.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Its Labels layers are offered.
+    subscriptions : Subscriptions
+        Of the dock.
+    """
+
+    chosen = Signal(object)
+    """`PhaseShares`, or None for those of the model."""
+    failed = Signal(str)
+    """Why there are none."""
+
+    def __init__(
+        self, viewer: ViewerModel, subscriptions: Subscriptions, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = ref(viewer)
+        self._classes: tuple[str, ...] = ()
+        self.combo = narrow_combo("Take the wanted shares from somewhere else")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(QLabel("Presets"))
+        layout.addWidget(self.combo, 1)
+        self.combo.activated.connect(lambda _index: self._on_chosen())
+        for emitter in (viewer.layers.events.inserted, viewer.layers.events.removed):
+            subscriptions.connect(emitter, self._fill)
+        self.set_phases(())
+
+    def set_phases(self, classes: Sequence[str]) -> None:
+        """Say which phases there are; none switches the presets off."""
+        self._classes = tuple(classes)
+        self.setEnabled(bool(classes))
+        self._fill()
+
+    def _fill(self, _event: object = None) -> None:
+        self.combo.clear()
+        self.combo.addItems([_TITLE, _OWN, *(layer.name for layer in self._layers()), _FILE])
+
+    def _layers(self) -> list[Labels]:
+        """Labels layers that have the phases: by name, or as values from 1."""
+        viewer = self._viewer()
+        if viewer is None:
+            return []
+        return [layer for layer in viewer.layers if isinstance(layer, Labels)]
+
+    def _on_chosen(self) -> None:
+        index, last = self.combo.currentIndex(), self.combo.count() - 1
+        self.combo.setCurrentIndex(0)
+        if index == 1:
+            self.chosen.emit(None)
+        elif index == last:
+            path, _ = QFileDialog.getOpenFileName(self, "Shares of phases", "", "CSV (*.csv)")
+            if path:
+                self.read(path)
+        elif index > 1:
+            self.take(self._layers()[index - 2])
+
+    def take(self, layer: Labels) -> None:
+        """Take the shares of the phases in a Labels layer."""
+        names = {name.casefold(): value for value, name in layer_class_names(layer).items()}
+        values = [names.get(name.casefold(), k) for k, name in enumerate(self._classes, start=1)]
+        data = np.asarray(layer.data)
+        counts = np.array([np.count_nonzero(data == value) for value in values])
+        if counts.sum() == 0:
+            self.failed.emit(
+                f"{layer.name} has none of the phases: expected the values "
+                f"{', '.join(map(str, values))} for {', '.join(self._classes)}."
+            )
+            return
+        self.chosen.emit(PhaseShares.of(counts / counts.sum()))
+
+    def read(self, path: str) -> None:
+        """Take the shares in a CSV file; phases that it does not name are unknown."""
+        try:
+            found = read_shares_csv(path, self._classes)
+        except PhaseSAMError as error:
+            self.failed.emit(str(error))
+            return
+        total = sum(share for share, _ in found.values())
+        missing = [name for name in self._classes if name not in found]
+        if total > 1.005 or (not missing and total < 0.995):
+            self.failed.emit(f"The shares in {path} add up to {100 * total:.1f} %.")
+            return
+        rest = max(0.0, 1 - total) / max(1, len(missing))
+        shares = PhaseShares.of([found.get(name, (rest, 0.0))[0] for name in self._classes])
+        for k, name in enumerate(self._classes):
+            if name in found:
+                shares = shares.with_error(k, found[name][1])
+            else:
+                shares = shares.with_unknown(k, True)
+        self.chosen.emit(shares)

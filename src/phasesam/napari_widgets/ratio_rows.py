@@ -1,0 +1,190 @@
+"""One row for each phase: how much there is, how much is wanted, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QLabel,
+    QSizePolicy,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from phasesam.core.ratio_shares import PhaseShares
+from phasesam.napari_widgets.class_table import swatch
+
+_STEPS = 1000
+_TITLES = ("", "Phase", "Now", "Wanted", "", "Lock", "?", "±")
+_LONGEST_NAME = 12
+_TIPS = {
+    "Now": "Share of the phase as the model sees it, in % of the mapped area.",
+    "Wanted": "Share that the phase is to have, in %. All shares add up to 100 %: the others\n"
+    "keep their proportions.",
+    "Lock": "Keep this share when others are changed.",
+    "?": "Unknown: the model decides how much of the rest this phase gets.",
+    "±": "Standard error of the wanted share, in percentage points: the less sure it is, the\n"
+    "more counts what the image says. 0 asks for the share exactly.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """Widgets of one phase."""
+
+    now: QLabel
+    slider: QSlider
+    spin: QDoubleSpinBox
+    lock: QCheckBox
+    unknown: QCheckBox
+    error: QDoubleSpinBox
+
+    @property
+    def edits(self) -> tuple[QWidget, ...]:
+        return (self.slider, self.spin, self.lock, self.unknown, self.error)
+
+
+class RatioRows(QWidget):
+    """Sliders, numbers and ticks for the wanted shares of phases."""
+
+    edited = Signal(object, bool)
+    """The user changed something: the new `PhaseShares`, and whether the change goes on."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._shares: PhaseShares | None = None
+        self.rows: list[_Row] = []
+        self._names: tuple[str, ...] = ()
+        self._colours: list[QColor] = []
+        self._table: QWidget | None = None
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+
+    def set_phases(self, names: Sequence[str], colours: Sequence[QColor]) -> None:
+        """Make a row for each phase, unless there are rows for these already."""
+        self.set_shares(None)
+        self.set_now(None)
+        if tuple(names) == self._names and list(colours) == self._colours:
+            return
+        self._names, self._colours = tuple(names), list(colours)
+        if self._table is not None:
+            self._layout.removeWidget(self._table)
+            self._table.hide()
+            self._table.deleteLater()
+        self._table = QWidget()
+        grid = QGridLayout(self._table)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setHorizontalSpacing(4)
+        grid.setVerticalSpacing(2)
+        grid.setColumnStretch(3, 1)
+        for column, title in enumerate(_TITLES):
+            label = QLabel(title)
+            label.setToolTip(_TIPS.get(title, ""))
+            grid.addWidget(label, 0, column)
+        self.rows = [
+            self._add_row(grid, k, name, colour)
+            for k, (name, colour) in enumerate(zip(names, colours, strict=True))
+        ]
+        self._layout.addWidget(self._table)
+
+    def _add_row(self, grid: QGridLayout, k: int, name: str, colour: QColor) -> _Row:
+        mark, title = QLabel(), QLabel(_short(name))
+        mark.setPixmap(swatch(colour).pixmap(14, 14))
+        title.setToolTip(name)
+        row = _Row(
+            QLabel("–"),
+            QSlider(Qt.Orientation.Horizontal),
+            _percent(100.0, f"Wanted share of {name} in %"),
+            QCheckBox(),
+            QCheckBox(),
+            _percent(50.0, _TIPS["±"]),
+        )
+        row.now.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        row.now.setMinimumWidth(self.fontMetrics().horizontalAdvance("100.0"))
+        row.now.setToolTip(_TIPS["Now"])
+        row.slider.setRange(0, _STEPS)
+        row.slider.setPageStep(_STEPS // 20)
+        row.slider.setMinimumWidth(60)
+        row.slider.setToolTip(_TIPS["Wanted"])
+        row.lock.setToolTip(_TIPS["Lock"])
+        row.unknown.setToolTip(_TIPS["?"])
+        for column, widget in enumerate((mark, title, row.now, *row.edits)):
+            grid.addWidget(widget, k + 1, column)
+        self._connect(k, row)
+        return row
+
+    def _connect(self, k: int, row: _Row) -> None:
+        row.slider.valueChanged.connect(
+            lambda value: self._change(
+                "with_share", k, value / _STEPS, goes_on=row.slider.isSliderDown()
+            )
+        )
+        row.slider.sliderReleased.connect(self._let_go)
+        row.spin.valueChanged.connect(lambda value: self._change("with_share", k, value / 100))
+        row.lock.toggled.connect(lambda on: self._change("with_lock", k, on))
+        row.unknown.toggled.connect(lambda on: self._change("with_unknown", k, on))
+        row.error.valueChanged.connect(lambda value: self._change("with_error", k, value / 100))
+
+    def _change(self, what: str, k: int, value: float | bool, goes_on: bool = False) -> None:
+        if self._shares is not None:
+            self.set_shares(getattr(self._shares, what)(k, value), dragged=k if goes_on else None)
+            self.edited.emit(self._shares, goes_on)
+
+    def _let_go(self) -> None:
+        if self._shares is not None:
+            self.set_shares(self._shares)
+            self.edited.emit(self._shares, False)
+
+    @property
+    def shares(self) -> PhaseShares | None:
+        """What is asked for, as shown."""
+        return self._shares
+
+    def set_shares(self, shares: PhaseShares | None, *, dragged: int | None = None) -> None:
+        """Show shares; a slider that is being dragged stays where the mouse is."""
+        self._shares = shares
+        self.setEnabled(shares is not None)
+        if shares is None:
+            return
+        for k, row in enumerate(self.rows):
+            blockers = [QSignalBlocker(widget) for widget in row.edits]
+            if k != dragged:
+                row.slider.setValue(round(shares.values[k] * _STEPS))
+            row.spin.setValue(100 * shares.values[k])
+            row.lock.setChecked(shares.locked[k])
+            row.unknown.setChecked(shares.unknown[k])
+            row.error.setValue(100 * shares.errors[k])
+            for blocker in blockers:
+                blocker.unblock()
+            is_known = not shares.unknown[k]
+            row.lock.setEnabled(is_known)
+            row.error.setEnabled(is_known)
+
+    def set_now(self, fractions: NDArray[np.float64] | None) -> None:
+        """Show how much there is of each phase."""
+        for k, row in enumerate(self.rows):
+            row.now.setText("–" if fractions is None else f"{100 * fractions[k]:.1f}")
+
+
+def _percent(most: float, tip: str) -> QDoubleSpinBox:
+    spin = QDoubleSpinBox()
+    spin.setRange(0.0, most)
+    spin.setDecimals(1)
+    spin.setSingleStep(0.5)
+    spin.setKeyboardTracking(False)
+    spin.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+    spin.setToolTip(tip)
+    return spin
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

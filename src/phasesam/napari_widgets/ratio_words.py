@@ -1,0 +1,45 @@
+"""What a request for amounts of phases comes to, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from phasesam.session.ratio_sheet import WHOLE
+
+if TYPE_CHECKING:
+    from phasesam.napari_widgets.ratio_run import RatioAnswer
+    from phasesam.session.ratio_sheet import RatioSheet
+
+_CONTRADICTS = 0.02
+_SOME = 0.0005
+
+
+def plausibility(answer: RatioAnswer) -> str:
+    """Say how plausible a request is, and how much it changes."""
+    solution = answer.solution
+    if solution is None:
+        return "As the model sees it."
+    if solution.changed == 0:
+        return "Plausible: nothing changes."
+    changes = f"changes {_percent(solution.changed)} of the pixels"
+    against = solution.contradicted
+    if against < _SOME:
+        return f"Plausible: {changes}, where the model is unsure."
+    if against < _CONTRADICTS:
+        return f"Plausible: {changes}, mostly where the model is unsure."
+    return f"Doubtful: this request contradicts the image in {_percent(against)} of it; {changes}."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}\u00a0%" if share < 0.1 else f"{100 * share:.0f}\u00a0%"
+
+
+def request_name(image: str, sheet: RatioSheet, before: bool) -> str:
+    """Name a map after what was asked: "SEM 25/55/20 %"."""
+    if before or not sheet.asked:
+        return f"{image} as the model sees it"
+    region = WHOLE if WHOLE in sheet.asked else sheet.asked[0]
+    wanted, _ = sheet.shares(region).request
+    parts = ["?" if share is None else f"{100 * float(share):.0f}" for share in wanted]  # type: ignore[arg-type]
+    where = "" if sheet.asked == (WHOLE,) else " by region"
+    return f"{image} {'/'.join(parts)} %{where}"

@@ -1,0 +1,353 @@
+"""The Phase ratio dock without a canvas, on a made map of phases."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from qtpy.compat import isalive
+from scipy.ndimage import gaussian_filter
+
+from phasesam.engines.ratio_guidance import RatioGuide
+from phasesam.engines.semantic import PhaseMap
+from phasesam.models.adapter_store import import_adapter
+from phasesam.napari_widgets.class_colours import layer_class_names
+from phasesam.napari_widgets.ratio import RatioDock
+from phasesam.session.ratio_sheet import WHOLE
+
+SHAPE = (96, 120)
+NAMES = ("ferrite", "bainite", "martensite")
+
+
+def made_map(shape=SHAPE):
+    rng = np.random.default_rng(0)
+    z = np.stack([gaussian_filter(rng.normal(size=shape), 5) * 30 for _ in NAMES])
+    z = np.exp(z + rng.normal(0, 0.2, z.shape))
+    probabilities = (z / z.sum(axis=0)).astype(np.float32)
+    return PhaseMap(probabilities.argmax(axis=0).astype(np.uint8), NAMES, probabilities)
+
+
+@pytest.fixture(autouse=True)
+def _adapter(tmp_path, make_adapter):
+    import_adapter(make_adapter(tmp_path / "steel.safetensors", classes=NAMES), "steel")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    runs = []
+
+    def guide_job(run, config):
+        runs.append((run, config))
+        return lambda progress, should_stop: RatioGuide(made_map(), np.zeros(SHAPE), config)
+
+    monkeypatch.setattr("phasesam.napari_widgets.ratio.guide_job", guide_job)
+    return runs
+
+
+@pytest.fixture
+def dock(qtbot, viewer_model, asked):
+    viewer_model.add_image(np.zeros(SHAPE), name="SEM", scale=(0.5, 0.5), units=("um", "um"))
+    dock = RatioDock(viewer_model)
+    dock.resize(460, 800)
+    dock.show()
+    yield dock
+    if isalive(dock):
+        dock.close()
+        dock.deleteLater()
+
+
+@pytest.fixture
+def mapped(dock, until):
+    dock.map_button.click()
+    settled(dock, until)
+    return dock
+
+
+def settled(dock, until):
+    until(lambda: not dock.running and not dock._lane.busy, timeout=20_000)
+
+
+def shares(dock, name="SEM phase ratio"):
+    data = dock.viewer.layers[name].data
+    return np.bincount(data.ravel(), minlength=4)[1:] / data.size
+
+
+def test_without_adapters_the_way_to_one_is_shown(qtbot, viewer_model, monkeypatch):
+    monkeypatch.setattr("phasesam.napari_widgets.phase_models.list_adapters", list)
+    dock = RatioDock(viewer_model)
+    qtbot.addWidget(dock)
+    dock.show()
+    assert dock.hint.isVisible()
+    assert not dock.map_button.isEnabled()
+    dock.map_phases()
+    assert "Fine-tune" in dock.footer.result.text()
+
+
+def test_nothing_can_be_asked_before_there_is_a_map(dock):
+    assert not dock.rows.isEnabled()
+    assert len(dock.rows.rows) == 3
+    assert not dock.before_button.isEnabled()
+    assert not dock.results.keep_button.isEnabled()
+
+
+def test_a_map_shows_what_there_is(mapped, asked):
+    own = made_map().fractions
+    assert [row.now.text() for row in mapped.rows.rows] == [f"{100 * x:.1f}" for x in own]
+    np.testing.assert_allclose(mapped.rows.shares.values, own)
+    np.testing.assert_allclose(shares(mapped), own)
+    assert mapped.verdict.text() == "As the model sees it."
+    layer = mapped.viewer.layers["SEM phase ratio"]
+    assert layer_class_names(layer) == dict(enumerate(NAMES, start=1))
+    np.testing.assert_allclose(layer.scale, (0.5, 0.5))
+    assert asked[0][0].adapter == "steel"
+    assert (mapped.state.model_name, mapped.state.adapter) == ("tiny", "steel")
+    assert mapped.results.log == []
+
+
+def test_a_typed_share_is_obeyed(mapped, until):
+    mapped.rows.rows[0].spin.setValue(50)
+    settled(mapped, until)
+    assert shares(mapped)[0] == 0.5
+    assert sum(mapped.rows.shares.values) == pytest.approx(1)
+    assert "changes" in mapped.verdict.text()
+    assert len(mapped.results.log) == 1
+    entry = mapped.results.log[0]
+    assert (entry.image, entry.model, entry.region) == ("SEM", "steel", WHOLE)
+    assert entry.achieved[0] == 0.5
+
+
+def test_dragging_shows_previews_and_is_one_step(mapped, until):
+    row = mapped.rows.rows[2]
+    before = mapped.rows.shares
+    row.slider.setSliderDown(True)
+    for value in (300, 400, 450):
+        row.slider.setValue(value)
+    settled(mapped, until)
+    assert mapped.results.log == []
+    row.slider.setSliderDown(False)
+    settled(mapped, until)
+    assert shares(mapped)[2] == pytest.approx(0.45, abs=1e-4)
+    assert len(mapped.results.log) == 1
+    mapped.undo_button.click()
+    settled(mapped, until)
+    assert mapped.rows.shares == before
+    assert not mapped.undo_button.isEnabled()
+    mapped.redo_button.click()
+    settled(mapped, until)
+    assert shares(mapped)[2] == pytest.approx(0.45, abs=1e-4)
+
+
+def test_locks_unknowns_and_errors(mapped, until):
+    first, second, third = mapped.rows.rows
+    first.lock.click()
+    own = mapped.rows.shares.values
+    second.spin.setValue(100 * own[1] / 2)
+    settled(mapped, until)
+    assert mapped.rows.shares.values[0] == pytest.approx(own[0])
+    third.unknown.click()
+    settled(mapped, until)
+    assert not third.lock.isEnabled()
+    second.error.setValue(10)
+    settled(mapped, until)
+    entry = mapped.results.log[-1]
+    assert entry.wanted[2] is None
+    assert entry.errors == (0, 0.1, 0)
+    assert entry.achieved[1] > entry.wanted[1], "the image says there is more"
+
+
+def test_shares_add_up_after_many_edits(mapped, until):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        row = mapped.rows.rows[rng.integers(3)]
+        what = rng.integers(5)
+        if what == 0:
+            row.slider.setValue(int(rng.integers(1001)))
+        elif what == 1:
+            row.spin.setValue(float(rng.uniform(0, 100)))
+        elif what == 2:
+            row.lock.click()
+        elif what == 3:
+            row.unknown.click()
+        else:
+            row.error.setValue(float(rng.uniform(0, 20)))
+        assert sum(mapped.rows.shares.values) == pytest.approx(1, abs=1e-9)
+        shown = [r.spin.value() for r in mapped.rows.rows]
+        assert sum(shown) == pytest.approx(100, abs=0.16)
+    settled(mapped, until)
+    assert shares(mapped).sum() == pytest.approx(1)
+
+
+def test_before_and_after(mapped, until):
+    mapped.rows.rows[0].spin.setValue(60)
+    settled(mapped, until)
+    after = mapped.viewer.layers["SEM phase ratio"].data.copy()
+    mapped.before_button.click()
+    np.testing.assert_array_equal(
+        mapped.viewer.layers["SEM phase ratio"].data, made_map().labels + 1
+    )
+    mapped.before_button.click()
+    np.testing.assert_array_equal(mapped.viewer.layers["SEM phase ratio"].data, after)
+
+
+def test_a_painted_region_has_shares_of_its_own(mapped, until):
+    mapped.regions.paint.click()
+    layer = mapped.viewer.layers["SEM regions"]
+    assert (layer.mode, layer.selected_label) == ("paint", 1)
+    assert mapped.viewer.layers.selection.active is layer
+    layer.data_setitem((np.arange(40).repeat(50), np.tile(np.arange(50), 40)), 1)
+    until(lambda: mapped.regions.current == 1, timeout=5000)
+    settled(mapped, until)
+    inside = made_map().labels[:40, :50]
+    own = np.bincount(inside.ravel(), minlength=3) / inside.size
+    np.testing.assert_allclose(mapped.rows.shares.values, own)
+    mapped.rows.rows[1].spin.setValue(70)
+    settled(mapped, until)
+    data = mapped.viewer.layers["SEM phase ratio"].data
+    assert (data[:40, :50] == 2).mean() == pytest.approx(0.7)
+    np.testing.assert_array_equal(data[40:], made_map().labels[40:] + 1)
+    assert mapped.results.log[-1].region == 1
+    mapped.undo()
+    settled(mapped, until)
+    np.testing.assert_array_equal(
+        mapped.viewer.layers["SEM phase ratio"].data, made_map().labels + 1
+    )
+    mapped.regions.paint.click()
+    assert layer.selected_label == 2
+
+
+def test_regions_of_a_layer_that_goes(mapped, until):
+    numbers = np.zeros(SHAPE, int)
+    numbers[:, :60] = 5
+    layer = mapped.viewer.add_labels(numbers, name="bands")
+    assert [mapped.regions.source.itemText(i) for i in range(2)] == ["None", "bands"]
+    mapped.regions.choose_source(layer)
+    mapped.regions.choose(5)
+    mapped.regions.chosen.emit()
+    settled(mapped, until)
+    mapped.rows.rows[0].spin.setValue(10)
+    settled(mapped, until)
+    data = mapped.viewer.layers["SEM phase ratio"].data
+    assert (data[:, :60] == 1).mean() == pytest.approx(0.1, abs=1e-3)
+    mapped.viewer.layers.remove(layer)
+    settled(mapped, until)
+    np.testing.assert_array_equal(data, made_map().labels + 1)
+    assert mapped.regions.current == WHOLE
+
+
+def test_presets(mapped, until, tmp_path):
+    truth = np.repeat([1, 2, 2, 3], SHAPE[0] // 4)[:, None] * np.ones(SHAPE[1], int)
+    layer = mapped.viewer.add_labels(truth, name="truth")
+    mapped.presets.take(layer)
+    settled(mapped, until)
+    np.testing.assert_allclose(shares(mapped), [0.25, 0.5, 0.25])
+    path = tmp_path / "counts.csv"
+    path.write_text("phase,percent,error\nMartensite,20,2\n")
+    mapped.presets.read(str(path))
+    settled(mapped, until)
+    assert mapped.rows.shares.unknown == (True, True, False)
+    assert mapped.rows.shares.errors[2] == pytest.approx(0.02)
+    assert mapped.rows.shares.values[2] == pytest.approx(0.2)
+    mapped.presets.combo.setCurrentIndex(1)
+    mapped.presets._on_chosen()
+    settled(mapped, until)
+    np.testing.assert_allclose(shares(mapped), made_map().fractions)
+
+
+def test_bad_presets_say_what_is_wrong(mapped, until, tmp_path):
+    path = tmp_path / "counts.csv"
+    path.write_text("phase,percent\nferrite,80\nbainite,40\n")
+    mapped.presets.read(str(path))
+    assert "add up to 120.0 %" in mapped.footer.result.text()
+    path.write_text("phase,percent\npearlite,80\n")
+    mapped.presets.read(str(path))
+    assert "pearlite" in mapped.footer.result.text()
+    mapped.presets.take(mapped.viewer.add_labels(np.full(SHAPE, 9), name="nine"))
+    assert "expected the values 1, 2, 3" in mapped.footer.result.text()
+    assert mapped.results.log == []
+
+
+def test_kept_maps_and_comparison(mapped, until):
+    for value in (50, 60):
+        mapped.rows.rows[0].spin.setValue(value)
+        settled(mapped, until)
+        mapped.results.compare_button.click()
+    kept = [layer.name for layer in mapped.viewer.layers if layer.name.endswith("%")]
+    assert [name.split()[1].split("/")[0] for name in kept] == ["50", "60"]
+    assert mapped.viewer.canvas.grid.enabled
+    assert (shares(mapped, kept[0])[0], shares(mapped, kept[1])[0]) == (0.5, 0.6)
+    mapped.results.grid.click()
+    assert not mapped.viewer.canvas.grid.enabled
+
+
+def test_what_flips_first(mapped, until):
+    mapped.rows.rows[0].spin.setValue(50)
+    mapped.results.margin.click()
+    settled(mapped, until)
+    layer = mapped.viewer.layers["SEM flips first"]
+    assert layer.visible
+    flips = layer.data > 250
+    assert 0 < flips.mean() < 0.5
+    mapped.results.margin.click()
+    settled(mapped, until)
+    assert not layer.visible
+
+
+def test_the_log_is_exported(mapped, until, tmp_path):
+    for value in (50, 60):
+        mapped.rows.rows[0].spin.setValue(value)
+        settled(mapped, until)
+    assert "2 logged" in mapped.results.logged.text()
+    mapped.results.export(str(tmp_path / "log.csv"))
+    with (tmp_path / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["wanted"] for row in rows if row["phase"] == "ferrite"] == ["0.5", "0.6"]
+    assert len(rows) == 6
+    mapped.results.export(str(tmp_path / "nowhere" / "log.csv"))
+    assert "could not" in mapped.footer.result.text().lower()
+
+
+def test_smoothing_and_smallest_regions(mapped, until):
+    mapped.rows.rows[0].spin.setValue(50)
+    settled(mapped, until)
+    rough = mapped.viewer.layers["SEM phase ratio"].data.copy()
+    mapped.smallest.setValue(30)
+    mapped.smallest.editingFinished.emit()
+    settled(mapped, until)
+    smooth = mapped.viewer.layers["SEM phase ratio"].data
+    assert (smooth == 1).mean() == 0.5
+    assert (np.diff(smooth.astype(int)) != 0).sum() < (np.diff(rough.astype(int)) != 0).sum()
+
+
+def test_another_plane_needs_a_map_of_its_own(dock, until):
+    dock.viewer.layers.clear()
+    dock.viewer.add_image(np.zeros((3, *SHAPE)), name="stack")
+    dock.map_button.click()
+    settled(dock, until)
+    dock.rows.rows[0].spin.setValue(50)
+    settled(dock, until)
+    plane = dock.state.plane(dock.state.image_layer).index
+    data = dock.viewer.layers["stack phase ratio"].data
+    assert (data[plane] == 1).mean() == 0.5
+    other = 0 if plane != (0,) else 2
+    dock.viewer.dims.set_current_step(0, other)
+    assert not dock.rows.isEnabled()
+    assert not data[other].any()
+    dock.viewer.dims.set_current_step(0, plane[0])
+    settled(dock, until)
+    assert dock.rows.shares.values[0] == pytest.approx(0.5)
+
+
+def test_the_engine_maps_for_real(qtbot, viewer_model, until):
+    viewer_model.add_image(
+        np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8), name="SEM"
+    )
+    dock = RatioDock(viewer_model)
+    qtbot.addWidget(dock)
+    dock.show()
+    dock.map_button.click()
+    until(lambda: not dock.running, timeout=60_000)
+    settled(dock, until)
+    dock.rows.rows[1].spin.setValue(40)
+    settled(dock, until)
+    assert shares(dock)[1] == 0.4
