@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 
+from phasesam.core import ratio_bias
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
 from phasesam.core.ratio import RatioSolver, solve
 from phasesam.core.ratio_request import RatioRequest, largest_remainder
@@ -169,6 +170,21 @@ def test_certain_and_uncertain_classes_together():
     solution = solve(smooth_logits(3, (200, 200)), [0.3, 0.5, 0.2], [0, 0.1, 0.1])
     assert solution.achieved[0] == 0.3
     assert solution.achieved.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("errors", [[0, 0.02, 0], [0.05, 0, 0], [0.02, 0, 0.1]])
+def test_certain_and_uncertain_classes_of_a_large_image(monkeypatch, errors):
+    rounds = []
+    balanced = ratio_bias._balanced
+    monkeypatch.setattr(ratio_bias, "_balanced", lambda *a: rounds.append(1) or balanced(*a))
+    z = smooth_logits(3, (600, 800))
+    wanted = np.array([0.28, 0.27, 0.45])
+    solution = solve(z, wanted, errors)
+    expected = wanted - 10 * np.square(errors) * solution.bias
+    certain = np.array(errors) == 0
+    assert_allclose(solution.achieved[certain], wanted[certain], atol=1e-5)
+    assert_allclose(solution.achieved[~certain], expected[~certain], atol=1e-4)
+    assert len(rounds) < 150
 
 
 def test_regions_have_ratios_of_their_own():

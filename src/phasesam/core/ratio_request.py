@@ -52,7 +52,7 @@ class Amounts:
         return Amounts(
             np.maximum(np.where(exact, np.rint(low), np.floor(low)), 0).astype(np.int64),
             np.maximum(np.where(exact, np.rint(high), np.ceil(high)), 0).astype(np.int64),
-            (self.aim - settled) * share,
+            np.where(self.stiffness > 0, (self.aim - settled) * share, 0.0),
             self.stiffness * share,
         )
 
