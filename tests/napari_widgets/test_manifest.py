@@ -56,6 +56,7 @@ def test_docks_and_samples_are_those_in_the_menus(manifest):
         "Automatic masks",
         "Objects",
         "Phases",
+        "Phase ratio",
         "Fine-tune",
         "Models",
     ]
