@@ -37,7 +37,7 @@ from phasesam.napari_widgets.ratio_regions import RatioRegions
 from phasesam.napari_widgets.ratio_results import RatioResults
 from phasesam.napari_widgets.ratio_rows import RatioRows
 from phasesam.napari_widgets.ratio_run import RatioAnswer, RatioTask, guide_job
-from phasesam.napari_widgets.ratio_words import plausibility
+from phasesam.napari_widgets.ratio_words import plausibility, request_name
 from phasesam.napari_widgets.workers import Failure, Lane
 from phasesam.session.ratio_sheet import RatioSheet
 
@@ -367,8 +367,9 @@ class RatioDock(Dock):
         mapped = self.mapped
         image = None if mapped is None else mapped.image()
         if mapped is not None and image is not None:
-            before = self.before_button.isChecked()
-            self.results.keep(image, mapped.sheet, before=before, compares=compares)
+            before, region = self.before_button.isChecked(), self.regions.current
+            name = request_name(image.name, mapped.sheet, region, before)
+            self.results.keep(image, name, compares=compares)
 
 
 def _pixels(most: int, none: str) -> QSpinBox:

@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
 
 from phasesam.core.errors import PhaseSAMError
 from phasesam.formats.tables import save_table_csv
-from phasesam.napari_widgets.ratio_words import request_name
 from phasesam.session.ratio_sheet import RatioExperiment, log_table
 
 if TYPE_CHECKING:
@@ -110,9 +109,9 @@ class RatioResults(QWidget):
             if not self.log or self.log[-1] != entry:
                 self.log.append(entry)
 
-    def keep(self, image: Image, sheet: RatioSheet, *, before: bool, compares: bool) -> None:
+    def keep(self, image: Image, name: str, *, compares: bool) -> None:
         """Add a layer with the present map; show all side by side if they are compared."""
-        layer: Labels | None = self._layers.copy(image, request_name(image.name, sheet, before))
+        layer: Labels | None = self._layers.copy(image, name)
         if layer is None:
             self.failed.emit("There is no map yet.")
             return

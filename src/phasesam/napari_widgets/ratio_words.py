@@ -34,12 +34,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}\u00a0%" if share < 0.1 else f"{100 * share:.0f}\u00a0%"
 
 
-def request_name(image: str, sheet: RatioSheet, before: bool) -> str:
-    """Name a map after what was asked: "SEM 25/55/20 %"."""
+def request_name(image: str, sheet: RatioSheet, region: int, before: bool) -> str:
+    """Name a map after what was asked: "SEM 25/55/20 %", "SEM region 2 25/?/? %"."""
     if before or not sheet.asked:
         return f"{image} as the model sees it"
-    region = WHOLE if WHOLE in sheet.asked else sheet.asked[0]
+    region = region if region in sheet.asked else sheet.asked[-1]
     wanted, _ = sheet.shares(region).request
-    parts = ["?" if share is None else f"{100 * float(share):.0f}" for share in wanted]  # type: ignore[arg-type]
-    where = "" if sheet.asked == (WHOLE,) else " by region"
-    return f"{image} {'/'.join(parts)} %{where}"
+    parts = [f"{100 * share:.0f}" if isinstance(share, float) else "?" for share in wanted]
+    where = "" if region == WHOLE else f" region {region}"
+    return f"{image}{where} {'/'.join(parts)} %"
