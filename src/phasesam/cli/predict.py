@@ -22,7 +22,7 @@ HELP = with_examples(
     "phasesam segment does.",
     "phasesam predict images/ --adapter steel_phases -o results",
     "phasesam predict scan.tif --adapter best.safetensors -o maps --planes 0-9",
-    'phasesam predict steel.tif --adapter steel_phases -o maps --ratio "martensite=25+-2%"',
+    'phasesam predict a.tif --adapter steel -o maps --ratio "martensite=25+-2%"',
     "phasesam predict powder.tif --adapter powder -o results --preset particles",
 )
 

@@ -95,14 +95,16 @@ class _Known:
 
     def content_hash(self, path: Path) -> str:
         for _ in range(_TRIES):
-            stamp = stamp_of(path)
-            with self._lock:
-                known = self._hashes.get(path)
-            if known is not None and known[0] == stamp:
-                return known[1]
             with path.open("rb") as file:
+                # Of the file that is open: another may have taken its name meanwhile.
+                stamp = _stamp(os.fstat(file.fileno()))
+                with self._lock:
+                    known = self._hashes.get(path)
+                if known is not None and known[0] == stamp:
+                    return known[1]
                 found = hashlib.file_digest(file, "sha256").hexdigest()
-            if stamp_of(path) == stamp:
+                unchanged = _stamp(os.fstat(file.fileno())) == stamp
+            if unchanged:
                 with self._lock:
                     self._hashes[path] = (stamp, found)
                 return found
@@ -119,7 +121,10 @@ def store_folder() -> Path:
 
 def stamp_of(path: Path) -> FileStamp:
     """Look when a file was written; raises ``OSError`` if there is none."""
-    status = path.stat()
+    return _stamp(path.stat())
+
+
+def _stamp(status: os.stat_result) -> FileStamp:
     return FileStamp(status.st_mtime_ns, status.st_size, status.st_ino)
 
 
