@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from phasesam.core import ratio_bias
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
 from phasesam.core.ratio import RatioSolver, solve
-from phasesam.core.ratio_request import RatioRequest, largest_remainder
+from phasesam.core.ratio_request import EFFECTIVE_SAMPLES, RatioRequest, largest_remainder
 
 
 def smooth_logits(n_classes, shape, seed=0, noise=0.3):
@@ -161,8 +161,8 @@ def test_trust_balances_what_pixels_cost_and_what_the_request_is_worth(
     z = smooth_logits(n_classes, (side, side), seed)
     wanted = np.random.default_rng(seed).dirichlet(np.ones(n_classes))
     solution = solve(z, wanted, error)
-    # At the minimum of cost + (difference / error)^2 / 20 the biases are its slope.
-    expected = wanted - 10 * error**2 * solution.bias
+    # At the minimum of cost + (difference / error)^2 / (2 N) the biases are its slope.
+    expected = wanted - EFFECTIVE_SAMPLES * error**2 * solution.bias
     assert_allclose(solution.achieved, expected, atol=2.5 / side**2)
 
 
@@ -180,7 +180,7 @@ def test_certain_and_uncertain_classes_of_a_large_image(monkeypatch, errors):
     z = smooth_logits(3, (600, 800))
     wanted = np.array([0.28, 0.27, 0.45])
     solution = solve(z, wanted, errors)
-    expected = wanted - 10 * np.square(errors) * solution.bias
+    expected = wanted - EFFECTIVE_SAMPLES * np.square(errors) * solution.bias
     certain = np.array(errors) == 0
     assert_allclose(solution.achieved[certain], wanted[certain], atol=1e-5)
     assert_allclose(solution.achieved[~certain], expected[~certain], atol=1e-4)

@@ -14,8 +14,14 @@ from phasesam.core.errors import InvalidSettingError
 Wanted = float | tuple[float, float] | None
 """Wanted share of a phase, 0–1; a range ``(low, high)``; None for unknown."""
 
-EFFECTIVE_SAMPLES = 10.0
-"""Weight of what the image says against what the request says, where that is uncertain."""
+EFFECTIVE_SAMPLES = 100.0
+"""Weight of what the image says against what the request says, where that is uncertain.
+
+As many independent observations as an image is worth. Measured on the validation images of a
+nickel superalloy with shares that are off by their standard error: with 10, maps of Dice 0.94
+lose 0.03 by an error of 0.02 and 0.004 by one of 0.1; with 100 at most 0.001; with 1000 nothing,
+but then maps of unfamiliar samples gain little, too.
+"""
 
 _ROUNDING = 5e-3
 
