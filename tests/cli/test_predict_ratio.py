@@ -63,7 +63,6 @@ def test_a_stack_obeys_as_a_whole(phases, stack, tmp_path):
     assert counts.sum(axis=0).tolist() == [2880, 1440, 480]
     assert counts[0].tolist() != counts[2].tolist()
     summary = json.loads(result.stdout)
-    assert summary["settings"] is not None
     assert summary["ratio"]["fractions"] == [None, 0.3, 0.1]
     assert summary["results"][0]["fractions"]["particle"] == pytest.approx(0.3, abs=1e-6)
 
@@ -136,8 +135,8 @@ def test_a_least_size_over_a_stack_is_refused(phases, stack, tmp_path):
     assert "--ratio-over plane" in " ".join(result.output.split())
 
 
-@pytest.mark.parametrize(("n_planes", "where"), [(1, "of the image"), (2, "of the image")])
-def test_a_ratio_that_contradicts_the_image_is_warned_of(n_planes, where):
+@pytest.mark.parametrize("n_planes", [1, 2])
+def test_a_ratio_that_contradicts_the_image_is_warned_of(n_planes):
     probabilities = np.full((2, 20, 20), 0.02, np.float32)
     probabilities[0, :10] = probabilities[1, 10:] = 0.98
     found = PhaseMap(probabilities.argmax(0).astype(np.uint8), CLASSES[:2], probabilities)
@@ -151,4 +150,4 @@ def test_a_ratio_that_contradicts_the_image_is_warned_of(n_planes, where):
         assert (labels == 0).mean() == float(wanted[7:9]) / 100
         told = list(work.warnings())
         assert len(told) == warnings
-        assert all(f"contradicts what the model sees in 20% {where}" in text for text in told)
+        assert all("contradicts what the model sees in 20% of the image" in text for text in told)

@@ -64,6 +64,17 @@ def test_regions_in_full_and_in_a_preview():
     assert_array_equal(full[350:], found.labels[350:])
 
 
+def test_a_region_between_the_pixels_of_a_preview_is_left_alone():
+    found = made_map((700, 300))
+    regions = np.zeros((700, 300), int)
+    regions[0, 0] = 9
+    guide = RatioGuide(found)
+    shares = {9: [0.0, 0.0, 1.0]}
+    assert guide.solve(shares, regions=regions).labels[0, 0] == 2
+    preview = guide.preview(shares, regions=regions).solution
+    assert (preview.changed, preview.bias.size) == (0, 0)
+
+
 def test_smoothing_and_smallest_regions():
     found = made_map()
     image = np.random.default_rng(0).integers(0, 255, (120, 90, 3), dtype=np.uint8)
@@ -83,6 +94,8 @@ def test_bad_input_is_refused():
         guide_phases(found, [0.2, 0.3, 0.5], image=np.zeros((120, 91)))
     with pytest.raises(InvalidSettingError, match="needs the image"):
         guide_phases(found, [0.2, 0.3, 0.5], config=RatioConfig(smoothing=2))
+    with pytest.raises(InvalidSettingError, match="needs the image"):
+        RatioGuide(found).with_config(RatioConfig(smoothing=2))
     with pytest.raises(InvalidSettingError, match="regions of"):
         guide_phases(found, {0: [0.2, 0.3, 0.5]}, regions=np.zeros((5, 5), int))
     with pytest.raises(InvalidSettingError, match="0 pixels or more"):

@@ -19,6 +19,7 @@ def written(tmp_path, text):
         ("\ufeffClass, Percent, Error\n Bainite , 25, 2\n", {"bainite": (0.25, 0.02)}),
         ("name,%\nmartensite,12.5%\nferrite,80\n", {"martensite": (0.125, 0), "ferrite": (0.8, 0)}),
         ("phase,wanted,standard_error\nferrite,0.25,\n", {"ferrite": (0.25, 0)}),
+        ("phase;percent;error\nferrite;25;2\n", {"ferrite": (0.25, 0.02)}),
     ],
 )
 def test_shares_are_read(tmp_path, text, expected):
@@ -37,7 +38,7 @@ def test_shares_are_read(tmp_path, text, expected):
         ("phase,fraction\nferrite,20\n", "within 0–1, got '20'"),
         ("phase,percent\nferrite,200\n", "within 0–100, got '200'"),
         ("phase,fraction\nferrite,much\n", "got 'much'"),
-        ("phase,fraction\nferrite\n", "got None"),
+        ("phase,fraction\nferrite\n", "got ''"),
         ("phase,fraction,error\nferrite,0.2,-1\n", "got '-1'"),
     ],
 )
@@ -47,7 +48,7 @@ def test_mistakes_are_explained(tmp_path, text, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(FileFormatError, match="could not read"):
+    with pytest.raises(FileFormatError, match="cannot be opened"):
         read_shares_csv(tmp_path / "none.csv", CLASSES)
     path = tmp_path / "binary.csv"
     path.write_bytes(b"\xff\xfe\x00\x81")

@@ -16,6 +16,7 @@ os.environ["NAPARI_CONFIG"] = str(pathlib.Path(tempfile.mkdtemp()) / "settings.y
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
@@ -273,6 +274,24 @@ def disc_image():
 def viewer_model():
     """A viewer without window or canvas."""
     return ViewerModel()
+
+
+@pytest.fixture
+def shown():
+    """Show a dock, as ``shown(dock, (420, 700))``; it is closed after the test."""
+    docks = []
+
+    def _shown(dock, size):
+        docks.append(dock)
+        dock.resize(*size)
+        dock.show()
+        return dock
+
+    yield _shown
+    for dock in docks:
+        if isalive(dock):
+            dock.close()
+            dock.deleteLater()
 
 
 @pytest.fixture(autouse=True)

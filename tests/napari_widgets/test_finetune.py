@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qtpy.compat import isalive
 from qtpy.QtWidgets import QFileDialog
 
 from phasesam.models.adapter_store import get_adapter, list_adapters
@@ -36,14 +35,8 @@ def _no_estimate(monkeypatch):
 
 
 @pytest.fixture
-def dock(qtbot, viewer_model, processes):
-    dock = FineTuneDock(viewer_model)
-    dock.resize(420, 900)
-    dock.show()
-    yield dock
-    if isalive(dock):
-        dock.close()
-        dock.deleteLater()
+def dock(viewer_model, processes, shown):
+    return shown(FineTuneDock(viewer_model), (420, 900))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 import pytest
-from qtpy.compat import isalive
 
 from phasesam.core.phase_fraction import phase_fraction
 from phasesam.engines.semantic import PhaseMapConfig
@@ -39,14 +38,8 @@ def adapter(tmp_path, make_adapter):
 
 
 @pytest.fixture
-def dock(qtbot, viewer_model, adapter):
-    dock = PhasesDock(viewer_model)
-    dock.resize(420, 700)
-    dock.show()
-    yield dock
-    if isalive(dock):
-        dock.close()
-        dock.deleteLater()
+def dock(viewer_model, adapter, shown):
+    return shown(PhasesDock(viewer_model), (420, 700))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import csv
 
 import numpy as np
 import pytest
-from qtpy.compat import isalive
 from scipy.ndimage import gaussian_filter
 
 from phasesam.engines.ratio_guidance import RatioGuide
@@ -46,15 +45,9 @@ def asked(monkeypatch):
 
 
 @pytest.fixture
-def dock(qtbot, viewer_model, asked):
+def dock(viewer_model, asked, shown):
     viewer_model.add_image(np.zeros(SHAPE), name="SEM", scale=(0.5, 0.5), units=("um", "um"))
-    dock = RatioDock(viewer_model)
-    dock.resize(460, 800)
-    dock.show()
-    yield dock
-    if isalive(dock):
-        dock.close()
-        dock.deleteLater()
+    return shown(RatioDock(viewer_model), (460, 800))
 
 
 @pytest.fixture

@@ -47,13 +47,8 @@ def test_a_drag_is_one_step(sheet):
     assert not sheet.can_redo
 
 
-def test_regions_that_are_gone_come_back_with_undo(sheet):
+def test_a_request_that_is_forgotten_comes_back_with_undo(sheet):
     sheet.ask(1, sheet.shares(1).with_share(2, 0.5))
-    sheet.drop_regions({2})
-    assert sheet.asked == ()
-    sheet.undo()
-    assert sheet.asked == (1,)
-    sheet.drop_regions({1})
     sheet.forget(1)
     assert sheet.asked == ()
     sheet.undo()

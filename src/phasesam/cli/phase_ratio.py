@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from phasesam.cli.plane import Watch
 from phasesam.core.errors import InvalidSettingError
+from phasesam.core.ratio import IMPLAUSIBLE
 from phasesam.core.ratio_request import RatioRequest, Wanted
 from phasesam.core.ratio_volume import solve_volume
 from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
@@ -23,7 +24,6 @@ _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _RANGE = re.compile(rf"{_NUMBER}\s*-\s*{_NUMBER}\s*(%?)")
 _SHARE = re.compile(rf"{_NUMBER}\s*(?:(?:±|\+-|\+/-)\s*{_NUMBER}\s*)?(%?)")
 _HINT = 'expected CLASS=SHARE such as "pore=2%", "pore=0.02+-0.005" or "pore=1-3%"'
-_IMPLAUSIBLE = 0.02
 LEVELS = ("stack", "plane")
 
 
@@ -172,7 +172,7 @@ class RatioWork:
     def warnings(self) -> Iterator[str]:
         """Say where the ratio and the images disagree."""
         worst = max(self._doubts, default=0.0)
-        if worst >= _IMPLAUSIBLE:
+        if worst >= IMPLAUSIBLE:
             where = "of a plane" if len(self._doubts) > 1 else "of the image"
             yield f"the ratio contradicts what the model sees in {worst:.0%} {where}"
 

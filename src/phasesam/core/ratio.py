@@ -32,6 +32,9 @@ Errors = float | Sequence[float | None] | None
 CONTRADICTION = 9.0
 """From this ratio of probabilities on, a pixel's class contradicts the image."""
 
+IMPLAUSIBLE = 0.02
+"""From this share of contradicting pixels on, a request is doubtful."""
+
 
 @dataclass(frozen=True, eq=False)
 class RatioSolution:

@@ -108,6 +108,9 @@ class RatioGuide:
         self.rows = self.shape[0] if phase_map.data_bar is None else phase_map.data_bar
         self._probabilities = phase_map.probabilities[:, : self.rows]
         self._image = None if image is None else self._grey(np.asarray(image))
+        self._check()
+
+    def _check(self) -> None:
         if self.config.smoothing and self._image is None:
             raise InvalidSettingError("smoothing needs the image, for it stops at its edges")
 
@@ -153,6 +156,7 @@ class RatioGuide:
         """Take the same map with other wishes for regularity."""
         other = copy.copy(self)
         other.config = config
+        other._check()
         if config.smoothing != self.config.smoothing:
             for name in ("solver", "coarse_solver", "own_labels"):
                 other.__dict__.pop(name, None)
@@ -221,6 +225,10 @@ class RatioGuide:
                 (0, n - m) for n, m in zip(self.coarse_solver.shape, numbers.shape, strict=True)
             ]
             numbers = np.pad(numbers, missing, mode="edge")
+        if numbers is not None and isinstance(fractions, Mapping):
+            # Small regions may lie between the pixels of a preview.
+            present = set(np.unique(numbers).tolist())
+            fractions = {n: shares for n, shares in fractions.items() if n in present}
         solution = self.coarse_solver.solve(fractions, uncertainty, numbers)
         fine = solution.labels.repeat(step, axis=0).repeat(step, axis=1)
         fine = fine[: self.rows, : self.shape[1]]

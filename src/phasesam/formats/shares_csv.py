@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from phasesam.core.errors import FileFormatError
+from phasesam.formats.tables import read_table_csv
 
 _NAMES = ("phase", "class", "name")
 _SHARES = ("fraction", "share", "wanted", "percent", "%")
@@ -38,22 +39,16 @@ def read_shares_csv(
     FileFormatError
         If it cannot be read, a column is missing, a number is none, or a phase is unknown.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileFormatError(f"could not read {path}: {error}") from error
+    rows = read_table_csv(Path(path))
     if not rows:
         raise FileFormatError(f"{path} has no rows of phases")
-    columns = {str(name).strip().casefold(): name for name in rows[0]}
-    name_column = _column(columns, _NAMES, path)
-    share_column = _column(columns, _SHARES, path)
-    error_column = next((columns[name] for name in _ERRORS if name in columns), None)
-    scale = 0.01 if share_column.strip().casefold() in ("percent", "%") else 1.0
+    name_column, share_column = _column(rows[0], _NAMES, path), _column(rows[0], _SHARES, path)
+    error_column = next((name for name in _ERRORS if name in rows[0]), None)
+    scale = 0.01 if share_column in ("percent", "%") else 1.0
     known = {name.casefold(): name for name in classes}
     found: dict[str, tuple[float, float]] = {}
     for number, row in enumerate(rows, start=2):
-        name = known.get((row[name_column] or "").strip().casefold())
+        name = known.get(row[name_column].casefold())
         if name is None or name in found:
             what = "twice" if name else "which is none of " + ", ".join(classes)
             raise FileFormatError(f"{path}, line {number}: {row[name_column]!r}, {what}")
@@ -61,7 +56,7 @@ def read_shares_csv(
         spread = row[error_column] if error_column else ""
         found[name] = (
             share,
-            _share(spread, scale, f"{path}, line {number}") if (spread or "").strip() else 0.0,
+            _share(spread, scale, f"{path}, line {number}") if spread else 0.0,
         )
     return found
 
@@ -69,15 +64,15 @@ def read_shares_csv(
 def _column(columns: dict[str, str], names: Sequence[str], path: str | os.PathLike[str]) -> str:
     for name in names:
         if name in columns:
-            return columns[name]
+            return name
     raise FileFormatError(
         f"{path}: expected a column {' or '.join(names)}, got {', '.join(columns)}"
     )
 
 
-def _share(text: str | None, scale: float, where: str) -> float:
+def _share(text: str, scale: float, where: str) -> float:
     try:
-        value = float((text or "").strip().rstrip("%")) * scale
+        value = float(text.rstrip("%")) * scale
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:

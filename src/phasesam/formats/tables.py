@@ -6,14 +6,17 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from phasesam.core.errors import InvalidSettingError
+from phasesam.core.errors import FileFormatError, InvalidSettingError
 from phasesam.formats.atomic import atomic_file
+
+_DELIMITERS = ",;\t"
 
 
 def save_table_csv(path: str | os.PathLike[str], columns: Mapping[str, ArrayLike]) -> None:
@@ -54,3 +57,50 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else format(value, ".9g")
     return str(value)
+
+
+def read_table_csv(path: Path, required: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Read a table with one header line.
+
+    Parameters
+    ----------
+    path : Path
+        Separated by commas, semicolons or tabs; UTF-8.
+    required : sequence of str
+        Columns that must be there.
+
+    Returns
+    -------
+    list of dict
+        Cells by column, stripped; names of columns in lower case. Empty lines are left out.
+
+    Raises
+    ------
+    FileFormatError
+        If it cannot be read or a column is missing.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise FileFormatError(f"{path.name}: cannot be opened: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path.name}: expected a CSV text in UTF-8") from error
+    lines = text.splitlines()
+    header = lines[0] if lines else ""
+    delimiter = max(_DELIMITERS, key=header.count)
+    table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    table = [row for row in table if any(row)]
+    names = [name.lower() for name in table[0]] if table else []
+    missing = [name for name in required if name not in names]
+    if missing:
+        raise FileFormatError(
+            f"{path.name}: expected a header with the columns {', '.join(required)}, "
+            f"got {', '.join(names) or 'an empty file'}"
+        )
+    for number, row in enumerate(table[1:], start=2):
+        if len(row) > len(names):
+            raise FileFormatError(
+                f"{path.name}: expected {len(names)} cells per row, got {len(row)} in row {number}"
+            )
+    padded = (row + [""] * (len(names) - len(row)) for row in table[1:])
+    return [dict(zip(names, row, strict=True)) for row in padded]

@@ -48,6 +48,7 @@ KEYS = (
     Key("previous_object", "H", "H", "select the previous object"),
     Key("delete", "Delete", "Del", "delete the selected objects"),
     Key("toggle_preview", "W", "W", "preview on or off"),
+    Key("before_after", "Q", "Q", "show the map before or after"),
     Key("undo", "Control-Z", "Ctrl+Z", "undo the last step"),
     Key("redo", "Control-Shift-Z", "Ctrl+Shift+Z", "redo it"),
 )

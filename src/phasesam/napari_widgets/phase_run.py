@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from phasesam.core.errors import CancelledError
 from phasesam.core.images import Normalisation
 from phasesam.core.types import PixelSize
-from phasesam.napari_widgets.planes import ShownPlane
+from phasesam.napari_widgets.layers import pixel_size
+from phasesam.napari_widgets.planes import ShownPlane, full_resolution, spatial_shape
 from phasesam.napari_widgets.segmenters import LazySegmenter
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+
     from phasesam.core.types import ProgressCallback, StopCallback
     from phasesam.engines.semantic import PhaseMapConfig
+    from phasesam.napari_widgets.strength_row import AdapterOnModel
+    from phasesam.napari_widgets.viewer_state import ViewerState
 
 Plane = tuple[int, ...]
 
@@ -87,6 +92,39 @@ class PlaneMap:
     confidence: NDArray[np.float32] | None
 
 
+def run_on(
+    state: ViewerState, image: Image, on: AdapterOnModel, config: PhaseMapConfig, **changes: Any
+) -> PhaseRun:
+    """Describe the mapping of the plane in view; `changes` are other fields of a `PhaseRun`.
+
+    Raises
+    ------
+    UnsupportedViewError
+        If the viewer shows no plane of the image.
+    """
+    shape, settings = spatial_shape(image), state.settings(image)
+    planes = changes.pop("planes", None) or (state.plane(image).index,)
+    return PhaseRun(
+        full_resolution(image),
+        planes,
+        (shape[-2], shape[-1]),
+        on.model,
+        on.adapter,
+        settings.normalisation,
+        settings.exclude_data_bar,
+        pixel_size(image),
+        config,
+        **changes,
+    )
+
+
+def layer_values(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn indices of classes into values of a Labels layer: one more; 0 is the data bar."""
+    from phasesam.engines.semantic import NO_CLASS
+
+    return np.where(labels == NO_CLASS, np.uint8(0), labels + np.uint8(1))
+
+
 def mapping_job(run: PhaseRun, send: Callable[[PlaneMap], None]) -> Callable[..., int]:
     """Make the job for a worker.
 
@@ -104,7 +142,7 @@ def mapping_job(run: PhaseRun, send: Callable[[PlaneMap], None]) -> Callable[...
     """
 
     def job(progress: ProgressCallback, should_stop: StopCallback) -> int:
-        from phasesam.engines.semantic import NO_CLASS, segment_classes
+        from phasesam.engines.semantic import segment_classes
 
         for number, plane in enumerate(run.planes):
             if should_stop():
@@ -120,9 +158,7 @@ def mapping_job(run: PhaseRun, send: Callable[[PlaneMap], None]) -> Callable[...
                 progress=report,
                 should_stop=should_stop,
             )
-            mapped = found.labels != NO_CLASS
-            values = np.where(mapped, found.labels + np.uint8(1), np.uint8(0))
-            send(PlaneMap(plane, values, found.confidence))
+            send(PlaneMap(plane, layer_values(found.labels), found.confidence))
         return len(run.planes)
 
     return job

@@ -24,7 +24,6 @@ from phasesam.engines.semantic import PhaseMapConfig
 from phasesam.napari_widgets.class_table import ClassRow, ClassTable
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.footer import duration_text
-from phasesam.napari_widgets.layers import pixel_size
 from phasesam.napari_widgets.model_status import manager_watch
 from phasesam.napari_widgets.phase_layer import phase_layers_of
 from phasesam.napari_widgets.phase_models import (
@@ -32,9 +31,10 @@ from phasesam.napari_widgets.phase_models import (
     PhaseAdapterChoice,
     class_colours,
 )
-from phasesam.napari_widgets.phase_run import PhaseRun, PlaneMap, mapping_job
+from phasesam.napari_widgets.phase_run import PhaseRun, PlaneMap, mapping_job, run_on
 from phasesam.napari_widgets.phase_shares import ShareQuestion, share_text
-from phasesam.napari_widgets.planes import full_resolution, spatial_shape
+from phasesam.napari_widgets.planes import spatial_shape
+from phasesam.napari_widgets.strength_row import AdapterOnModel
 from phasesam.napari_widgets.toggle_row import ToggleRow
 from phasesam.napari_widgets.workers import GuiRelay, Lane
 
@@ -233,7 +233,7 @@ class PhasesDock(Dock):
         entry, card = chosen
         self.state.choose_model(card.base, entry.name)
         try:
-            run = self._run(image, card.base, entry.name, whole_stack)
+            run = self._run(image, AdapterOnModel(card.base, entry.name), whole_stack)
         except PhaseSAMError as error:
             self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
             return
@@ -260,29 +260,15 @@ class PhasesDock(Dock):
         if self._maps is not None:
             self._maps.show(values[0])
 
-    def _run(self, image: Image, base: str, adapter: str, whole_stack: bool) -> PhaseRun:
-        shape = spatial_shape(image)
-        if whole_stack:
-            planes: tuple[tuple[int, ...], ...] = tuple(np.ndindex(shape[:-2]))
-        else:
-            planes = (self.state.plane(image).index,)
-        settings = self.state.settings(image)
-        return PhaseRun(
-            full_resolution(image),
-            planes,
-            (shape[-2], shape[-1]),
-            base,
-            adapter,
-            settings.normalisation,
-            settings.exclude_data_bar,
-            pixel_size(image),
-            PhaseMapConfig(
-                None if self.side.value() < 0 else self.side.value(),
-                self.overlap.value() / 100,
-                self.orientations.currentData(),
-            ),
-            self.confidence.isChecked(),
+    def _run(self, image: Image, on: AdapterOnModel, whole_stack: bool) -> PhaseRun:
+        config = PhaseMapConfig(
+            None if self.side.value() < 0 else self.side.value(),
+            self.overlap.value() / 100,
+            self.orientations.currentData(),
         )
+        planes = tuple(np.ndindex(spatial_shape(image)[:-2])) if whole_stack else None
+        confidence = self.confidence.isChecked()
+        return run_on(self.state, image, on, config, planes=planes, with_confidence=confidence)
 
     # ------------------------------------------------------------------ fractions
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QShortcut
 from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
@@ -22,15 +20,13 @@ from phasesam.engines.ratio_guidance import RatioConfig
 from phasesam.engines.semantic import PhaseMapConfig
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.keys import bind_keys
-from phasesam.napari_widgets.layers import pixel_size
 from phasesam.napari_widgets.model_status import manager_watch
 from phasesam.napari_widgets.phase_models import (
     NO_PHASE_MODEL,
     PhaseAdapterChoice,
     class_colours,
 )
-from phasesam.napari_widgets.phase_run import PhaseRun
-from phasesam.napari_widgets.planes import full_resolution, spatial_shape
+from phasesam.napari_widgets.phase_run import layer_values, run_on
 from phasesam.napari_widgets.ratio_layers import RatioLayers
 from phasesam.napari_widgets.ratio_presets import RatioPresets
 from phasesam.napari_widgets.ratio_regions import RatioRegions
@@ -38,6 +34,7 @@ from phasesam.napari_widgets.ratio_results import RatioResults
 from phasesam.napari_widgets.ratio_rows import RatioRows
 from phasesam.napari_widgets.ratio_run import RatioAnswer, RatioTask, guide_job
 from phasesam.napari_widgets.ratio_words import plausibility, request_name
+from phasesam.napari_widgets.strength_row import AdapterOnModel
 from phasesam.napari_widgets.workers import Failure, Lane
 from phasesam.session.ratio_sheet import RatioSheet
 
@@ -155,10 +152,8 @@ class RatioDock(Dock):
         self.results.margin.toggled.connect(lambda _on: self._solve())
         for spin in (self.smoothing, self.smallest):
             spin.editingFinished.connect(self._on_config)
-        shortcut = QShortcut(Qt.Key.Key_Q, self)
-        shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        shortcut.activated.connect(self.before_button.toggle)
-        bind_keys(self, {"undo": self.undo, "redo": self.redo})
+        before = self.before_button.click
+        bind_keys(self, {"undo": self.undo, "redo": self.redo, "before_after": before})
         manager_watch().catalogue_changed.connect(self.refresh)
         self.subscriptions.connect(self.state.events.model_changed, self._on_model)
         self.subscriptions.connect(self.state.events.image_changed, self._show)
@@ -235,20 +230,21 @@ class RatioDock(Dock):
         entry, card = chosen
         self.state.choose_model(card.base, entry.name)
         try:
-            plane = self.state.plane(image).index
+            on = AdapterOnModel(card.base, entry.name)
+            run = run_on(self.state, image, on, PhaseMapConfig())
         except PhaseSAMError as error:
             self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
             return
 
         def done(guide: RatioGuide) -> None:
             sheet = RatioSheet(card.classes)
-            self._mapped = _Mapped(ref(image), plane, entry.name, card, guide, sheet)
+            self._mapped = _Mapped(ref(image), run.planes[0], entry.name, card, guide, sheet)
             self._answer = None
             self.show_result("Mapped. Move a slider, or type a share.")
             self._show()
 
         self.start(
-            guide_job(self._run(image, plane, card, entry.name), self._config()),
+            guide_job(run, self._config()),
             title="Mapping phases",
             on_done=done,
             on_failed=lambda _failure: self._show(),
@@ -256,22 +252,6 @@ class RatioDock(Dock):
             layer=image,
         )
         self._show()
-
-    def _run(
-        self, image: Image, plane: tuple[int, ...], card: AdapterCard, adapter: str
-    ) -> PhaseRun:
-        shape, settings = spatial_shape(image), self.state.settings(image)
-        return PhaseRun(
-            full_resolution(image),
-            (plane,),
-            (shape[-2], shape[-1]),
-            card.base,
-            adapter,
-            settings.normalisation,
-            settings.exclude_data_bar,
-            pixel_size(image),
-            PhaseMapConfig(),
-        )
 
     def _config(self) -> RatioConfig:
         return RatioConfig(self.smoothing.value(), self.smallest.value())
@@ -357,7 +337,7 @@ class RatioDock(Dock):
             return
         values = answer.values
         if self.before_button.isChecked():
-            values = RatioTask(mapped.guide, None, None).answer().values
+            values = layer_values(mapped.guide.own_labels)
         classes = (mapped.card.classes, class_colours(mapped.card))
         self.layers.show(image, classes, mapped.plane, values)
         if not answer.is_coarse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class RatioLayers:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
         self._maps = PhaseLayers(viewer, title="phase ratio")
-        self._margin: ref[Image] | None = None
+        self._margins: WeakKeyDictionary[Image, ref[Image]] = WeakKeyDictionary()
 
     def of(self, image: Image) -> Labels | None:
         """Return the present map of an image."""
@@ -51,8 +51,11 @@ class RatioLayers:
         self._maps.write(layer, plane, values)
         return layer
 
-    def copy(self, image: Image, name: str) -> Labels | None:
-        """Add a copy of the present map that nothing changes any more."""
+    def copy(self, image: Image, name: str, *, opaque: bool) -> Labels | None:
+        """Add a copy of the present map that nothing changes any more.
+
+        Beside the image instead of on it, it has to be opaque to be seen well.
+        """
         viewer, layer = self._viewer(), self.of(image)
         if viewer is None or layer is None:
             return None
@@ -60,7 +63,7 @@ class RatioLayers:
         kept = viewer.add_labels(
             layer.data.copy(),
             name=name,
-            opacity=layer.opacity,
+            opacity=1.0 if opaque else layer.opacity,
             colormap=layer.colormap,
             features=layer.features,
             **like(image) | {"metadata": dict(layer.metadata)},
@@ -73,15 +76,15 @@ class RatioLayers:
         self, image: Image, plane: tuple[int, ...], margin: NDArray[np.float32] | None
     ) -> None:
         """Show where pixels would change hands first: bright; None hides the layer."""
-        viewer, layer = self._viewer(), None if self._margin is None else self._margin()
+        viewer, kept = self._viewer(), self._margins.get(image)
         if viewer is None:
             return
-        there = layer is not None and layer in viewer.layers
+        layer = None if kept is None or kept() not in viewer.layers else kept()
         if margin is None:
-            if there and layer is not None:
+            if layer is not None:
                 layer.visible = False
             return
-        if not there or layer is None:
+        if layer is None:
             active = viewer.layers.selection.active
             layer = viewer.add_image(
                 np.zeros(spatial_shape(image), np.uint8),
@@ -92,7 +95,7 @@ class RatioLayers:
                 **like(image),
             )
             viewer.layers.selection.active = active
-            self._margin = ref(layer)
+            self._margins[image] = ref(layer)
         nearness = np.clip(1 - margin / _MARGIN_NATS, 0, 1)
         layer.data[plane] = np.rint(255 * nearness).astype(np.uint8)
         layer.visible = True

@@ -111,7 +111,7 @@ class RatioResults(QWidget):
 
     def keep(self, image: Image, name: str, *, compares: bool) -> None:
         """Add a layer with the present map; show all side by side if they are compared."""
-        layer: Labels | None = self._layers.copy(image, name)
+        layer: Labels | None = self._layers.copy(image, name, opaque=compares)
         if layer is None:
             self.failed.emit("There is no map yet.")
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.napari_widgets.phase_run import PhaseRun
+from phasesam.napari_widgets.phase_run import PhaseRun, layer_values
 from phasesam.session.ratio_sheet import WHOLE, RatioQuery
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ class RatioTask:
         own = self.guide.own_labels
         if self.query is None:
             shares = self._shares(own)
-            return RatioAnswer(_values(own), shares, shares, None, False)
+            return RatioAnswer(layer_values(own), shares, shares, None, False)
         found = self._solve(self.query)
         margin = None
         if self.with_margin and not self.coarse:
             margin = self.guide.margin(found, self.regions)
         return RatioAnswer(
-            _values(found.labels),
+            layer_values(found.labels),
             self._shares(own),
             self._shares(found.labels),
             found.solution,
@@ -93,7 +93,10 @@ class RatioTask:
         solve = self.guide.preview if self.coarse else self.guide.solve
         if self.regions is None:
             return solve(query.fractions[WHOLE], query.errors[WHOLE])
-        return solve(query.fractions, query.errors, self.regions)
+        # A region may lie in the data bar alone, which has no phases.
+        present = set(np.unique(self.regions[: self.guide.rows]).tolist())
+        fractions = {n: shares for n, shares in query.fractions.items() if n in present}
+        return solve(fractions, query.errors, self.regions)
 
     def _shares(self, labels: NDArray[np.uint8]) -> dict[int, NDArray[np.float64]]:
         """Share of each class in each region."""
@@ -107,12 +110,6 @@ class RatioTask:
         return {
             int(number): count / count.sum() for number, count in zip(present, counts, strict=True)
         }
-
-
-def _values(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    from phasesam.engines.semantic import NO_CLASS
-
-    return np.where(labels == NO_CLASS, np.uint8(0), labels + np.uint8(1))
 
 
 def guide_job(run: PhaseRun, config: RatioConfig) -> Callable[..., RatioGuide]:

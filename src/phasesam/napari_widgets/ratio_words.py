@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from phasesam.core.ratio import IMPLAUSIBLE
 from phasesam.session.ratio_sheet import WHOLE
 
 if TYPE_CHECKING:
     from phasesam.napari_widgets.ratio_run import RatioAnswer
     from phasesam.session.ratio_sheet import RatioSheet
 
-_CONTRADICTS = 0.02
 _SOME = 0.0005
 
 
@@ -25,7 +25,7 @@ def plausibility(answer: RatioAnswer) -> str:
     against = solution.contradicted
     if against < _SOME:
         return f"Plausible: {changes}, where the model is unsure."
-    if against < _CONTRADICTS:
+    if against < IMPLAUSIBLE:
         return f"Plausible: {changes}, mostly where the model is unsure."
     return f"Doubtful: this request contradicts the image in {_percent(against)} of it; {changes}."
 

@@ -133,14 +133,6 @@ class RatioSheet:
             self._remember()
             del self._requests[region]
 
-    def drop_regions(self, present: set[int]) -> None:
-        """Forget what was asked of regions that are no more; it comes back with undo."""
-        gone = [number for number in self._requests if number not in present | {WHOLE}]
-        if gone:
-            self._remember()
-            for number in gone:
-                del self._requests[number]
-
     def _remember(self) -> None:
         self._past = [*self._past[1 - _DEPTH :], dict(self._requests)]
         self._future.clear()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
-from phasesam.core.errors import TrainingDataError
+from phasesam.core.errors import FileFormatError, TrainingDataError
+from phasesam.formats.tables import read_table_csv
 
 TRAIN, VAL, TEST = "train", "val", "test"
 
@@ -18,7 +18,6 @@ _SYNONYMS = {
     "dev": VAL,
     "testing": TEST,
 }
-_DELIMITERS = ",;\t"
 
 Row = dict[str, str]
 
@@ -44,30 +43,9 @@ def read_table(path: Path, required: Sequence[str]) -> list[Row]:
         If it cannot be read or a column is missing.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise TrainingDataError(f"{path.name}: cannot be opened: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise TrainingDataError(f"{path.name}: expected a CSV text in UTF-8") from error
-    lines = text.splitlines()
-    header = lines[0] if lines else ""
-    delimiter = max(_DELIMITERS, key=header.count)
-    table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
-    table = [row for row in table if any(row)]
-    names = [name.lower() for name in table[0]] if table else []
-    missing = [name for name in required if name not in names]
-    if missing:
-        raise TrainingDataError(
-            f"{path.name}: expected a header with the columns {', '.join(required)}, "
-            f"got {', '.join(names) or 'an empty file'}"
-        )
-    for number, row in enumerate(table[1:], start=2):
-        if len(row) > len(names):
-            raise TrainingDataError(
-                f"{path.name}: expected {len(names)} cells per row, got {len(row)} in row {number}"
-            )
-    padded = (row + [""] * (len(names) - len(row)) for row in table[1:])
-    return [dict(zip(names, row, strict=True)) for row in padded]
+        return read_table_csv(path, required)
+    except FileFormatError as error:
+        raise TrainingDataError(str(error)) from error
 
 
 def rows_of_experiment(rows: list[Row], experiment: str | None, name: str) -> list[Row]:
