@@ -181,8 +181,6 @@ def _percent(most: float, tip: str) -> QDoubleSpinBox:
     spin.setDecimals(1)
     spin.setSingleStep(0.5)
     spin.setKeyboardTracking(False)
-    # The room is for the slider; arrow keys and the wheel do the same.
-    spin.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
     spin.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
     spin.setToolTip(tip)
     return spin
