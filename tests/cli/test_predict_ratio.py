@@ -15,6 +15,7 @@ from phasesam.cli.plane import Watch
 from phasesam.core.errors import InvalidSettingError
 from phasesam.engines.ratio_guidance import RatioConfig
 from phasesam.engines.semantic import PhaseMap
+from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.manager import get_manager
 
 CLASSES = ("matrix", "particle", "pore")
@@ -151,3 +152,40 @@ def test_a_ratio_that_contradicts_the_image_is_warned_of(n_planes):
         told = list(work.warnings())
         assert len(told) == warnings
         assert all("contradicts what the model sees in 20% of the image" in text for text in told)
+
+
+@pytest.fixture
+def told(tmp_path, make_adapter):
+    config = AdapterConfig(rank=2, decoder_rank=2, ratio="located")
+    return make_adapter(tmp_path / "told.safetensors", classes=CLASSES, config=config)
+
+
+def test_the_network_is_told_and_the_solver_obeyed(told, stack, tmp_path):
+    def mapped(*options):
+        out = tmp_path / "out"
+        result = predict(
+            stack, "--adapter", told, "-o", out, "--ratio", "pore=10%", "--json",
+            "--orientations", 1, "--overwrite", *options,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        return *shares(out / "stack_labels.tif"), json.loads(result.stdout)["ratio"]["by"]
+
+    both, amounts, by = mapped()
+    assert (by, amounts.sum(axis=0)[2]) == ("both", 480)
+    solver, amounts, by = mapped("--ratio-by", "solver")
+    assert (by, amounts.sum(axis=0)[2]) == ("solver", 480)
+    assert (both != solver).any()
+    network, amounts, by = mapped("--ratio-by", "network")
+    assert by == "network"
+    assert amounts.sum(axis=0)[2] != 480
+    assert (network != 255).any()
+
+
+def test_who_uses_shares_is_checked(phases, told, stack, tmp_path):
+    for options, message in (
+        ((phases, "--ratio", "pore=2%", "--ratio-by", "network"), "this adapter takes no shares"),
+        ((told, "--ratio", "pore=2%", "--ratio-by", "me"), "solver, network, both, got 'me'"),
+        ((told, "--ratio-by", "both"), "need a --ratio"),
+    ):
+        result = predict(stack, "--adapter", *options, "-o", tmp_path / "out")
+        assert (result.exit_code, message in " ".join(result.stderr.split())) == (2, True)

@@ -45,6 +45,50 @@ def test_gradients_reach_what_the_decoder_says(inputs):
     assert all(weight.grad.abs().max() > 0 for weight in head.parameters())
 
 
+def test_recordings_of_any_brightness_and_contrast_look_alike(inputs):
+    head = trained_a_little(inputs)
+    with torch.no_grad():
+        found = head.alone(inputs[2])
+        other = head.alone(40 * inputs[2] + 70)
+    # What remains is the least variance.
+    assert (found - other).abs().max() < 0.02 * found.std()
+    assert found.std() > 0
+
+
+def test_padding_is_not_looked_at(inputs):
+    head, padded = trained_a_little(inputs), inputs[2].clone()
+    padded[:, :, 128:] = 0
+    with torch.no_grad():
+        whole = head.alone(padded + 3 * (padded != 0))
+        cut = head.alone((inputs[2] + 3)[:, :, :128])
+    # Far from the border of the padding.
+    torch.testing.assert_close(whole[:, :, :4], cut[:, :, :4], atol=0.02, rtol=0.05)
+
+
+def test_a_picture_of_one_grey_gives_numbers(inputs):
+    head = trained_a_little(inputs)
+    for grey in (0.0, 1.5):
+        assert torch.isfinite(head.alone(torch.full((1, 3, 64, 64), grey))).all()
+
+
+def test_what_it_learnt_alone_stays_when_the_decoder_comes(inputs):
+    head = make_head()
+    optimiser = torch.optim.Adam(head.parameters(), 1e-2)
+    for _ in range(3):
+        loss = functional.cross_entropy(
+            head.alone(inputs[2]), torch.zeros((2, 128, 128), dtype=torch.long)
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        alone = head.alone(inputs[2])
+        found = head(*inputs)
+    decoder = functional.interpolate(inputs[0], (128, 128), mode="bilinear", align_corners=False)
+    assert alone.abs().max() > 0
+    torch.testing.assert_close(found, decoder + alone)
+
+
 def trained_a_little(inputs):
     head = make_head()
     optimiser = torch.optim.Adam(head.parameters(), 1e-2)

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from phasesam.engines.ratio_guidance import RatioGuide
 from phasesam.engines.semantic import PhaseMap
+from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapter_store import import_adapter
 from phasesam.napari_widgets.class_colours import layer_class_names
 from phasesam.napari_widgets.ratio import RatioDock
@@ -344,3 +345,34 @@ def test_the_engine_maps_for_real(qtbot, viewer_model, until):
     dock.rows.rows[1].spin.setValue(40)
     settled(dock, until)
     assert shares(dock)[1] == 0.4
+
+
+def test_shares_can_be_told_to_a_network_that_takes_them(
+    viewer_model, asked, shown, until, tmp_path, make_adapter
+):
+    config = AdapterConfig(rank=2, decoder_rank=2, ratio="located")
+    path = make_adapter(tmp_path / "told.safetensors", classes=NAMES, config=config)
+    import_adapter(path, "told")
+    viewer_model.add_image(np.zeros(SHAPE), name="SEM")
+    dock = shown(RatioDock(viewer_model), (460, 800))
+    dock.choose("steel")
+    assert not dock.tell_button.isVisible()
+    dock.choose("told")
+    assert dock.tell_button.isVisible()
+    assert not dock.tell_button.isEnabled()
+    dock.map_button.click()
+    settled(dock, until)
+    assert asked[-1][0].config.hints is None
+    dock.rows.rows[0].spin.setValue(50)
+    settled(dock, until)
+    dock.tell_button.click()
+    settled(dock, until)
+    hints = asked[-1][0].config.hints
+    assert hints.shares == pytest.approx(dock.rows.shares.values)
+    assert hints.shares[0] == 0.5
+    assert shares(dock)[0] == 0.5
+    assert "with these shares" in dock.footer.result.text()
+    # The shares are still there to be taken back.
+    dock.undo()
+    settled(dock, until)
+    assert shares(dock)[0] == pytest.approx(made_map().fractions[0])

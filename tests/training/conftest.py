@@ -50,5 +50,6 @@ def brief() -> Recipe:
         views_per_epoch=2,
         pool=4,
         batch=1,
+        detail_steps=1,
         prompts=replace(default.prompts, objects=2, rounds=2, judged=2),
     )

@@ -26,12 +26,18 @@ class Line:
         self.scores: list[float] | None = None
         self.poison: int | None = None
         self.modes: list[bool] = []
+        self.prepared = 0
 
     def weights(self) -> dict[str, Tensor]:
         return {"slope": self.slope}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [self.slope], "lr": 0.1}]
+
+    def prepare(self, report: Callable[[int, int], None]) -> None:
+        for done in range(1, 4):
+            self.prepared += 1
+            report(done, 3)
 
     def samples(self, epoch: int) -> list[int]:
         return [epoch * 10 + i for i in range(10)]
@@ -185,3 +191,34 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert course[:10] == sorted(course[:10])
     assert course[10:] == sorted(course[10:], reverse=True)
     assert course[-1] == pytest.approx(0.01)
+
+
+def test_prepares_once_and_not_again_when_resumed(tmp_path: Path) -> None:
+    class Watch(Callback):
+        def __init__(self) -> None:
+            self.told: list[tuple[int, int]] = []
+
+        def on_prepare(self, done: int, total: int) -> None:
+            self.told.append((done, total))
+
+    line, watch = Line(), Watch()
+    trainer(line, tmp_path / "c", watch, epochs=2).run()
+    assert line.prepared == 3
+    assert watch.told == [(1, 3), (2, 3), (3, 3)]
+    again = Line()
+    longer = trainer(again, tmp_path / "c", epochs=2)
+    assert longer.resume()
+    longer.run()
+    assert again.prepared == 0
+
+
+def test_can_be_stopped_while_it_prepares(tmp_path: Path) -> None:
+    class Impatient(Callback):
+        def should_stop(self) -> bool:
+            return True
+
+    line = Line()
+    with pytest.raises(CancelledError):
+        trainer(line, tmp_path / "c", Impatient()).run()
+    assert (line.prepared, line.seen) == (1, [])
+    assert not (tmp_path / "c").exists()

@@ -52,3 +52,15 @@ def test_intensities_are_spread_when_asked() -> None:
     assert np.ptp(before.rgb) < 200
     assert np.ptp(after.rgb) > 240
     assert np.array_equal(before.labels, after.labels)
+
+
+def test_pieces_have_the_magnification_of_the_views() -> None:
+    still = AugmentationConfig.none()
+    plan = ViewPlan(IMAGES, ViewConfig(window=64, augmentation=still), 3, seed=0)
+    piece, again = plan.piece(4, 256), plan.piece(4, 256)
+    # A view shows 64 pixels on 1024, so these are 16.
+    assert piece.rgb.shape == (256, 256, 3)
+    assert np.array_equal(piece.rgb, again.rgb)
+    assert not np.array_equal(piece.rgb, plan.piece(7, 256).rgb)
+    cells = piece.labels.reshape(16, 16, 16, 16)
+    assert (cells == cells[:, :1, :, :1]).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from phasesam.core.errors import InvalidSettingError
 from phasesam.core.ratio import IMPLAUSIBLE
 from phasesam.core.ratio_request import RatioRequest, Wanted
 from phasesam.core.ratio_volume import solve_volume
+from phasesam.engines.phase_hints import PhaseHints
 from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
 from phasesam.engines.semantic import PhaseMap
 
@@ -25,6 +26,7 @@ _RANGE = re.compile(rf"{_NUMBER}\s*-\s*{_NUMBER}\s*(%?)")
 _SHARE = re.compile(rf"{_NUMBER}\s*(?:(?:±|\+-|\+/-)\s*{_NUMBER}\s*)?(%?)")
 _HINT = 'expected CLASS=SHARE such as "pore=2%", "pore=0.02+-0.005" or "pore=1-3%"'
 LEVELS = ("stack", "plane")
+PARTS = ("solver", "network", "both")
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,37 @@ class RatioRecipe:
         Whether a stack as a whole has these amounts, or each of its planes.
     config : RatioConfig
         How regular phases are to be.
+    by : {"solver", "network", "both"}
+        Who uses them.
     """
 
     fractions: tuple[Wanted, ...]
     errors: tuple[float, ...]
     level: str = "stack"
     config: RatioConfig = field(default_factory=RatioConfig)
+    by: str = "solver"
+
+    def through(self, by: str) -> Self:
+        """Return the same amounts for the solver, the network, or both.
+
+        Raises
+        ------
+        InvalidSettingError
+            If it is none of these.
+        """
+        if by not in PARTS:
+            raise InvalidSettingError(f"--ratio-by is {', '.join(PARTS)}, got {by!r}")
+        return replace(self, by=by)
+
+    @property
+    def hints(self) -> PhaseHints | None:
+        """What the network is told."""
+        return None if self.by == "solver" else PhaseHints(self.fractions, self.errors)
+
+    @property
+    def solves(self) -> bool:
+        """Whether the amounts are met."""
+        return self.by != "network"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the JSON summary."""
@@ -54,6 +81,7 @@ class RatioRecipe:
             "fractions": list(self.fractions),
             "errors": list(self.errors),
             "over": self.level,
+            "by": self.by,
             "smoothing": self.config.smoothing,
             "smallest_region": self.config.smallest,
         }
@@ -106,7 +134,7 @@ class RatioWork:
     Parameters
     ----------
     recipe : RatioRecipe or None
-        What is wanted; None leaves all planes as they are.
+        What is wanted; None, or for the network alone, leaves all planes as they are.
     n_planes : int
         How many there are.
 
@@ -117,6 +145,7 @@ class RatioWork:
     """
 
     def __init__(self, recipe: RatioRecipe | None, n_planes: int) -> None:
+        recipe = recipe if recipe is not None and recipe.solves else None
         self._recipe = recipe
         self._together = recipe is not None and recipe.level == "stack" and n_planes > 1
         if recipe is not None and self._together and recipe.config.smallest > 1:

@@ -291,10 +291,12 @@ def _map_plane(image: NDArray[Any], recipe: PhaseRecipe, watch: Watch, finds_bar
         exclude_data_bar=finds_bar,
         adapter=recipe.adapter,
     )
+    ratio = recipe.ratio
     return segment_classes(
         segmenter,
         config=recipe.mapping,
-        keep_probabilities=recipe.ratio is not None,
+        keep_probabilities=ratio is not None and ratio.solves,
+        hints=None if ratio is None else ratio.hints,
         progress=lambda done, total: watch.step("mapping", done, total),
         should_stop=watch.should_stop,
     )

@@ -15,6 +15,7 @@ from phasesam.core.errors import InvalidSettingError
 
 if TYPE_CHECKING:
     from phasesam.cli.phase_ratio import RatioRecipe
+    from phasesam.models.adapter_card import AdapterCard
 
 HELP = with_examples(
     "Apply an adapter to images. One with classes maps phases, without prompts, and writes "
@@ -89,6 +90,16 @@ class PhaseOptions:
             show_default=False,
         ),
     ] = None
+    ratio_by: Annotated[
+        str | None,
+        _ratio(
+            "--ratio-by",
+            metavar="PART",
+            text="Who uses these shares: the solver, exactly; the network, as a hint; or both. "
+            "Both when left out, if the adapter takes shares; else the solver.",
+            show_default=False,
+        ),
+    ] = None
     smoothing: Annotated[
         int | None,
         _ratio(
@@ -115,19 +126,25 @@ class PhaseOptions:
         names = ("window", "overlap", "orientations")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
-    def ratio_recipe(self, classes: tuple[str, ...]) -> RatioRecipe | None:
+    def ratio_recipe(self, card: AdapterCard) -> RatioRecipe | None:
         """Read the wanted amounts, if there are any."""
         from phasesam.cli.phase_ratio import parse_ratio
+        from phasesam.engines.phase_hints import takes_ratio
         from phasesam.engines.ratio_guidance import RatioConfig
 
         if not self.ratio:
-            if (self.ratio_over, self.smoothing, self.smallest_region) != (None, None, None):
+            others = (self.ratio_over, self.ratio_by, self.smoothing, self.smallest_region)
+            if any(value is not None for value in others):
                 raise InvalidSettingError(
-                    "--ratio-over, --smoothing and --smallest-region need a --ratio"
+                    "--ratio-over, --ratio-by, --smoothing and --smallest-region need a --ratio"
                 )
             return None
         config = RatioConfig(self.smoothing or 0, self.smallest_region or 0)
-        return parse_ratio(self.ratio, classes, self.ratio_over or "stack", config)
+        by = self.ratio_by or ("both" if takes_ratio(card) else "solver")
+        if by in ("both", "network") and not takes_ratio(card):
+            raise InvalidSettingError(f"--ratio-by {by}: this adapter takes no shares")
+        found = parse_ratio(self.ratio, card.classes, self.ratio_over or "stack", config)
+        return found.through(by)
 
 
 @dataclass(frozen=True)
@@ -173,7 +190,7 @@ def predict(
                 + ", ".join(chosen.card.classes)
             )
         mapping = PhaseMapConfig(**phases.changes())
-        ratio = phases.ratio_recipe(chosen.card.classes)
+        ratio = phases.ratio_recipe(chosen.card)
         recipe = phase_recipe(chosen.name, chosen.card, image, mapping, ratio)
         maps = PhaseBatch(find_inputs(files), recipe, files.output, files.skip_existing)
         return run_command(maps, files, model)

@@ -25,6 +25,7 @@ from phasesam.core.errors import InvalidSettingError
 from phasesam.core.images import stretched
 from phasesam.core.tiles import tiles
 from phasesam.core.types import ProgressCallback, StopCallback
+from phasesam.engines.phase_hints import PhaseHints
 from phasesam.engines.rendering import Raster, raster
 from phasesam.engines.segmenter import Segmenter
 from phasesam.models.adapter_loading import Adapter, AdapterVersion
@@ -108,6 +109,8 @@ class PhaseMapConfig:
         and takes as many times as long.
     keep_probabilities : bool or None
         Whether they are part of the result; unless they are more than 2 GiB when None.
+    hints : PhaseHints or None
+        Phase fractions and boxes, for adapters that take them.
 
     Raises
     ------
@@ -119,6 +122,7 @@ class PhaseMapConfig:
     overlap: float = 0.25
     orientations: int = 2
     keep_probabilities: bool | None = None
+    hints: PhaseHints | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap <= 0.9:
@@ -166,7 +170,7 @@ def segment_classes(
     Raises
     ------
     InvalidSettingError
-        If the adapter has no classes, or the settings make no sense.
+        If the adapter has no classes or does not take the hints, or settings make no sense.
     InvalidImageError
         If it is no image.
     ModelError
@@ -179,6 +183,8 @@ def segment_classes(
     card = _card(chosen)
     if not isinstance(image, Segmenter):
         image = Segmenter(image, card.base, adapter=chosen)
+    if config.hints is not None:
+        config.hints.check(card)
     version = image.manager.adapter_version(image.model, chosen)
     return _Mapping(image, card, version, config).run(progress, should_stop)
 
@@ -239,6 +245,7 @@ class _Mapping:
         self.segmenter = segmenter
         self.classes = classes = card.classes
         self.version = version
+        self.hints = config.hints
         # As the adapter was trained.
         stretch = card.details.get("stretch") is True
         self.rgb = stretched(segmenter.rgb) if stretch else segmenter.rgb
@@ -308,10 +315,14 @@ class _Mapping:
         else:
             features = embedding.features.to(model.pixel_mean.device)
 
+        hints = None
+        if self.hints is not None:
+            hints = self.hints.of_window(box, flip, model.image_size, len(self.classes))
+
         def run() -> NDArray[np.float32]:
             with torch.inference_mode():
                 picture = model.preprocess(resize_image_longest_side(crop, model.image_size))
-                found = class_logits(model, features, picture)[0].float().cpu()
+                found = class_logits(model, features, picture, hints)[0].float().cpu()
             return np.asarray(found)
 
         logits = self.segmenter.manager.retry(run, doing="mapping phases")

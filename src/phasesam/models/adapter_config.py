@@ -24,6 +24,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "decoder": ("none", "lora", "full"),
     "hq": ("none", "lora", "full"),
     "gate": ("dense", "switch", "published"),
+    "ratio": ("none", "global", "spatial", "located"),
 }
 _TARGETS = ("qkv", "qv", "proj", "mlp")
 
@@ -63,6 +64,11 @@ class AdapterConfig:
     detail : bool
         Whether class maps are corrected by convolutions over the picture itself; nothing
         without classes.
+    ratio : {"none", "global", "spatial", "located"}
+        Whether phase fractions can be an input of class maps, and how; see
+        `phasesam.models.ratio_encoder`. Nothing without classes.
+    class_boxes : bool
+        Whether a box for each class can be an input of class maps; nothing without classes.
     iou_head : bool
         Whether the head that predicts the IoU is trained (in full).
     rank, decoder_rank : int
@@ -83,6 +89,8 @@ class AdapterConfig:
     decoder: Part = "lora"
     hq: Part = "none"
     detail: bool = True
+    ratio: Literal["none", "global", "spatial", "located"] = "none"
+    class_boxes: bool = False
     iou_head: bool = False
     rank: int = 16
     decoder_rank: int = 16

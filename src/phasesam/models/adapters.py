@@ -94,6 +94,10 @@ def attach(base: SamModel, config: AdapterConfig, n_classes: int = 0, seed: int 
             if n_classes
             else None
         )
+        if model.class_decoder is not None:
+            model.class_decoder.add_hints(
+                model.prompt_encoder, config.ratio, boxes=config.class_boxes
+            )
     model.requires_grad_(False)
     trained = adapter_tensors(model, config)
     if not trained:

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
 
 from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.core.ratio_shares import PhaseShares
+from phasesam.engines.phase_hints import PhaseHints, takes_ratio
 from phasesam.engines.ratio_guidance import RatioConfig
 from phasesam.engines.semantic import PhaseMapConfig
 from phasesam.napari_widgets.dock import Dock
@@ -36,7 +37,7 @@ from phasesam.napari_widgets.ratio_run import RatioAnswer, RatioTask, guide_job
 from phasesam.napari_widgets.ratio_words import plausibility, request_name
 from phasesam.napari_widgets.strength_row import AdapterOnModel
 from phasesam.napari_widgets.workers import Failure, Lane
-from phasesam.session.ratio_sheet import RatioSheet
+from phasesam.session.ratio_sheet import WHOLE, RatioSheet
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -90,6 +91,11 @@ class RatioDock(Dock):
         self.hint.setWordWrap(True)
         self.map_button = QPushButton("Map phases")
         self.map_button.setToolTip("Let the model map the plane in view; then move the sliders")
+        self.tell_button = QPushButton("Map again with these shares")
+        self.tell_button.setToolTip(
+            "Tell the network these shares, too: it was trained to take them as a hint of what is\n"
+            "where. The solver then meets them on the new map."
+        )
         self.rows = RatioRows()
         self.regions = RatioRegions(self.viewer, self.subscriptions)
         self.presets = RatioPresets(self.viewer, self.subscriptions)
@@ -111,6 +117,7 @@ class RatioDock(Dock):
         self.body.addLayout(top)
         self.body.addWidget(self.hint)
         self.body.addWidget(self.rows)
+        self.body.addWidget(self.tell_button)
         self.body.addWidget(self.regions)
         self.body.addWidget(self.presets)
         self.body.addWidget(self.verdict)
@@ -138,6 +145,7 @@ class RatioDock(Dock):
     def _connect(self) -> None:
         self.adapters.activated.connect(lambda _index: self._show())
         self.map_button.clicked.connect(lambda *_: self.map_phases())
+        self.tell_button.clicked.connect(lambda *_: self.map_phases(told=True))
         self.rows.edited.connect(self._on_edited)
         self.regions.chosen.connect(self._show_shares)
         self.regions.changed.connect(self._on_regions)
@@ -199,6 +207,9 @@ class RatioDock(Dock):
             self.rows.set_phases(chosen[1].classes, class_colours(chosen[1]))
         self.regions.set_image(image if mapped else None, mapped.plane if mapped else ())
         self.presets.set_phases(mapped.card.classes if mapped else ())
+        takes = chosen is not None and takes_ratio(chosen[1])
+        self.tell_button.setVisible(takes)
+        self.tell_button.setEnabled(takes and mapped is not None and not self.running)
         self.map_button.setEnabled(chosen is not None and image is not None and not self.running)
         if mapped is None:
             self._answer = None
@@ -221,26 +232,36 @@ class RatioDock(Dock):
 
     # ------------------------------------------------------------------ mapping
 
-    def map_phases(self) -> None:
-        """Map the plane in view in the background."""
+    def map_phases(self, *, told: bool = False) -> None:
+        """Map the plane in view in the background.
+
+        Parameters
+        ----------
+        told : bool
+            Whether the network is told the shares that are asked for; these are kept.
+        """
         image, chosen = self.state.image_layer, self._choice.chosen
         if image is None or chosen is None:
             self.show_error(NO_PHASE_MODEL if chosen is None else "Open an image first.")
             return
         entry, card = chosen
+        before = self.mapped if told else None
+        sheet = RatioSheet(card.classes) if before is None else before.sheet
+        query = sheet.query()
+        hints = None if query is None else PhaseHints(query.fractions[WHOLE], query.errors[WHOLE])
         self.state.choose_model(card.base, entry.name)
         try:
             on = AdapterOnModel(card.base, entry.name)
-            run = run_on(self.state, image, on, PhaseMapConfig())
+            run = run_on(self.state, image, on, PhaseMapConfig(hints=hints))
         except PhaseSAMError as error:
             self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
             return
 
         def done(guide: RatioGuide) -> None:
-            sheet = RatioSheet(card.classes)
             self._mapped = _Mapped(ref(image), run.planes[0], entry.name, card, guide, sheet)
             self._answer = None
-            self.show_result("Mapped. Move a slider, or type a share.")
+            how = "" if hints is None else " with these shares"
+            self.show_result(f"Mapped{how}. Move a slider, or type a share.")
             self._show()
 
         self.start(

@@ -33,6 +33,8 @@ class TrainingState:
         The log.
     seconds : float
         Time spent.
+    seconds_before : float
+        Part of it before the first step.
     """
 
     epoch: int = 0
@@ -41,6 +43,7 @@ class TrainingState:
     best_epoch: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    seconds_before: float = 0.0
 
 
 def save_checkpoint(

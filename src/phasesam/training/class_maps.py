@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from phasesam.models.class_decoder import class_logits
+from phasesam.models.class_decoder import ClassHints, class_logits
 from phasesam.training.loss_config import LossConfig
 from phasesam.training.losses import class_loss
 
@@ -21,18 +21,20 @@ _FRAME = 1024
 
 
 def class_targets(
-    labels: NDArray[np.int32], n_classes: int, side: int = 256
+    labels: NDArray[np.int32], n_classes: int, side: int = 256, frame: int = _FRAME
 ) -> tuple[Tensor, Tensor]:
     """Put the classes of a view on the grid of the decoder.
 
     Parameters
     ----------
     labels : (h, w) int32 array
-        Class of each pixel, at most 1024 pixels a side; -1 unlabelled.
+        Class of each pixel, at most `frame` pixels a side; -1 unlabelled.
     n_classes : int
         Number of classes.
     side : int
         Height and width of the decoder's maps.
+    frame : int
+        Height and width in pixels of what they show; `side` divides it.
 
     Returns
     -------
@@ -41,11 +43,11 @@ def class_targets(
     weight : (side, side) tensor
         Labelled fraction of each pixel.
     """
-    factor = _FRAME // side
-    frame = np.full((_FRAME, _FRAME), n_classes, dtype=np.int64)
-    frame[: labels.shape[0], : labels.shape[1]] = np.where(labels < 0, n_classes, labels)
+    factor = frame // side
+    marks = np.full((frame, frame), n_classes, dtype=np.int64)
+    marks[: labels.shape[0], : labels.shape[1]] = np.where(labels < 0, n_classes, labels)
     cells = np.arange(side, dtype=np.int64).repeat(factor)
-    index = (cells[:, None] * side + cells) * (n_classes + 1) + frame
+    index = (cells[:, None] * side + cells) * (n_classes + 1) + marks
     counts = np.bincount(index.ravel(), minlength=side**2 * (n_classes + 1))
     parts = counts.reshape(side, side, n_classes + 1)[..., :n_classes]
     known = parts.sum(-1)
@@ -62,6 +64,7 @@ def map_loss(
     pictures: Tensor,
     targets: list[tuple[Tensor, Tensor]],
     config: LossConfig,
+    hints: ClassHints | None = None,
 ) -> Tensor:
     """Judge the class maps of some views.
 
@@ -77,15 +80,22 @@ def map_loss(
         From `class_targets`.
     config : LossConfig
         Kind and weights.
+    hints : ClassHints, optional
+        What the network is told of the views.
     """
     device = encoded.features.device
     aim = torch.stack([target for target, _ in targets]).to(device)
     weight = torch.stack([weight for _, weight in targets]).to(device)
-    return class_loss(class_logits(model, encoded.features, pictures), aim, weight, config)
+    logits = class_logits(model, encoded.features, pictures, hints)
+    return class_loss(logits, aim, weight, config)
 
 
 def window_logits(
-    model: SamModel, encoded: EncoderOutput, resized: NDArray[np.uint8], size: tuple[int, int]
+    model: SamModel,
+    encoded: EncoderOutput,
+    resized: NDArray[np.uint8],
+    size: tuple[int, int],
+    hints: ClassHints | None = None,
 ) -> Tensor:
     """Class logits of one picture at its own resolution.
 
@@ -99,12 +109,14 @@ def window_logits(
         The picture, its longer side scaled to 1024 pixels.
     size : (int, int)
         Height and width of the picture.
+    hints : ClassHints, optional
+        What the network is told of it.
 
     Returns
     -------
     (n_classes, h, w) float32 tensor
     """
-    logits = class_logits(model, encoded.features, model.preprocess(resized)).float()
+    logits = class_logits(model, encoded.features, model.preprocess(resized), hints).float()
     frame = functional.interpolate(logits, (_FRAME, _FRAME), mode="bilinear", align_corners=False)
     cut = frame[:, :, : resized.shape[0], : resized.shape[1]]
     return functional.interpolate(cut, size, mode="bilinear", align_corners=False, antialias=True)[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from phasesam.core.coordinates import resize_image_longest_side
 from phasesam.core.images import stretched
-from phasesam.models.class_decoder import ClassDecoder
+from phasesam.models.class_decoder import ClassDecoder, ClassHints
 from phasesam.models.sam import EncoderOutput
+from phasesam.training.class_hints import amounts, draw_hints, stacked
 from phasesam.training.class_maps import class_targets, map_loss, window_logits
+from phasesam.training.detail_training import train_detail
 from phasesam.training.objective import SamObjective
 from phasesam.training.run_folder import Preview
 from phasesam.training.view_plan import Sample
@@ -24,17 +27,58 @@ from phasesam.training.views import View, windows
 class ClassObjective(SamObjective):
     """A class for every pixel."""
 
+    def prepare(self, report: Callable[[int, int], None]) -> None:
+        """Let the head of fine detail learn alone."""
+        train_detail(self.model, self.plan, self.recipe, self.surroundings, report)
+
     def _losses(
         self, encoded: EncoderOutput, samples: Sequence[Sample], views: Sequence[View]
     ) -> Iterator[Tensor]:
         head = cast(ClassDecoder, self.model.class_decoder)
         targets = [class_targets(view.labels, head.n_classes, head.side) for view in views]
         pictures = torch.cat([self.model.preprocess(view.rgb) for view in views])
-        yield map_loss(self.model, encoded, pictures, targets, self.recipe.loss) * len(samples)
+        hints = self._hints(samples, views) if head.takes_hints else None
+        loss = map_loss(self.model, encoded, pictures, targets, self.recipe.loss, hints)
+        yield loss * len(samples)
+
+    def _hints(self, samples: Sequence[Sample], views: Sequence[View]) -> ClassHints:
+        """Draw what the network is told of some views."""
+        head = cast(ClassDecoder, self.model.class_decoder)
+        told = [
+            draw_hints(
+                view.labels,
+                self._amounts[sample.image],
+                self.recipe.hints,
+                self.plan.chance(sample),
+                head,
+            )
+            for sample, view in zip(samples, views, strict=True)
+        ]
+        return stacked(told)
+
+    @cached_property
+    def _amounts(self) -> list[NDArray[np.float64]]:
+        """Phase fractions of the training images."""
+        n = len(self.data.classes)
+        return [amounts(image.label_array(), n) for image in self.data.of("train")]
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Preview | None]:
-        """Map the validation images: IoU of the classes that occur in them, pooled."""
+        """Map the validation images: IoU of the classes that occur in them, pooled.
+
+        A network that takes phase fractions is asked without and with the true ones; its score is
+        the mean.
+        """
+        figures, preview = self._judge(told=False)
+        head = cast(ClassDecoder, self.model.class_decoder)
+        if figures and head.ratio is not None:
+            plain, guided = figures["val_score"], self._judge(told=True)[0]["val_score"]
+            figures |= {
+                "score_plain": plain, "score_told": guided, "val_score": (plain + guided) / 2,
+            }  # fmt: skip
+        return figures, preview
+
+    def _judge(self, *, told: bool) -> tuple[dict[str, float], Preview | None]:
         images = self.data.of("val")
         if not images:
             return {}, None
@@ -44,7 +88,11 @@ class ClassObjective(SamObjective):
         for index, image in enumerate(images):
             rgb, truth = image.rgb(), image.label_array()
             rgb = stretched(rgb) if self.recipe.stretch else rgb
-            predicted = self._map(f"val-{index}", rgb)
+            hints = None
+            if told:
+                shares = torch.from_numpy(amounts(truth, n))[None].float()
+                hints = ClassHints(shares)
+            predicted = self._map(f"val-{index}", rgb, hints)
             known = truth >= 0
             pairs = truth[known].astype(np.int64) * n + predicted[known]
             confusion += np.bincount(pairs, minlength=n * n).reshape(n, n)
@@ -56,7 +104,9 @@ class ClassObjective(SamObjective):
         figures["val_score"] = float(iou[present].mean())
         return figures, preview
 
-    def _map(self, name: str, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def _map(
+        self, name: str, rgb: NDArray[np.uint8], hints: ClassHints | None = None
+    ) -> NDArray[np.int32]:
         """Class of each pixel, window by window."""
         height, width = rgb.shape[:2]
         window = self.recipe.views.window or max(height, width)
@@ -66,6 +116,6 @@ class ClassObjective(SamObjective):
             resized = resize_image_longest_side(rgb[y0:y1, x0:x1])
             encoded = self.encode(f"{name}-{y0}-{x0}", resized)
             with self.surroundings.autocast():
-                logits = window_logits(self.model, encoded, resized, (y1 - y0, x1 - x0))
+                logits = window_logits(self.model, encoded, resized, (y1 - y0, x1 - x0), hints)
             result[y0:y1, x0:x1] = logits.argmax(0).cpu().numpy()
         return result

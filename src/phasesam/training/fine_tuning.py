@@ -339,6 +339,11 @@ class _Watch(Callback):
         self._run.write_status(status)
         self._written = time.monotonic()
 
+    def on_prepare(self, done: int, total: int) -> None:
+        self.last = RunStatus("preparing", f"learning fine detail: {done} of {total}")
+        if time.monotonic() - self._written > _STATUS_SECONDS:
+            self.tell(self.last)
+
     def on_step(self, progress: Progress, loss: float) -> None:
         self.last = RunStatus("training", f"loss {loss:.3f}", **_known(progress))
         if time.monotonic() - self._written > _STATUS_SECONDS:

@@ -108,6 +108,10 @@ class SamObjective(ABC):
             if weights
         ]
 
+    @abstractmethod
+    def prepare(self, report: Callable[[int, int], None]) -> None:
+        """Do what comes before the first epoch, and tell how far it is: steps done and all."""
+
     def samples(self, epoch: int) -> list[Sample]:
         """List the samples of an epoch."""
         return self.plan.samples(epoch, self.recipe.views_per_epoch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ _FRAME = 1024
 
 class PromptObjective(SamObjective):
     """Objects from prompts; with objectness for "instance"."""
+
+    def prepare(self, report: Callable[[int, int], None]) -> None:
+        """Nothing comes before the first epoch."""
 
     def _losses(
         self, encoded: EncoderOutput, samples: Sequence[Sample], views: Sequence[View]

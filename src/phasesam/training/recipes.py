@@ -15,6 +15,7 @@ from phasesam.core.errors import FileFormatError, InvalidSettingError
 from phasesam.formats.atomic import atomic_file
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.training.augmentation import AugmentationConfig
+from phasesam.training.hint_config import HintTraining
 from phasesam.training.label_values import Task, check_task
 from phasesam.training.loss_config import LossConfig
 from phasesam.training.prompt_config import PromptTraining
@@ -105,12 +106,17 @@ class Recipe:
         Against what.
     prompts : PromptTraining
         Simulated prompts; not used by "semantic".
+    hints : HintTraining
+        What is told to adapters that take phase fractions or boxes of classes.
     views : ViewConfig
         What a view of an image shows.
     batch : int
         Views to one step.
     epochs, views_per_epoch : int
         Length: a validation follows each epoch.
+    detail_steps : int
+        Steps for each epoch to come in which the head of fine detail of phases learns alone
+        before anything else, on small pieces of the images; 0 for none.
     pool : int or None
         Number of different views; the frozen part of the encoder runs once for each. None
         draws a new view every time, and nothing is kept.
@@ -135,10 +141,12 @@ class Recipe:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     prompts: PromptTraining = field(default_factory=PromptTraining)
+    hints: HintTraining = field(default_factory=HintTraining)
     views: ViewConfig = field(default_factory=ViewConfig)
     batch: int = 4
     epochs: int = 20
     views_per_epoch: int = 32
+    detail_steps: int = 0
     pool: int | None = 128
     auto_window: bool = False
     stretch: bool = False
@@ -159,6 +167,9 @@ class Recipe:
                 isinstance(value, bool) or not isinstance(value, int) or value < 1
             ):
                 raise InvalidSettingError(f"{name} must be a whole number from 1, got {value!r}")
+        steps = self.detail_steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise InvalidSettingError(f"detail_steps must be a whole number from 0, got {steps!r}")
         if not self.tasks or len(self.fractions) != 3:
             raise InvalidSettingError("a recipe fits at least one task and has three fractions")
 
@@ -213,6 +224,7 @@ _PARTS: dict[str, type] = {
     "optimiser": OptimiserConfig,
     "loss": LossConfig,
     "prompts": PromptTraining,
+    "hints": HintTraining,
     "views": ViewConfig,
     "augmentation": AugmentationConfig,
 }

@@ -36,6 +36,9 @@ class Objective(Protocol):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Weights with their learning rates, for an optimiser."""
 
+    def prepare(self, report: Callable[[int, int], None]) -> None:
+        """Do what comes before the first epoch, and tell how far it is: steps done and all."""
+
     def samples(self, epoch: int) -> Sequence[Any]:
         """List the samples of an epoch, the same at every call."""
 
@@ -75,6 +78,9 @@ class Progress:
 
 class Callback:
     """What happens beside the training; all methods may be left out."""
+
+    def on_prepare(self, done: int, total: int) -> None:
+        """After every step of what comes before the first epoch."""
 
     def on_step(self, progress: Progress, loss: float) -> None:
         """After every step."""
@@ -187,9 +193,21 @@ class Trainer:
             If a checkpoint cannot be written; the one before is still there.
         """
         self._began = time.monotonic() - self.state.seconds
+        if self.state.epoch == 0:
+            self._prepare()
         while self.state.epoch < self.config.epochs and not self._is_stale():
             self._epoch()
         return self.state
+
+    def _prepare(self) -> None:
+        self.objective.prepare(self._report_preparation)
+        if self.accelerator.num_processes > 1:
+            # All did the same, but on some devices not to the last bit.
+            from accelerate.utils import broadcast
+
+            for parameter in self._parameters:
+                parameter.data.copy_(broadcast(parameter.data.clone()))
+        self.state.seconds_before = time.monotonic() - self._began
 
     def _is_stale(self) -> bool:
         patience, state = self.config.patience, self.state
@@ -289,10 +307,18 @@ class Trainer:
         return float(flat[0])
 
     def _report(self, loss: float, steps: int) -> None:
+        progress = self._progress(steps)
+        self._tell(lambda callback: callback.on_step(progress, loss))
+
+    def _report_preparation(self, done: int, total: int) -> None:
+        self._tell(lambda callback: callback.on_prepare(done, total))
+
+    def _tell(self, say: Callable[[Callback], None]) -> None:
+        """Tell those who listen, and end if one of them wants that."""
         stop = False
         if self.accelerator.is_main_process:
             for callback in self.callbacks:
-                callback.on_step(self._progress(steps), loss)
+                say(callback)
                 stop = callback.should_stop() or stop
         if self.accelerator.num_processes > 1:
             flag = torch.tensor([float(stop)], device=self.accelerator.device)
@@ -302,7 +328,7 @@ class Trainer:
 
     def _progress(self, steps: int) -> Progress:
         total = steps * self.config.epochs
-        spent = time.monotonic() - self._began
+        spent = time.monotonic() - self._began - self.state.seconds_before
         left = spent / self.state.step * (total - self.state.step) if self.state.step else None
         return Progress(
             self.state.epoch, self.config.epochs, self.state.step, total, left,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from phasesam.core.coordinates import MODEL_SIDE
 from phasesam.core.images import stretched
 from phasesam.training.views import View, ViewConfig, make_view
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from phasesam.training.dataset import LabelledImage
 
-_VIEW, _ORDER, _PROMPTS = 1, 2, 3
+_VIEW, _ORDER, _PROMPTS, _PIECE = 1, 2, 3, 4
 _IMAGES_IN_MEMORY = 64
 
 
@@ -88,6 +89,22 @@ class ViewPlan:
         rgb, labels = self._arrays(sample.image)
         rng = np.random.default_rng([self._seed, _VIEW, sample.view])
         return make_view(rgb, labels, self._config, rng)
+
+    def piece(self, number: int, side: int) -> View:
+        """Draw a small piece at the magnification of the views.
+
+        Parameters
+        ----------
+        number : int
+            Equal numbers are equal pieces; they go through the images in turn.
+        side : int
+            Side in pixels of the piece, where a whole view has 1024.
+        """
+        rgb, labels = self._arrays(number % len(self._images))
+        window = self._config.window or max(labels.shape)
+        config = replace(self._config, window=max(1, round(window * side / MODEL_SIDE)))
+        rng = np.random.default_rng([self._seed, _PIECE, number])
+        return make_view(rgb, labels, config, rng, side=side)
 
     def chance(self, sample: Sample) -> np.random.Generator:
         """Source of chance for the prompts of a sample."""

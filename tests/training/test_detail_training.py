@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.training.conftest import disc_data
+from torch.nn import functional
+
+from phasesam.core.errors import CancelledError, TrainingError
+from phasesam.models.adapters import attach
+from phasesam.models.sam import SamModel, build_model
+from phasesam.training.class_maps import class_targets
+from phasesam.training.detail_training import SIDE, train_detail
+from phasesam.training.feature_store import FeatureStore
+from phasesam.training.objective import Surroundings
+from phasesam.training.recipes import Recipe
+from phasesam.training.view_plan import ViewPlan
+from phasesam.training.views import ViewConfig
+
+
+@pytest.fixture
+def model(brief: Recipe) -> SamModel:
+    return attach(build_model("tiny"), brief.adapter, 2)
+
+
+def learn(model: SamModel, recipe: Recipe, report=lambda done, total: None) -> None:
+    where = Surroundings(torch.device("cpu"), nullcontext, FeatureStore(Path("unused")))
+    train_detail(model, plan(), recipe, where, report)
+
+
+def plan() -> ViewPlan:
+    return ViewPlan(disc_data("semantic").of("train"), ViewConfig(window=256), None, 0)
+
+
+def test_it_tells_discs_from_ground_without_the_decoder(model: SamModel, brief: Recipe) -> None:
+    told: list[tuple[int, int]] = []
+    learn(model, replace(brief, detail_steps=15, epochs=2), lambda *how: told.append(how))
+    assert told == [(i, 30) for i in range(1, 31)]
+    image = disc_data("semantic").of("val")[0]
+    rgb = functional.interpolate(
+        model.preprocess(image.rgb())[..., :128, :128], (512, 512), mode="bilinear"
+    )
+    with torch.no_grad():
+        found = model.class_decoder.detail.alone(rgb)[0].argmax(0)
+    truth = class_targets(image.label_array(), 2, 128, 128)[0].argmax(0)
+    near = functional.interpolate(found[None, None].float(), (128, 128))[0, 0]
+    assert (near == truth).float().mean() > 0.93
+
+
+def test_nothing_else_moves(model: SamModel, brief: Recipe) -> None:
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    learn(model, brief)
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved
+    assert all(name.startswith("class_decoder.detail.") for name in moved)
+    assert not any(name.startswith("class_decoder.detail.known") for name in moved)
+
+
+def test_the_same_seed_learns_the_same(brief: Recipe) -> None:
+    twins = [attach(build_model("tiny"), brief.adapter, 2) for _ in range(2)]
+    for twin in twins:
+        learn(twin, brief)
+    first, second = (dict(twin.class_decoder.named_parameters()) for twin in twins)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_without_steps_or_head_nothing_happens(model: SamModel, brief: Recipe) -> None:
+    told: list[int] = []
+    learn(model, replace(brief, detail_steps=0), lambda done, total: told.append(done))
+    plain = attach(build_model("tiny"), replace(brief.adapter, detail=False), 2)
+    learn(plain, brief, lambda done, total: told.append(done))
+    assert told == []
+
+
+def test_it_ends_when_asked(model: SamModel, brief: Recipe) -> None:
+    def stop(done: int, total: int) -> None:
+        raise CancelledError("enough")
+
+    with pytest.raises(CancelledError, match="enough"):
+        learn(model, brief, stop)
+
+
+def test_a_loss_that_is_no_number_is_told(model: SamModel, brief: Recipe) -> None:
+    with torch.no_grad():
+        model.class_decoder.detail.correct.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="fine detail is not a number"):
+        learn(model, brief)
+
+
+def test_pieces_have_room_for_all_levels() -> None:
+    assert SIDE % 64 == 0
