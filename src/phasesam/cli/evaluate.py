@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from phasesam.cli import evaluate_ablation, evaluate_adapter
+from phasesam.cli import evaluate_ablation, evaluate_adapter, evaluate_ratio
 from phasesam.cli.console import exits_cleanly
 from phasesam.cli.evaluate_options import (
     LabelOptions,
@@ -151,6 +151,13 @@ app.command(
     short_help="Compare recipes, ranks and learning rates.",
     epilog=EXIT_STATUS,
 )(evaluate_ablation.ablation)
+app.command(
+    "ratio",
+    cls=PanelledCommand,
+    help=evaluate_ratio.HELP,
+    short_help="Compare ways of using a phase ratio.",
+    epilog=EXIT_STATUS,
+)(evaluate_ratio.ratio)
 
 
 @contextlib.contextmanager

@@ -48,6 +48,9 @@ ORIENTATIONS: Mapping[int, tuple[tuple[bool, bool], ...]] = {
 """Whether rows and columns are in reverse order, each time a window is looked at."""
 
 
+WindowEmbeddings = dict[tuple[Box, tuple[bool, bool]], Any]
+"""Embeddings of the windows of an image, kept for other hints on the same image."""
+
 _KEPT_BYTES = 2**31
 _STRIP_BYTES = 1 << 26
 
@@ -142,6 +145,7 @@ def segment_classes(
     *,
     progress: ProgressCallback | None = None,
     should_stop: StopCallback | None = None,
+    embeddings: WindowEmbeddings | None = None,
     **changes: Any,
 ) -> PhaseMap:
     """Find the phase of every pixel.
@@ -159,6 +163,9 @@ def segment_classes(
         ``progress(done, total)`` in windows.
     should_stop : callable, optional
         Asked before every window.
+    embeddings : WindowEmbeddings, optional
+        Filled, and used where it is filled: only for calls that differ in their hints alone.
+        A window takes 4 MB.
     **changes
         Fields of `PhaseMapConfig` to change.
 
@@ -186,7 +193,8 @@ def segment_classes(
     if config.hints is not None:
         config.hints.check(card)
     version = image.manager.adapter_version(image.model, chosen)
-    return _Mapping(image, card, version, config).run(progress, should_stop)
+    mapping = _Mapping(image, card, version, config, embeddings)
+    return mapping.run(progress, should_stop)
 
 
 def _card(adapter: Adapter) -> AdapterCard:
@@ -241,8 +249,10 @@ class _Mapping:
         card: AdapterCard,
         version: AdapterVersion | str | None,
         config: PhaseMapConfig,
+        embeddings: WindowEmbeddings | None,
     ) -> None:
         self.segmenter = segmenter
+        self.embeddings = embeddings
         self.classes = classes = card.classes
         self.version = version
         self.hints = config.hints
@@ -310,10 +320,15 @@ class _Mapping:
         y0, x0, y1, x1 = box
         down, right = (slice(None, None, -1 if turned else None) for turned in flip)
         crop = np.ascontiguousarray(self.rgb[y0:y1, x0:x1][down, right])
-        if embedding is None:
-            features, _, _ = encode(model, crop, self.segmenter.manager)
-        else:
+        kept = None if self.embeddings is None else self.embeddings.get((box, flip))
+        if embedding is not None:
             features = embedding.features.to(model.pixel_mean.device)
+        elif kept is not None:
+            features = kept.to(model.pixel_mean.device)
+        else:
+            features, _, _ = encode(model, crop, self.segmenter.manager)
+            if self.embeddings is not None:
+                self.embeddings[box, flip] = features.cpu()
 
         hints = None
         if self.hints is not None:

@@ -194,7 +194,7 @@ def _trial(
     run = RunFolder(folder)
     try:
         # Goes on where it was; a finished one ends at once.
-        train(data, folder, settings, resume=True, callbacks=[_Stopper(watch)])
+        train(data, folder, settings, resume=True, callbacks=[Stopper(watch)])
     except TrainingError:
         return Trial(name, factor, rate, math.nan, _seconds(run), 0, run.best_file)
     card = read_card(run.best_file)
@@ -204,13 +204,14 @@ def _trial(
     )
 
 
-class _Stopper(Callback):
+class Stopper(Callback):
     """Ends a training when somebody asked to stop."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
 
     def should_stop(self) -> bool:
+        """Whether somebody asked."""
         return self._watch.should_stop is not None and self._watch.should_stop()
 
 

@@ -30,6 +30,11 @@ CLICK_CAPTION = (
     "Image, truth, and what clicks gave: base after 1 and {n} clicks, adapted after 1 and {n}."
 )
 
+CHANGE_CAPTION = (
+    "Image, truth, map without guidance, and the pixels that change when the request is {requests}:"
+    " blue ones become right, vermilion ones wrong, yellow ones were and are wrong."
+)
+
 _BLUE, _YELLOW, _VERMILION = PALETTE[1], PALETTE[3], PALETTE[5]
 _WIDTH, _GAP = 1560, 6
 _WIDE_IMAGE = 1.7
@@ -162,6 +167,46 @@ def click_picture(
     style = OverlayConfig(opacity=0.4, scale_bar=False)
     sets = [MaskSet.from_labels(np.maximum(truth, 0)), *found]
     panels = [render_overlay(small, _nearest(s.to_labels(), small), style) for s in sets]
+    return _arranged([small, *panels], columns)
+
+
+def change_picture(
+    rgb: NDArray[np.uint8],
+    truth: NDArray[Any],
+    before: NDArray[Any],
+    after: Sequence[NDArray[Any]],
+) -> NDArray[np.uint8]:
+    """Show which pixels of a phase map change, and whether for the better.
+
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8 array
+        The image.
+    truth, before : (h, w) integer array
+        Classes from 0; -1 is unlabelled.
+    after : sequence of (h, w) integer arrays
+        Changed maps.
+
+    Returns
+    -------
+    (h', w', 3) uint8 array
+        Image, truth, map before and one panel per changed map, in reading order.
+    """
+    columns = _columns(rgb.shape, 3 + len(after))
+    small = _shrunk(rgb, columns)
+    style = OverlayConfig(contour=False, opacity=0.55, scale_bar=False)
+    true, old = _nearest(truth, small), _nearest(before, small)
+    panels = [render_overlay(small, np.maximum(m, 0), style) for m in (true, old)]
+    for labels in after:
+        new, panel = _nearest(labels, small), _pale(small)
+        changed = (new != old) & (true >= 0)
+        for where, colour in (
+            (changed & (new == true), _BLUE),
+            (changed & (old == true), _VERMILION),
+            (changed & (new != true) & (old != true), _YELLOW),
+        ):
+            panel[where] = colour
+        panels.append(panel)
     return _arranged([small, *panels], columns)
 
 

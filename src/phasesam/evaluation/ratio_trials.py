@@ -1,0 +1,328 @@
+"""Which way of using a phase ratio is best: networks and solver, tested by specimen.
+
+Networks are trained on each fold. Then every image is mapped by the network that has not learnt
+from its specimen, told what the method says, and solved where the method says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasesam.core.errors import InvalidSettingError
+from phasesam.core.ratio import solve
+from phasesam.engines.phase_hints import PhaseHints
+from phasesam.engines.segmenter import Segmenter
+from phasesam.engines.semantic import WindowEmbeddings, segment_classes
+from phasesam.evaluation.ablation import Stopper
+from phasesam.evaluation.adapter_scores import Watch
+from phasesam.evaluation.phase_maps import PhaseMapScores, score_phase_map
+from phasesam.evaluation.ratio_requests import Fractions, oracle_dice
+from phasesam.models.adapter_card import read_card
+from phasesam.training.class_hints import class_boxes
+from phasesam.training.dataset import LabelledImage, TrainingData
+from phasesam.training.fine_tuning import TrainingSettings, train
+
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "plain": {},
+    "boxes": {"class_boxes": True},
+    "v0": {"ratio": "global", "class_boxes": True},
+    "v1": {"ratio": "spatial"},
+    "v2": {"ratio": "located"},
+}
+"""What the networks take, as changes of an adapter's settings."""
+
+_LEAST_PROBABILITY = 1e-30
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of using a phase ratio.
+
+    Attributes
+    ----------
+    name : str
+        For tables.
+    network : str
+        One of `NETWORKS`.
+    told : bool
+        Whether the network is told the ratio.
+    boxes : bool
+        Whether it is told a box around the largest region of each class.
+    solver : {"none", "exact", "trust"}
+        Whether the map then has the amounts exactly, or as far as they deserve trust.
+    """
+
+    name: str
+    network: str
+    told: bool = False
+    boxes: bool = False
+    solver: str = "none"
+
+    @property
+    def uses_ratio(self) -> bool:
+        """Whether its map depends on the request."""
+        return self.told or self.solver != "none"
+
+
+METHODS = (
+    Method("no guidance", "plain"),
+    Method("box", "boxes", boxes=True),
+    Method("ratio v0", "v0", told=True),
+    Method("ratio v0 + box", "v0", told=True, boxes=True),
+    Method("ratio v1", "v1", told=True),
+    Method("ratio v2", "v2", told=True),
+    Method("v2 + exact", "v2", told=True, solver="exact"),
+    Method("v2 + trust", "v2", told=True, solver="trust"),
+    Method("solver alone", "plain", solver="exact"),
+    Method("solver alone, trust", "plain", solver="trust"),
+)
+"""Those of the tables; the first is what the others are compared with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is asked about an image.
+
+    Attributes
+    ----------
+    name : str
+        For tables.
+    wanted : (k,) array
+        Fractions.
+    error : float
+        Standard error that the network and the trusting solver are told.
+    """
+
+    name: str
+    wanted: Fractions
+    error: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a request.
+
+    Attributes
+    ----------
+    image, specimen : str
+        Where.
+    method, request : str
+        How.
+    wanted, achieved : (k,) array
+        Fractions asked for and found, of the labelled area.
+    scores : PhaseMapScores
+        Against the truth.
+    oracle : float
+        Best Dice of any map with the wanted amounts.
+    labels : (h, w) array or None
+        The map, where it was kept.
+    """
+
+    image: str
+    specimen: str
+    method: str
+    request: str
+    wanted: Fractions
+    achieved: Fractions
+    scores: PhaseMapScores
+    oracle: float
+    labels: NDArray[np.integer[Any]] | None = None
+
+
+def train_networks(
+    data: TrainingData,
+    folder: Path,
+    names: Sequence[str],
+    settings: TrainingSettings,
+    watch: Watch | None = None,
+) -> dict[str, Path]:
+    """Train the networks of one fold; what is in the folder already is not done again.
+
+    Parameters
+    ----------
+    data : TrainingData
+        With classes; images of the split "test" are left alone.
+    folder : Path
+        One run folder per network goes there.
+    names : sequence of str
+        Some of `NETWORKS`.
+    settings : TrainingSettings
+        Of all; the networks differ in what they take.
+    watch : Watch, optional
+        Who may stop it.
+
+    Returns
+    -------
+    dict of str to Path
+        Adapter files.
+
+    Raises
+    ------
+    InvalidSettingError
+        If a network is not known.
+    """
+    unknown = [name for name in names if name not in NETWORKS]
+    if unknown:
+        raise InvalidSettingError(
+            f"expected networks of {', '.join(NETWORKS)}, got {', '.join(unknown)}"
+        )
+    found, stopper = {}, Stopper(watch or Watch())
+    for name in names:
+        adapter = replace(settings.recipe.adapter, **{**_NO_HINTS, **NETWORKS[name]})
+        chosen = replace(settings, recipe=replace(settings.recipe, adapter=adapter))
+        # Goes on where it was; a finished one ends at once.
+        done = train(data, folder / name, chosen, resume=True, callbacks=[stopper])
+        found[name] = done.path
+    return found
+
+
+_NO_HINTS = {"ratio": "none", "class_boxes": False}
+
+
+@dataclass(eq=False)
+class RatioTester:
+    """Answers requests about one image with several methods.
+
+    Parameters
+    ----------
+    image : LabelledImage
+        With its truth.
+    model : str
+        Name of the base in the registry.
+    adapters : mapping of str to Path
+        Networks.
+    """
+
+    image: LabelledImage
+    model: str
+    adapters: Mapping[str, Path]
+    _kept: dict[str, WindowEmbeddings] = field(default_factory=dict)
+    _known: dict[Any, NDArray[np.float32]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rgb, self.truth = self.image.rgb(), self.image.label_array()
+
+    def true_fractions(self, n_classes: int) -> Fractions:
+        """Fractions of the labelled area."""
+        counts = np.bincount(self.truth[self.truth >= 0], minlength=n_classes)[:n_classes]
+        return np.asarray(counts / counts.sum())
+
+    def answer(self, method: Method, request: Request, *, keep: bool = False) -> Outcome:
+        """Map the image, score the map.
+
+        Parameters
+        ----------
+        method : Method
+            How.
+        request : Request
+            What is asked; methods that use no ratio do not hear it.
+        keep : bool
+            Whether the map is part of the outcome.
+        """
+        logits = self._logits(method, request)
+        known = self.truth >= 0
+        labels = logits.argmax(0).astype(np.int32)
+        if method.solver != "none":
+            errors = request.error if method.solver == "trust" else 0.0
+            # Amounts are those of the labelled area; elsewhere nobody can say what is true.
+            labels[known] = solve(logits[:, known], request.wanted.tolist(), errors).labels
+        n = len(logits)
+        counts = np.bincount(labels[known], minlength=n)[:n]
+        return Outcome(
+            self.image.name, self.image.specimen, method.name, request.name, request.wanted,
+            counts / counts.sum(), score_phase_map(labels, self.truth, n),
+            oracle_dice(self.true_fractions(n), request.wanted), labels if keep else None,
+        )  # fmt: skip
+
+    def _logits(self, method: Method, request: Request) -> NDArray[np.float32]:
+        """Ask the network, once whatever the solver does."""
+        told = (request.wanted.tobytes(), request.error) if method.told else None
+        key = (method.network, method.boxes, told)
+        if key not in self._known:
+            self._known[key] = self._mapped(method, request)
+        return self._known[key]
+
+    def _mapped(self, method: Method, request: Request) -> NDArray[np.float32]:
+        n = len(request.wanted)
+        boxes = None
+        if method.boxes:
+            corners = class_boxes(self.truth, n)
+            boxes = {
+                k: (int(y0), int(x0), int(y1) + 1, int(x1) + 1)
+                for k, (x0, y0, x1, y1) in enumerate(corners)
+                if np.isfinite(x0)
+            }
+        shares = request.wanted.tolist() if method.told else None
+        hints = PhaseHints(shares, request.error if method.told else None, boxes)
+        path = str(self.adapters[method.network])
+        found = segment_classes(
+            Segmenter(self.rgb, self.model, adapter=path, exclude_data_bar=False),
+            keep_probabilities=True,
+            hints=hints,
+            embeddings=self._kept.setdefault(method.network, {}),
+        )
+        assert found.probabilities is not None
+        return np.log(np.maximum(found.probabilities, _LEAST_PROBABILITY))
+
+
+def ask_all(
+    images: Sequence[LabelledImage],
+    model: str,
+    adapters: Mapping[str, Path],
+    methods: Sequence[Method],
+    requests: Callable[[Fractions], Sequence[Request]],
+    watch: Watch | None = None,
+) -> list[Outcome]:
+    """Ask all methods about all images.
+
+    Parameters
+    ----------
+    images : sequence of LabelledImage
+        Of one fold's test.
+    model : str
+        Name of the base.
+    adapters : mapping of str to Path
+        Networks of that fold.
+    methods : sequence of Method
+        How.
+    requests : callable
+        From the true fractions of an image to what is asked.
+    watch : Watch, optional
+        Who follows it, in images.
+    """
+    watch = watch or Watch()
+    n_classes = len(_classes(adapters))
+    found: list[Outcome] = []
+    for done, image in enumerate(images):
+        watch.step(done, len(images))
+        tester = RatioTester(image, model, adapters)
+        asked = requests(tester.true_fractions(n_classes))
+        for method in methods:
+            heard = asked if method.uses_ratio else asked[:1]
+            answers = [tester.answer(method, request) for request in heard]
+            if not method.uses_ratio:
+                answers = [
+                    replace(
+                        answers[0], request=r.name, wanted=r.wanted,
+                        oracle=oracle_dice(tester.true_fractions(n_classes), r.wanted),
+                    )
+                    for r in asked
+                ]  # fmt: skip
+            found += answers
+    watch.step(len(images), len(images))
+    return found
+
+
+def _classes(adapters: Mapping[str, Path]) -> tuple[str, ...]:
+    return read_card(next(iter(adapters.values()))).classes
+
+
+def networks_of(methods: Sequence[Method]) -> tuple[str, ...]:
+    """Networks that methods need, each once."""
+    return tuple(dict.fromkeys(method.network for method in methods))

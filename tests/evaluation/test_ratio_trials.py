@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from tests.training.conftest import disc_data
+from typer.testing import CliRunner
+
+from phasesam.cli.app import app
+from phasesam.cli.evaluate_ratio import chosen_methods, requests_of, with_specimens
+from phasesam.core.errors import InvalidSettingError
+from phasesam.evaluation import ratio_trials
+from phasesam.evaluation.case_pictures import change_picture
+from phasesam.evaluation.ratio_tables import error_table, method_table, outcome_columns, wrong_table
+from phasesam.evaluation.ratio_trials import (
+    METHODS,
+    NETWORKS,
+    RatioTester,
+    Request,
+    ask_all,
+    networks_of,
+    train_networks,
+)
+from phasesam.models.adapter_config import AdapterConfig
+from phasesam.models.manager import get_manager
+from phasesam.training.fine_tuning import TrainingSettings
+from phasesam.training.recipes import get_recipe
+
+IMAGE = disc_data("semantic", 2).of("val")[0]
+TRUE = np.bincount(IMAGE.label_array().ravel(), minlength=2) / IMAGE.label_array().size
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path, monkeypatch):
+    monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
+    yield
+    get_manager().unload_all()
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory, make_adapter):
+    folder = tmp_path_factory.mktemp("networks")
+    return {
+        name: make_adapter(
+            folder / f"{name}.safetensors",
+            config=AdapterConfig(rank=2, decoder_rank=2, **changes),
+            classes=("ground", "disc"),
+        )
+        for name, changes in NETWORKS.items()
+    }
+
+
+@pytest.fixture
+def tester(adapters):
+    return RatioTester(IMAGE, "tiny", adapters)
+
+
+def by_name(name):
+    return next(method for method in METHODS if method.name == name)
+
+
+def test_the_solver_meets_requests_and_networks_hear_them(tester):
+    wanted = np.array([0.3, 0.7])
+    request, other = Request("a", wanted), Request("b", wanted[::-1])
+    for name in ("solver alone", "v2 + exact"):
+        found = tester.answer(by_name(name), request)
+        assert np.abs(found.achieved - wanted).max() <= 1 / IMAGE.label_array().size
+    for name in ("ratio v0", "ratio v1", "ratio v2", "ratio v0 + box"):
+        first, second = (tester._logits(by_name(name), r) for r in (request, other))
+        assert np.abs(first - second).max() > 1e-4
+    plain, boxed = (tester._logits(by_name(n), request) for n in ("no guidance", "box"))
+    assert np.abs(plain - boxed).max() > 1e-4
+    again = tester.answer(by_name("no guidance"), other, keep=True)
+    assert np.array_equal(plain.argmax(0), again.labels)
+
+
+def test_trust_stays_nearer_to_what_the_network_sees(tester):
+    own = tester.answer(by_name("no guidance"), Request("", TRUE)).achieved
+    wanted = own[::-1].copy()
+    found = tester.answer(by_name("solver alone, trust"), Request("", wanted, 0.1)).achieved
+    assert abs(found[0] - own[0]) < abs(wanted[0] - own[0])
+    exact = tester.answer(by_name("solver alone, trust"), Request("", wanted, 0.0)).achieved
+    assert exact == pytest.approx(wanted, abs=1e-4)
+
+
+def test_a_network_encodes_an_image_once(tester, monkeypatch):
+    from phasesam.models.sam import SamModel
+
+    seen, original = [], SamModel.encode
+    monkeypatch.setattr(SamModel, "encode", lambda m, x: seen.append(1) or original(m, x))
+    tester.answer(by_name("ratio v2"), Request("a", np.array([0.3, 0.7])))
+    first = len(seen)
+    assert first > 0
+    tester.answer(by_name("ratio v2"), Request("b", np.array([0.6, 0.4])))
+    tester.answer(by_name("v2 + exact"), Request("c", np.array([0.5, 0.5])))
+    # Only the upright view of a whole image, whose embedding the manager keeps, may be asked again.
+    assert len(seen) == first
+
+
+def test_all_are_asked_and_compared(adapters):
+    requests = requests_of((0.05,), 2)
+    methods = [by_name(n) for n in ("no guidance", "ratio v2", "solver alone")]
+    outcomes = ask_all([IMAGE], "tiny", adapters, methods, requests)
+    assert [o.method for o in outcomes] == [m.name for m in methods for _ in range(6)]
+    assert [o.request for o in outcomes[:6]] == [
+        "true", "swapped", "shifted", "zero", "off by 0.05", "off by 0.05",
+    ]  # fmt: skip
+    true = outcomes[12]
+    assert true.oracle == 1
+    assert np.abs(true.scores.fraction_errors).max() < 1e-4
+    table = method_table(outcomes)
+    assert [row[0] for row in table.rows] == ["no guidance", "ratio v2", "solver alone"]
+    wrong = wrong_table(outcomes)
+    assert [row[0] for row in wrong.rows][:2] == ["true: ratio v2", "true: solver alone"]
+    swapped = next(row for row in wrong.rows if row[0] == "swapped: solver alone")
+    assert swapped[1] == swapped[2] == f"{TRUE[1]:.3f} / {TRUE[0]:.3f}"
+    assert float(swapped[3]) < 1e-3
+    assert len(error_table(outcomes, ["true", "off by 0.05"]).rows) == 2
+    assert len(outcome_columns(outcomes)["dice"]) == 2 * len(outcomes)
+
+
+def test_networks_are_trained_once_and_take_what_they_are_named_for(tmp_path, monkeypatch):
+    trained = []
+
+    def train(data, folder, settings, resume, callbacks):
+        trained.append(settings.recipe.adapter)
+        return type("Done", (), {"path": folder / "best.safetensors"})()
+
+    monkeypatch.setattr(ratio_trials, "train", train)
+    settings = TrainingSettings(get_recipe("default"), base="tiny")
+    found = train_networks(disc_data("semantic"), tmp_path, ["plain", "v0", "v2"], settings)
+    assert found["v2"] == tmp_path / "v2" / "best.safetensors"
+    assert [(a.ratio, a.class_boxes) for a in trained] == [
+        ("none", False), ("global", True), ("located", False),
+    ]  # fmt: skip
+    with pytest.raises(InvalidSettingError, match="plain, boxes, v0, v1, v2, got v9"):
+        train_networks(disc_data("semantic"), tmp_path, ["v9"], settings)
+
+
+def test_methods_are_found_by_their_names():
+    assert chosen_methods(None) == METHODS
+    found = chosen_methods("no guidance, solver alone, trust,solver alone")
+    assert [m.name for m in found] == ["no guidance", "solver alone, trust", "solver alone"]
+    assert networks_of(found) == ("plain",)
+    for text in ("no guidance", "no guidance,magic", "no guidance,solver alonely"):
+        with pytest.raises(InvalidSettingError, match="--methods"):
+            chosen_methods(text)
+
+
+def test_specimens_are_read_from_names():
+    data = disc_data("semantic", 3)
+    assert {i.specimen for i in with_specimens(data, r"(dis)c").images} == {"dis"}
+    for pattern, message in (
+        (r"(x)", "finds no group"),
+        ("disc", "finds no group"),
+        ("(", "no reg"),
+    ):
+        with pytest.raises(InvalidSettingError, match=message):
+            with_specimens(data, pattern)
+
+
+def test_changes_are_shown_in_their_colours():
+    truth = np.zeros((40, 40), int)
+    before, after = truth.copy(), truth.copy()
+    before[:10] = 1
+    after[30:] = 1
+    picture = change_picture(np.full((40, 40, 3), 100, np.uint8), truth, before, [after])
+    panel = picture[-40:, -40:]
+    blue, vermilion = panel[5, 20].astype(int), panel[35, 20].astype(int)
+    assert blue[2] > blue[0]
+    assert vermilion[0] > vermilion[2]
+    assert np.ptp(panel[20, 20]) == 0
+
+
+def test_the_command(tmp_path, monkeypatch, make_adapter):
+    def train(data, folder, settings, resume, callbacks):
+        path = folder / "best.safetensors"
+        make_adapter(path, classes=data.classes, config=settings.recipe.adapter)
+        return type("Done", (), {"path": path})()
+
+    monkeypatch.setattr(ratio_trials, "train", train)
+    rows = ["image,label"]
+    for number in range(3):
+        labels = np.zeros((48, 64), np.uint8)
+        labels[8 : 30 + number, 10:40] = 1
+        tifffile.imwrite(tmp_path / f"i{number}.tif", 60 + 100 * labels)
+        tifffile.imwrite(tmp_path / f"l{number}.tif", labels)
+        rows.append(f"i{number}.tif,l{number}.tif")
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    out = tmp_path / "out"
+    result = CliRunner().invoke(
+        app,
+        ["evaluate", "ratio", str(tmp_path / "data.csv"), "-o", str(out), "--model", "tiny",
+         "--device", "cpu", "--draws", "1", "--errors", "0.05", "--json",
+         "--methods", "no guidance,ratio v2,v2 + exact",
+         "--set", "adapter.rank=2", "--set", "adapter.decoder_rank=2"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)["requests"]
+    assert set(values) == {"true", "swapped", "shifted", "zero", "off by 0.05"}
+    assert values["true"]["v2 + exact"]["fraction_error"] < 1e-3
+    assert len(values["true"]["no guidance"]["by_image"]) == 3
+    with (out / "scores.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 3 * 3 * 5 * 2
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "Wrong requests" in html
+    assert html.count("<img") == 2
+    for extra, message in (
+        (["--task", "instance"], "--task semantic"),
+        (["--errors", "2"], "standard errors within 0–1"),
+        (["--folds", "9"], "9 folds of 3 specimens"),
+    ):
+        result = CliRunner().invoke(
+            app,
+            ["evaluate", "ratio", str(tmp_path / "data.csv"), "-o", str(tmp_path / "no"), *extra],
+        )
+        assert (result.exit_code, message in " ".join(result.stderr.split())) == (2, True)
