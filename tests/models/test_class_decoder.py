@@ -102,7 +102,8 @@ def test_detail_begins_as_no_correction_and_is_learnt_from_the_picture(base, fea
     """A line of two pixels, invisible in the features, is found by its picture."""
     plain = attach(base, CONFIG, n_classes=2)
     model = attach(base, replace(CONFIG, detail=True), n_classes=2)
-    picture = torch.zeros(1, 3, 1024, 1024)
+    # Not zero: that would be padding.
+    picture = torch.full((1, 3, 1024, 1024), 0.1)
     picture[..., 100:102] = 3.0
     with torch.no_grad():
         small = class_logits(plain, features[:1])

@@ -1,4 +1,4 @@
-"""The user's adapters: a folder of files, and files anywhere else by their path.
+"""Adapters: the user's, a folder of files, those that are bundled, and files anywhere by path.
 
 Wherever an adapter is asked for, a name in the store or a path will do. What a file holds is
 known by the hash of its content, so that an adapter that was trained again under the same name
@@ -66,6 +66,11 @@ class AdapterEntry:
         return self.path.stem
 
     @property
+    def is_bundled(self) -> bool:
+        """Whether it is part of PhaseSAM, and cannot be removed."""
+        return self.path.parent == bundled_folder()
+
+    @property
     def content_hash(self) -> str:
         """Hash of the content that the file has now; reads it where it is not known."""
         return content_hash(self.path)
@@ -119,6 +124,11 @@ def store_folder() -> Path:
     return cache_folder().parent / "adapters"
 
 
+def bundled_folder() -> Path:
+    """Folder of the adapters that are part of PhaseSAM."""
+    return Path(__file__).resolve().parents[1] / "bundled_adapters"
+
+
 def stamp_of(path: Path) -> FileStamp:
     """Look when a file was written; raises ``OSError`` if there is none."""
     return _stamp(path.stat())
@@ -143,15 +153,25 @@ def content_hash(path: Path) -> str:
 
 
 def list_adapters() -> tuple[AdapterEntry, ...]:
-    """List the adapters of the store by name; damaged ones say what is wrong with them."""
+    """List the adapters that have a name: the user's, then those that are bundled.
+
+    Damaged ones say what is wrong with them. One of the user's hides a bundled one of its name.
+    """
+    entries = _in_folder(store_folder())
+    names = {entry.name.casefold() for entry in entries}
+    bundled = _in_folder(bundled_folder())
+    return (*entries, *(entry for entry in bundled if entry.name.casefold() not in names))
+
+
+def _in_folder(folder: Path) -> list[AdapterEntry]:
     entries = []
     with contextlib.suppress(OSError):
-        for path in sorted(store_folder().glob(f"*{SUFFIX}"), key=lambda p: p.name.casefold()):
+        for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda p: p.name.casefold()):
             # A file may go while we look.
             with contextlib.suppress(OSError):
                 if not path.name.startswith("."):
                     entries.append(_entry(path.stem, path))
-    return tuple(entries)
+    return entries
 
 
 def get_adapter(name_or_path: str | os.PathLike[str]) -> AdapterEntry:
@@ -236,9 +256,14 @@ def remove_adapter(name: str) -> None:
     ------
     UnknownModelError
         If the store has no adapter of this name.
+    InvalidSettingError
+        If it is part of PhaseSAM.
     """
-    if name not in {entry.name for entry in list_adapters()}:
+    entry = next((entry for entry in list_adapters() if entry.name == name), None)
+    if entry is None:
         raise UnknownModelError(f"the store has no adapter {name!r}")
+    if entry.is_bundled:
+        raise InvalidSettingError(f"the adapter {name} is part of PhaseSAM and cannot be removed")
     (store_folder() / f"{name}{SUFFIX}").unlink(missing_ok=True)
 
 
@@ -271,7 +296,8 @@ def _places(name_or_path: str | os.PathLike[str]) -> list[tuple[str, Path]]:
     absolute = Path(os.path.abspath(outside))
     places = [(str(absolute), absolute)]
     if text and isinstance(name_or_path, str) and Path(text).name == text:
-        places.insert(0, (text, store_folder() / f"{text}{SUFFIX}"))
+        folders = (store_folder(), bundled_folder())
+        places = [*((text, folder / f"{text}{SUFFIX}") for folder in folders), *places]
     return places
 
 

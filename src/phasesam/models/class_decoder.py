@@ -148,6 +148,19 @@ def class_logits(
     InvalidSettingError
         If pictures are needed and missing, or hints are given that the decoder does not know.
     """
+    return class_answers(model, features, pictures, hints)[0]
+
+
+def class_answers(
+    model: SamModel,
+    features: Tensor,
+    pictures: Tensor | None = None,
+    hints: ClassHints | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Logits as `class_logits`, and those of the decoder before its `DetailHead` corrects them.
+
+    Without such a head both are the same.
+    """
     head = cast(ClassDecoder, model.class_decoder)
     decoder, prompts = cast(Any, model.mask_decoder), cast(Any, model.prompt_encoder)
     features, further = _with_hints(head, prompts, features, hints or ClassHints())
@@ -164,10 +177,10 @@ def class_logits(
     )
     logits = torch.einsum("bkc,bchw->bkhw", weights.to(fine.dtype), fine)
     if head.detail is None:
-        return logits
+        return logits, logits
     if pictures is None:
         raise InvalidSettingError("class maps with detail need the picture itself")
-    return cast(Tensor, head.detail(logits, fine, pictures.to(fine.device)))
+    return head.detail(logits, fine, pictures.to(fine.device)), logits
 
 
 def _with_hints(

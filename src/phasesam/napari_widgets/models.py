@@ -176,7 +176,8 @@ class ModelsDock(Dock):
             on_model and spec is not None and where(spec) == "to download"
         )
         own = spec is not None and spec.url is None and where(spec) in ("on disk", "missing")
-        self.forget_button.setEnabled(adapter is not None or (on_model and own))
+        removable = adapter is not None and not adapter.is_bundled
+        self.forget_button.setEnabled(removable or (on_model and own))
         self._refresh_adapter(spec, adapter)
 
     def _refresh_adapter(self, spec: ModelSpec | None, adapter: AdapterEntry | None) -> None:

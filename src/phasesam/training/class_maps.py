@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from phasesam.models.class_decoder import ClassHints, class_logits
+from phasesam.models.class_decoder import ClassHints, class_answers, class_logits
 from phasesam.training.loss_config import LossConfig
 from phasesam.training.losses import class_loss
 
@@ -86,8 +86,14 @@ def map_loss(
     device = encoded.features.device
     aim = torch.stack([target for target, _ in targets]).to(device)
     weight = torch.stack([weight for _, weight in targets]).to(device)
-    logits = class_logits(model, encoded.features, pictures, hints)
-    return class_loss(logits, aim, weight, config)
+    corrected, coarse = class_answers(model, encoded.features, pictures, hints)
+    loss = class_loss(corrected, aim, weight, config)
+    if config.coarse and coarse is not corrected:
+        factor = aim.shape[-1] // coarse.shape[-1]
+        share = functional.avg_pool2d(weight[:, None], factor)
+        pooled = functional.avg_pool2d(aim * weight[:, None], factor) / share.clamp_min(1e-6)
+        loss = loss + config.coarse * class_loss(coarse, pooled, share[:, 0], config)
+    return loss
 
 
 def window_logits(

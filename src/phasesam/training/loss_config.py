@@ -24,6 +24,10 @@ class LossConfig:
         Weight of the squared error of the predicted IoU.
     balance : float
         Weight of the balance loss of Conv-LoRA's gates.
+    coarse : float
+        Weight of the loss of class maps as the decoder says them, before the head of fine detail
+        corrects them: so the decoder goes on learning what the head knows already from this
+        sample, and would not know of another.
     """
 
     kind: LossKind = "dice_ce"
@@ -31,9 +35,11 @@ class LossConfig:
     pixels: float = 1.0
     iou: float = 1.0
     balance: float = 0.01
+    coarse: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("dice_ce", "dice_focal"):
             raise InvalidSettingError(f"the loss is dice_ce or dice_focal, got {self.kind!r}")
-        if min(self.dice, self.pixels, self.iou, self.balance) < 0 or self.dice + self.pixels == 0:
+        weights = (self.dice, self.pixels, self.iou, self.balance, self.coarse)
+        if min(weights) < 0 or self.dice + self.pixels == 0:
             raise InvalidSettingError("weights of a loss are 0 or more, Dice or pixels above 0")
