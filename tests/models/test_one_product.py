@@ -9,29 +9,52 @@ from torch import nn
 from phasesam.models.one_product import OneProductLinear
 
 
-def layers(**options):
+def layers(rank=4, **options):
     """The layer of peft and ours, with equal weights."""
     found = []
     for kind in (LoraLinear, OneProductLinear):
         torch.manual_seed(0)
-        config = LoraConfig(r=4, lora_alpha=8, **options)
-        layer = kind(nn.Linear(12, 20), "default", config=config, r=4, lora_alpha=8)
+        config = LoraConfig(r=rank, lora_alpha=8, **options)
+        base = nn.Linear(12, 20).requires_grad_(False)
+        layer = kind(base, "default", config=config, r=rank, lora_alpha=8)
         nn.init.normal_(layer.lora_B["default"].weight)
         found.append(layer)
     return found
 
 
+@pytest.mark.parametrize("rank", [2, 4])
 @pytest.mark.parametrize("rslora", [False, True])
-def test_the_same_results_and_gradients_as_peft(rslora):
+def test_the_same_results_and_gradients_as_peft(rslora, rank):
+    """With narrow products backwards for the rank where these are cheaper, and without."""
     x = torch.randn(5, 7, 12, generator=torch.Generator().manual_seed(1))
     results = []
-    for layer in layers(use_rslora=rslora):
+    for layer in layers(rank, use_rslora=rslora):
         leaf = x.clone().requires_grad_()
         y = layer(leaf)
         weights = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
         results.append((y, *torch.autograd.grad(y.square().sum(), [leaf, *weights])))
     for expected, found in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_narrow_products_are_used_where_they_save_something():
+    x = torch.randn(3, 12)
+    narrow, wide = (layers(rank)[1] for rank in (2, 4))
+    assert "NarrowGradient" in narrow(x).grad_fn.name()
+    assert "NarrowGradient" not in wide(x).grad_fn.name()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "NarrowGradient" not in narrow(x).grad_fn.name()
+    with torch.no_grad():
+        assert narrow(x).grad_fn is None
+    narrow.base_layer.requires_grad_(True)
+    assert "NarrowGradient" not in narrow(x).grad_fn.name()
+
+
+def test_no_gradient_is_formed_for_inputs_that_need_none():
+    layer = layers(2)[1]
+    layer(torch.randn(3, 12)).sum().backward()
+    assert layer.lora_B["default"].weight.grad.abs().max() > 0
+    assert layer.base_layer.weight.grad is None
 
 
 def test_dropout_is_that_of_peft():
