@@ -12,6 +12,7 @@ whose share is unknown.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ _WIDTH = 256
 _FACTS = 4
 
 
-class RatioEncoder(nn.Module):
+class RatioEncoder(nn.Module, ABC):
     """What all kinds have in common.
 
     Parameters
@@ -75,10 +76,11 @@ class RatioEncoder(nn.Module):
         errors = torch.zeros_like(shares) if errors is None else errors.to(shares)
         return self._condition(features, shares, errors)
 
+    @abstractmethod
     def _condition(
         self, features: Tensor, shares: Tensor, errors: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        raise NotImplementedError
+        """Do it, with shares and errors where the features are."""
 
 
 class GlobalRatio(RatioEncoder):
