@@ -47,6 +47,18 @@ def test_settings_change_the_recipe_and_its_name(panel, qtbot):
     assert panel.recipe().name == "default"
 
 
+def test_a_network_of_phases_may_take_their_ratio(panel, qtbot):
+    assert not panel.takes_ratio.isEnabled()
+    panel.set_task("semantic")
+    assert panel.takes_ratio.isEnabled()
+    assert panel.recipe().adapter.ratio == "none"
+    with qtbot.waitSignal(panel.changed):
+        panel.takes_ratio.click()
+    assert panel.recipe().adapter.ratio == "located"
+    panel.select("default")
+    assert not panel.takes_ratio.isChecked()
+
+
 def test_another_task_keeps_the_changes_where_it_can(panel):
     panel.epochs.setValue(3)
     panel.set_task("semantic")

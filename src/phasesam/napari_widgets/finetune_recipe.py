@@ -10,6 +10,7 @@ from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QValidator
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
+    QCheckBox,
     QDoubleSpinBox,
     QGridLayout,
     QInputDialog,
@@ -83,6 +84,7 @@ class RecipePanel(QWidget):
         self.description = QLabel()
         self.description.setWordWrap(True)
         self._make_settings()
+        self.takes_ratio.setEnabled(False)
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(1, 1)
@@ -105,6 +107,8 @@ class RecipePanel(QWidget):
         self.side.setSuffix(" px")
         self.side.setSingleStep(64)
         self.rates = {name: RateBox() for name in ("lr_encoder", "lr_decoder", "lr_heads")}
+        self.takes_ratio = QCheckBox("amounts can be told")
+        self.takes_ratio.toggled.connect(self._on_setting)
         self.base = narrow_combo("Model that gets the adapter; its own weights stay as they are")
         self.save_button = QPushButton("Save recipe…")
         self.save_button.clicked.connect(self._ask_name)
@@ -131,6 +135,12 @@ class RecipePanel(QWidget):
             ("Rate, encoder", self.rates["lr_encoder"], "Learning rate in the image encoder."),
             ("Rate, decoder", self.rates["lr_decoder"], "Learning rate in the mask decoder."),
             ("Rate, classes", self.rates["lr_heads"], "Learning rate of what is new for phases."),
+            (
+                "Phase ratio",
+                self.takes_ratio,
+                "The network learns to take phase fractions as a hint of what is where; then\n"
+                "Phase ratio can tell it some. For phases only.",
+            ),
             ("Base model", self.base, ""),
             ("", self.save_button, "Keep these settings under a name of your own."),
         ]
@@ -153,6 +163,7 @@ class RecipePanel(QWidget):
         """Offer the recipes that fit a task."""
         if task != self._task:
             self._task = task
+            self.takes_ratio.setEnabled(task == "semantic")
             self._list(self.recipes.currentData())
 
     def select(self, name: str) -> None:
@@ -198,10 +209,14 @@ class RecipePanel(QWidget):
         adapter, rank = original.adapter, self.rank.value()
         same = adapter.decoder_rank == adapter.rank
         rates = self.rates
+        told = adapter.ratio if adapter.ratio != "none" else "located"
         changed = replace(
             original,
             adapter=replace(
-                adapter, rank=rank, decoder_rank=rank if same else adapter.decoder_rank
+                adapter,
+                rank=rank,
+                decoder_rank=rank if same else adapter.decoder_rank,
+                ratio=told if self.takes_ratio.isChecked() else "none",
             ),
             optimiser=replace(
                 original.optimiser,
@@ -249,6 +264,9 @@ class RecipePanel(QWidget):
             blocker = QSignalBlocker(rate)
             rate.setValue(getattr(recipe.optimiser, name))
             blocker.unblock()
+        blocker = QSignalBlocker(self.takes_ratio)
+        self.takes_ratio.setChecked(recipe.adapter.ratio != "none")
+        blocker.unblock()
         self.side.setSpecialValueText(_AUTOMATIC if recipe.auto_window else _WHOLE_IMAGE)
         self.description.setText(recipe.description)
         self.recipes.setToolTip(recipe.description)
