@@ -47,6 +47,7 @@ class PhaseLayers:
         self._maps: WeakKeyDictionary[Image, ref[Labels]] = WeakKeyDictionary()
         self._sureness: WeakKeyDictionary[Labels, ref[Image]] = WeakKeyDictionary()
         self._painted: WeakSet[Labels] = WeakSet()
+        self._colours: WeakKeyDictionary[Labels, tuple[str, ...]] = WeakKeyDictionary()
 
     def of(self, image: Image) -> Labels | None:
         """Return the newest map of an image that is still in the viewer."""
@@ -84,10 +85,17 @@ class PhaseLayers:
             and tuple(layer_class_names(present).values()) == tuple(names)
         )
         if present is not None and fits and present not in self._painted:
-            present.colormap = _colormap(colours)
+            self._colour(present, colours)
             return present, False
         corrected = present is not None and present in self._painted
         return self._add(image, names, colours), corrected
+
+    def _colour(self, layer: Labels, colours: Sequence[QColor]) -> None:
+        """Give a map its colours, once: that draws it anew, which sliders would feel."""
+        names = tuple(colour.name() for colour in colours)
+        if self._colours.get(layer) != names:
+            layer.colormap = _colormap(colours)
+            self._colours[layer] = names
 
     def _add(self, image: Image, names: Sequence[str], colours: Sequence[QColor]) -> Labels:
         viewer = self._viewer()
@@ -100,10 +108,10 @@ class PhaseLayers:
             np.zeros(spatial_shape(image), np.uint8),
             name=f"{image.name} {self._title}",
             opacity=_OPACITY,
-            colormap=_colormap(colours),
             features=class_features(dict(enumerate(names, start=1))),
             **options,
         )
+        self._colour(layer, colours)
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active
         layer.events.paint.connect(self._on_painted)
