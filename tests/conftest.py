@@ -29,6 +29,17 @@ def _remove_scratch_folder():
     shutil.rmtree(_SCRATCH, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def no_bundled_adapters(monkeypatch, tmp_path_factory):
+    """Leave the bundled adapters out: tests count the adapters that they make themselves."""
+    from phasesam.models import adapter_store
+
+    original = adapter_store.bundled_folder
+    empty = tmp_path_factory.getbasetemp() / "no-adapters"
+    monkeypatch.setattr(adapter_store, "bundled_folder", lambda: empty)
+    return original
+
+
 @pytest.fixture(scope="session")
 def project_root() -> Path:
     """Return the top folder of the source tree."""

@@ -56,6 +56,36 @@ def test_import_list_get_remove(tmp_path, store):
         remove_adapter("powder")
 
 
+@pytest.fixture
+def bundled(tmp_path, monkeypatch):
+    monkeypatch.setattr(adapter_store, "bundled_folder", lambda: tmp_path / "bundled")
+    return adapter_file(tmp_path / "bundled" / "steel.safetensors", 3.0)
+
+
+def test_bundled_adapters_are_there_without_import(bundled, tmp_path):
+    (entry,) = list_adapters()
+    assert (entry.name, entry.path, entry.is_bundled) == ("steel", bundled, True)
+    assert get_adapter("steel") == entry
+    own = import_adapter(adapter_file(tmp_path / "a.safetensors"), "powder")
+    assert not own.is_bundled
+    assert [e.name for e in list_adapters()] == ["powder", "steel"]
+    with pytest.raises(InvalidSettingError, match="part of PhaseSAM and cannot be removed"):
+        remove_adapter("steel")
+    assert bundled.exists()
+
+
+def test_a_name_of_a_bundled_adapter_is_taken(bundled, tmp_path):
+    path = adapter_file(tmp_path / "a.safetensors")
+    with pytest.raises(InvalidSettingError, match="there is an adapter 'steel' already"):
+        import_adapter(path, "Steel")
+    # Asked to, one's own stands before it, and can be removed.
+    own = import_adapter(path, "steel", replace=True)
+    assert get_adapter("steel").path == own.path == store_folder() / "steel.safetensors"
+    assert [e.is_bundled for e in list_adapters()] == [False]
+    remove_adapter("steel")
+    assert get_adapter("steel").path == bundled
+
+
 def test_a_path_will_do(tmp_path, monkeypatch):
     path = adapter_file(tmp_path / "run" / "best.safetensors")
     for written in (path, str(path), os.path.relpath(path)):
