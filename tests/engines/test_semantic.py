@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from phasesam.core.errors import CancelledError, InvalidSettingError, UnknownModelError
+from phasesam.core.images import intensity_levels
 from phasesam.engines import semantic
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import NO_CLASS, PhaseMap, segment_classes
@@ -13,6 +14,7 @@ from phasesam.models.adapter_card import AdapterCard
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapters import load_trainable
 from phasesam.models.class_decoder import class_logits
+from phasesam.models.detail_head import detail_picture
 from phasesam.models.sam import SamModel, build_model
 
 CLASSES = ("matrix", "particle", "pore")
@@ -46,13 +48,13 @@ def reference(whole):
     """The unfolded adapter, and its logits of a picture, enlarged as SAM enlarges masks."""
     model = load_trainable(build_model("tiny"), whole)[0].eval()
 
-    def logits(rgb):
+    def logits(rgb, image=None):
         from phasesam.core.coordinates import resize_image_longest_side
 
         resized = resize_image_longest_side(rgb)
         with torch.inference_mode():
-            picture = model.preprocess(resized)
-            low = class_logits(model, model.encode(picture).features, picture)
+            seen = detail_picture(resized, intensity_levels(rgb if image is None else image), 1024)
+            low = class_logits(model, model.encode(model.preprocess(resized)).features, seen)
         big = functional.interpolate(low, (1024, 1024), mode="bilinear", align_corners=False)
         cut = big[..., : resized.shape[0], : resized.shape[1]]
         return functional.interpolate(cut, rgb.shape[:2], mode="bilinear", align_corners=False)[0]
@@ -90,7 +92,7 @@ def test_windows_are_averaged_logits(seg, windowed, reference):
     ramp = np.minimum(np.arange(128) + 0.5, 127.5 - np.arange(128))
     for y0, x0, y1, x1 in semantic.tiles((192, 256), 128, 51):
         crop = np.ascontiguousarray(seg.rgb[y0:y1, x0:x1])
-        total[:, y0:y1, x0:x1] += reference(crop).numpy() * ramp[:, None] * ramp
+        total[:, y0:y1, x0:x1] += reference(crop, seg.rgb).numpy() * ramp[:, None] * ramp
         weight[y0:y1, x0:x1] += ramp[:, None] * ramp
     expected = torch.from_numpy(total / weight).softmax(0).numpy()
     np.testing.assert_allclose(found.probabilities, expected, atol=5e-4)

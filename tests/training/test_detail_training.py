@@ -4,15 +4,19 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.training.conftest import disc_data
 from torch.nn import functional
 
 from phasesam.core.errors import CancelledError, TrainingError
+from phasesam.core.images import intensity_levels
 from phasesam.models.adapters import attach
+from phasesam.models.detail_head import detail_picture
 from phasesam.models.sam import SamModel, build_model
 from phasesam.training.class_maps import class_targets
+from phasesam.training.dataset import from_arrays
 from phasesam.training.detail_training import SIDE, train_detail
 from phasesam.training.feature_store import FeatureStore
 from phasesam.training.objective import Surroundings
@@ -28,11 +32,30 @@ def model(brief: Recipe) -> SamModel:
 
 def learn(model: SamModel, recipe: Recipe, report=lambda done, total: None) -> None:
     where = Surroundings(torch.device("cpu"), nullcontext, FeatureStore(Path("unused")))
-    train_detail(model, plan(), recipe, where, report)
+    train_detail(model, plan(disc_data("semantic").of("train"), 256), recipe, where, report)
 
 
-def plan() -> ViewPlan:
-    return ViewPlan(disc_data("semantic").of("train"), ViewConfig(window=256), None, 0)
+def plan(images, window) -> ViewPlan:
+    return ViewPlan(images, ViewConfig(window=window), None, 0)
+
+
+def test_large_phases_are_told_by_their_brightness(model: SamModel, brief: Recipe) -> None:
+    """Most pieces show one phase: alone, both would look alike."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((256, 256), np.int32)
+    labels[:, 128:] = 1
+    image = (60 + 100 * labels + rng.normal(0, 5, labels.shape)).clip(0, 255).astype(np.uint8)
+    data = from_arrays([("halves", image, labels, None)], "semantic", fractions=(1, 0, 0))
+    where = Surroundings(torch.device("cpu"), nullcontext, FeatureStore(Path("unused")))
+    recipe = replace(brief, detail_steps=8, epochs=2)
+    shown = plan(data.of("train"), 200)
+    train_detail(model, shown, recipe, where, lambda done, total: None)
+    rgb = data.of("train")[0].rgb()
+    with torch.no_grad():
+        picture = detail_picture(rgb, intensity_levels(rgb), 256)
+        found = model.class_decoder.detail.alone(picture)[0].argmax(0)
+    assert (found[:, :56] == 0).float().mean() > 0.95
+    assert (found[:, 72:] == 1).float().mean() > 0.95
 
 
 def test_it_tells_discs_from_ground_without_the_decoder(model: SamModel, brief: Recipe) -> None:
@@ -40,9 +63,8 @@ def test_it_tells_discs_from_ground_without_the_decoder(model: SamModel, brief: 
     learn(model, replace(brief, detail_steps=15, epochs=2), lambda *how: told.append(how))
     assert told == [(i, 30) for i in range(1, 31)]
     image = disc_data("semantic").of("val")[0]
-    rgb = functional.interpolate(
-        model.preprocess(image.rgb())[..., :128, :128], (512, 512), mode="bilinear"
-    )
+    picture = detail_picture(image.rgb(), intensity_levels(image.rgb()), 128)
+    rgb = functional.interpolate(picture, (512, 512), mode="bilinear")
     with torch.no_grad():
         found = model.class_decoder.detail.alone(rgb)[0].argmax(0)
     truth = class_targets(image.label_array(), 2, 128, 128)[0].argmax(0)

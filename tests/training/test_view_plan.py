@@ -64,3 +64,19 @@ def test_pieces_have_the_magnification_of_the_views() -> None:
     assert not np.array_equal(piece.rgb, plan.piece(7, 256).rgb)
     cells = piece.labels.reshape(16, 16, 16, 16)
     assert (cells == cells[:, :1, :, :1]).all()
+
+
+def test_windows_of_pieces_are_no_larger_than_the_image() -> None:
+    """A view of a small image is larger, too, than its window would make it."""
+    still = AugmentationConfig.none()
+    plan = ViewPlan(IMAGES, ViewConfig(window=384, augmentation=still), 3, seed=0)
+    cells = plan.piece(0, 256).labels.reshape(32, 8, 32, 8)
+    assert (cells == cells[:, :1, :, :1]).all()
+    assert plan.view(plan.samples(0, 1)[0]).labels.shape == (1024, 1024)
+
+
+def test_of_many_images_each_shows_some_pieces_in_a_row() -> None:
+    few = ViewPlan(IMAGES, ViewConfig(), 3, seed=0)
+    assert [few.image_of_piece(n) for n in range(5)] == [0, 1, 2, 0, 1]
+    many = ViewPlan([IMAGES[0]] * 70, ViewConfig(), None, seed=0)
+    assert [many.image_of_piece(n) for n in (0, 7, 8, 559, 560)] == [0, 0, 1, 69, 0]

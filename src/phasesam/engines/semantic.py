@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from phasesam.core.boxes import Box
 from phasesam.core.coordinates import resize_image_longest_side
 from phasesam.core.errors import InvalidSettingError
-from phasesam.core.images import stretched
+from phasesam.core.images import intensity_levels, stretched
 from phasesam.core.tiles import tiles
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.engines.phase_hints import PhaseHints
@@ -259,6 +259,7 @@ class _Mapping:
         # As the adapter was trained.
         stretch = card.details.get("stretch") is True
         self.rgb = stretched(segmenter.rgb) if stretch else segmenter.rgb
+        self.levels = intensity_levels(self.rgb)
         shape = self.rgb.shape[:2]
         side = card.window or 0 if config.window is None else config.window
         self.boxes = tiles((shape[0], shape[1]), side or max(shape), int(config.overlap * side))
@@ -316,6 +317,7 @@ class _Mapping:
 
         from phasesam.engines.embedding import encode
         from phasesam.models.class_decoder import class_logits
+        from phasesam.models.detail_head import detail_picture
 
         y0, x0, y1, x1 = box
         down, right = (slice(None, None, -1 if turned else None) for turned in flip)
@@ -336,7 +338,8 @@ class _Mapping:
 
         def run() -> NDArray[np.float32]:
             with torch.inference_mode():
-                picture = model.preprocess(resize_image_longest_side(crop, model.image_size))
+                resized = resize_image_longest_side(crop, model.image_size)
+                picture = detail_picture(resized, self.levels, model.image_size)
                 found = class_logits(model, features, picture, hints)[0].float().cpu()
             return np.asarray(found)
 

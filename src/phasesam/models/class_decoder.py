@@ -134,7 +134,8 @@ def class_logits(
     features : (b, c, 64, 64) tensor
         Image embeddings.
     pictures : (b, 3, 1024, 1024) tensor, optional
-        What the encoder was shown; a decoder with a `DetailHead` needs it.
+        What the encoder was shown, as `detail_picture` makes it; a decoder with a `DetailHead`
+        needs it.
     hints : ClassHints, optional
         Phase fractions and boxes, for decoders that know such.
 

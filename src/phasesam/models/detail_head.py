@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from phasesam.core.images import Levels
 
 _WIDTHS = (24, 48, 96)
 _DEEPER = 2
 _GROUPS = 4
-# A tenth of a usual deviation: what is all of one grey has noise only.
-_LEAST_VARIANCE = 0.01
 
 
 class DetailHead(nn.Module):
@@ -61,7 +63,7 @@ class DetailHead(nn.Module):
         fine : (b, channels, 256, 256) tensor
             Its finest features.
         pictures : (b, 3, 1024, 1024) tensor
-            What the encoder was shown.
+            What the encoder was shown, as `detail_picture` makes it.
 
         Returns
         -------
@@ -77,7 +79,7 @@ class DetailHead(nn.Module):
         Parameters
         ----------
         pictures : (b, 3, h, w) tensor
-            As the encoder would be shown them; sides that 64 divides.
+            As `detail_picture` makes them; sides that 64 divides.
 
         Returns
         -------
@@ -88,7 +90,7 @@ class DetailHead(nn.Module):
 
     def _judge(self, pictures: Tensor, known: Tensor | None) -> Tensor:
         # Channels last from here to the end: convolutions of few channels are then far faster.
-        half = self.down[0](_last(_standardised(pictures)))
+        half = self.down[0](_last(pictures))
         quarter = self.down[1](_smaller(half))
         if known is not None:
             # Sums, not wider stacks: on a processor moving them costs more than computing.
@@ -105,18 +107,30 @@ class DetailHead(nn.Module):
         return cast(Tensor, self.correct(half))
 
 
-def _standardised(pictures: Tensor) -> Tensor:
-    """Bring each picture to mean 0 and deviation 1, so that all recordings look alike.
+def detail_picture(rgb: NDArray[np.uint8], levels: Levels, side: int) -> Tensor:
+    """Make what the head sees of a view.
 
-    The padding of the encoder, exact zeros, stays what it is. Norms within the network do not make
-    it blind to brightness: a constant becomes another offset in each channel.
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8 array
+        At most `side` pixels a side.
+    levels : Levels
+        Of the whole image, so that recordings of any brightness and contrast look alike, and
+        parts of one image keep theirs: by its brightness a phase is known. Norms within the
+        network cannot do it, a constant becomes another offset in each channel.
+    side : int
+        Height and width of the result.
+
+    Returns
+    -------
+    (1, 3, side, side) float32 tensor
+        Mean 0 and deviation 1 over the image; zeros where the view ends.
     """
-    shown = (pictures != 0).any(1, keepdim=True)
-    count = 3 * shown.sum((1, 2, 3), keepdim=True).clamp_min(1)
-    mean = pictures.sum((1, 2, 3), keepdim=True) / count
-    centred = (pictures - mean) * shown
-    variance = centred.square().sum((1, 2, 3), keepdim=True) / count
-    return centred * (variance + _LEAST_VARIANCE).rsqrt()
+    height, width = rgb.shape[:2]
+    picture = torch.zeros((1, 3, side, side))
+    scaled = (torch.from_numpy(rgb).permute(2, 0, 1) - levels.mean) / levels.deviation
+    picture[0, :, :height, :width] = scaled
+    return picture
 
 
 def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:

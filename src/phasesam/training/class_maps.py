@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from phasesam.core.images import Levels
 from phasesam.models.class_decoder import ClassHints, class_answers, class_logits
+from phasesam.models.detail_head import detail_picture
 from phasesam.training.loss_config import LossConfig
 from phasesam.training.losses import class_loss
 
@@ -75,7 +77,7 @@ def map_loss(
     encoded : EncoderOutput
         Of some views.
     pictures : (b, 3, 1024, 1024) tensor
-        The views as the encoder was shown them.
+        The views as `detail_picture` makes them.
     targets : list of (target, weight)
         From `class_targets`.
     config : LossConfig
@@ -100,6 +102,7 @@ def window_logits(
     model: SamModel,
     encoded: EncoderOutput,
     resized: NDArray[np.uint8],
+    levels: Levels,
     size: tuple[int, int],
     hints: ClassHints | None = None,
 ) -> Tensor:
@@ -113,6 +116,8 @@ def window_logits(
         Of one picture.
     resized : (h', w', 3) uint8 array
         The picture, its longer side scaled to 1024 pixels.
+    levels : Levels
+        Of the image that it is a part of.
     size : (int, int)
         Height and width of the picture.
     hints : ClassHints, optional
@@ -122,7 +127,8 @@ def window_logits(
     -------
     (n_classes, h, w) float32 tensor
     """
-    logits = class_logits(model, encoded.features, model.preprocess(resized), hints).float()
+    picture = detail_picture(resized, levels, _FRAME)
+    logits = class_logits(model, encoded.features, picture, hints).float()
     frame = functional.interpolate(logits, (_FRAME, _FRAME), mode="bilinear", align_corners=False)
     cut = frame[:, :, : resized.shape[0], : resized.shape[1]]
     return functional.interpolate(cut, size, mode="bilinear", align_corners=False, antialias=True)[

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from phasesam.core.coordinates import resize_image_longest_side
-from phasesam.core.images import stretched
+from phasesam.core.images import intensity_levels, stretched
 from phasesam.models.class_decoder import ClassDecoder, ClassHints
+from phasesam.models.detail_head import detail_picture
 from phasesam.models.sam import EncoderOutput
 from phasesam.training.class_hints import amounts, draw_hints, stacked
 from phasesam.training.class_maps import class_targets, map_loss, window_logits
@@ -36,7 +37,12 @@ class ClassObjective(SamObjective):
     ) -> Iterator[Tensor]:
         head = cast(ClassDecoder, self.model.class_decoder)
         targets = [class_targets(view.labels, head.n_classes, head.side) for view in views]
-        pictures = torch.cat([self.model.preprocess(view.rgb) for view in views])
+        pictures = torch.cat(
+            [
+                detail_picture(view.rgb, self.plan.levels(sample.image), self.model.image_size)
+                for sample, view in zip(samples, views, strict=True)
+            ]
+        )
         hints = self._hints(samples, views) if head.takes_hints else None
         loss = map_loss(self.model, encoded, pictures, targets, self.recipe.loss, hints)
         yield loss * len(samples)
@@ -110,12 +116,13 @@ class ClassObjective(SamObjective):
         """Class of each pixel, window by window."""
         height, width = rgb.shape[:2]
         window = self.recipe.views.window or max(height, width)
-        result = np.zeros((height, width), np.int32)
+        result, levels = np.zeros((height, width), np.int32), intensity_levels(rgb)
         for box in windows((height, width), window):
             y0, x0, y1, x1 = box
             resized = resize_image_longest_side(rgb[y0:y1, x0:x1])
             encoded = self.encode(f"{name}-{y0}-{x0}", resized)
             with self.surroundings.autocast():
-                logits = window_logits(self.model, encoded, resized, (y1 - y0, x1 - x0), hints)
+                size = (y1 - y0, x1 - x0)
+                logits = window_logits(self.model, encoded, resized, levels, size, hints)
             result[y0:y1, x0:x1] = logits.argmax(0).cpu().numpy()
         return result

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from phasesam.core.errors import TrainingError
+from phasesam.models.detail_head import detail_picture
 from phasesam.training.class_maps import class_targets
 from phasesam.training.losses import class_loss
 
@@ -45,7 +46,8 @@ def train_detail(
     plan : ViewPlan
         Draws the pieces.
     recipe : Recipe
-        Number of steps, loss, and course of the learning rate, which is twice that of the heads.
+        Number of steps, loss, and course of the learning rate, which is twice that of the heads;
+        the optimiser is always AdamW.
     surroundings : Surroundings
         Device and precision.
     report : callable
@@ -60,13 +62,12 @@ def train_detail(
     steps = recipe.detail_steps * recipe.epochs
     if decoder is None or decoder.detail is None or not steps:
         return
-    head, rates = decoder.detail, recipe.optimiser
+    head, rates, device = decoder.detail, recipe.optimiser, surroundings.device
     optimiser = torch.optim.AdamW(head.parameters(), weight_decay=rates.weight_decay)
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = _RATE * rates.lr_heads * rates.factor(step / steps)
-        pictures, target, weight = _pieces(model, plan, decoder.n_classes, step * _BATCH)
-        device = surroundings.device
+        pictures, target, weight = _pieces(plan, decoder.n_classes, step * _BATCH, device)
         with surroundings.autocast():
             logits = head.alone(pictures)
         loss = class_loss(logits, target.to(device), weight.to(device), recipe.loss)
@@ -85,10 +86,16 @@ def train_detail(
 
 
 def _pieces(
-    model: SamModel, plan: ViewPlan, classes: int, first: int
+    plan: ViewPlan, classes: int, first: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw a batch: pictures as the encoder would be shown them, targets, weights."""
-    drawn = [plan.piece(first + i, SIDE) for i in range(_BATCH)]
+    """Draw a batch: pictures as the head sees them, targets, weights."""
+    numbers = range(first, first + _BATCH)
+    drawn = [plan.piece(number, SIDE) for number in numbers]
     aims = [class_targets(piece.labels, classes, SIDE // 2, SIDE) for piece in drawn]
-    pictures = torch.cat([model.preprocess(piece.rgb)[..., :SIDE, :SIDE] for piece in drawn])
-    return pictures, torch.stack([a for a, _ in aims]), torch.stack([w for _, w in aims])
+    pictures = torch.cat(
+        [
+            detail_picture(piece.rgb, plan.levels(plan.image_of_piece(number)), SIDE)
+            for number, piece in zip(numbers, drawn, strict=True)
+        ]
+    )
+    return pictures.to(device), torch.stack([a for a, _ in aims]), torch.stack([w for _, w in aims])

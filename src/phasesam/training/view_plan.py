@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from phasesam.core.coordinates import MODEL_SIDE
-from phasesam.core.images import stretched
+from phasesam.core.images import Levels, intensity_levels, stretched
 from phasesam.training.views import View, ViewConfig, make_view
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _VIEW, _ORDER, _PROMPTS, _PIECE = 1, 2, 3, 4
 _IMAGES_IN_MEMORY = 64
+_PIECES_IN_A_ROW = 8
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class ViewPlan:
 
     def view(self, sample: Sample) -> View:
         """Draw the view of a sample."""
-        rgb, labels = self._arrays(sample.image)
+        rgb, labels, _ = self._arrays(sample.image)
         rng = np.random.default_rng([self._seed, _VIEW, sample.view])
         return make_view(rgb, labels, self._config, rng)
 
@@ -96,24 +97,39 @@ class ViewPlan:
         Parameters
         ----------
         number : int
-            Equal numbers are equal pieces; they go through the images in turn.
+            Equal numbers are equal pieces; see `image_of_piece`.
         side : int
             Side in pixels of the piece, where a whole view has 1024.
         """
-        rgb, labels = self._arrays(number % len(self._images))
-        window = self._config.window or max(labels.shape)
+        rgb, labels, _ = self._arrays(self.image_of_piece(number))
+        longest = max(labels.shape)
+        # A window is never larger than the image.
+        window = min(self._config.window or longest, longest)
         config = replace(self._config, window=max(1, round(window * side / MODEL_SIDE)))
         rng = np.random.default_rng([self._seed, _PIECE, number])
         return make_view(rgb, labels, config, rng, side=side)
+
+    def image_of_piece(self, number: int) -> int:
+        """Index of the image that a piece shows.
+
+        They come in turn; of more images than are kept in memory, several pieces in a row.
+        """
+        if len(self._images) > _IMAGES_IN_MEMORY:
+            number //= _PIECES_IN_A_ROW
+        return number % len(self._images)
+
+    def levels(self, image: int) -> Levels:
+        """Brightness of an image, as its views show it before they are augmented."""
+        return self._arrays(image)[2]
 
     def chance(self, sample: Sample) -> np.random.Generator:
         """Source of chance for the prompts of a sample."""
         return np.random.default_rng([self._seed, _PROMPTS, sample.moment])
 
-    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray, Levels]:
         image = self._images[index]
         rgb = stretched(image.rgb()) if self._stretch else image.rgb()
-        return rgb, image.label_array()
+        return rgb, image.label_array(), intensity_levels(rgb)
 
 
 @lru_cache(4)
