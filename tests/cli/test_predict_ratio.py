@@ -165,20 +165,29 @@ def test_the_network_is_told_and_the_solver_obeyed(told, stack, tmp_path):
         out = tmp_path / "out"
         result = predict(
             stack, "--adapter", told, "-o", out, "--ratio", "pore=10%", "--json",
-            "--orientations", 1, "--overwrite", *options,
+            "--orientations", 1, "--overwrite", "--ratio-over", "plane", *options,
         )  # fmt: skip
         assert result.exit_code == 0, result.output
         return *shares(out / "stack_labels.tif"), json.loads(result.stdout)["ratio"]["by"]
 
-    both, amounts, by = mapped()
-    assert (by, amounts.sum(axis=0)[2]) == ("both", 480)
-    solver, amounts, by = mapped("--ratio-by", "solver")
-    assert (by, amounts.sum(axis=0)[2]) == ("solver", 480)
+    both, amounts, by = mapped("--ratio-by", "both")
+    assert (by, amounts[[0, 2], 2].tolist()) == ("both", [240, 240])
+    solver, amounts, by = mapped()
+    assert (by, amounts[[0, 2], 2].tolist()) == ("solver", [240, 240])
     assert (both != solver).any()
     network, amounts, by = mapped("--ratio-by", "network")
     assert by == "network"
-    assert amounts.sum(axis=0)[2] != 480
+    assert amounts[[0, 2], 2].tolist() != [240, 240]
     assert (network != 255).any()
+
+
+def test_a_network_is_not_told_that_each_plane_is_like_the_stack(told, stack, tmp_path):
+    for by in ("both", "network"):
+        result = predict(
+            stack, "--adapter", told, "-o", tmp_path / by, "--ratio", "pore=10%", "--ratio-by", by
+        )
+        assert result.exit_code == 1
+        assert "--ratio-over plane" in " ".join(result.output.split())
 
 
 def test_who_uses_shares_is_checked(phases, told, stack, tmp_path):
@@ -186,6 +195,10 @@ def test_who_uses_shares_is_checked(phases, told, stack, tmp_path):
         ((phases, "--ratio", "pore=2%", "--ratio-by", "network"), "this adapter takes no shares"),
         ((told, "--ratio", "pore=2%", "--ratio-by", "me"), "solver, network, both, got 'me'"),
         ((told, "--ratio-by", "both"), "need a --ratio"),
+        (
+            (told, "--ratio", "pore=2%", "--ratio-by", "network", "--smoothing", 2),
+            "are for the solver",
+        ),
     ):
         result = predict(stack, "--adapter", *options, "-o", tmp_path / "out")
         assert (result.exit_code, message in " ".join(result.stderr.split())) == (2, True)

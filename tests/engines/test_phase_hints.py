@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -34,9 +36,24 @@ def seg(micrograph, manager):
 
 
 def test_ranges_are_told_as_their_middle_and_spread():
-    hints = PhaseHints([0.2, (0.1, 0.3), None], [0.05, 0, 0])
-    assert hints.shares == pytest.approx((0.2, 0.2, None))
-    assert hints.errors == pytest.approx((0.05, 0.2 / math.sqrt(12), 0))
+    hints = PhaseHints([0.2, (0.1, 0.3), None, None], [0.05, 0, 0, 0])
+    assert hints.shares == pytest.approx((0.2, 0.2, None, None))
+    assert hints.errors == pytest.approx((0.05, 0.2 / math.sqrt(12), 0, 0))
+
+
+def test_the_last_unknown_share_is_known():
+    hints = PhaseHints([0.2, None, 0.5], [0.03, 0, 0.04])
+    assert hints.shares == pytest.approx((0.2, 0.3, 0.5))
+    assert hints.errors == pytest.approx((0.03, 0.05, 0.04))
+    assert PhaseHints([None, None, 0.5]).shares == (None, None, 0.5)
+
+
+def test_a_dock_may_ask_without_loading_torch():
+    code = (
+        "import sys; from phasesam.engines.phase_hints import PhaseHints; "
+        "PhaseHints([0.5, 0.5]); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_map_depends_on_them(seg, adapter):

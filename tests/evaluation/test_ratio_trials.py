@@ -15,7 +15,13 @@ from phasesam.cli.evaluate_ratio import chosen_methods, requests_of, with_specim
 from phasesam.core.errors import InvalidSettingError
 from phasesam.evaluation import ratio_trials
 from phasesam.evaluation.case_pictures import change_picture
-from phasesam.evaluation.ratio_tables import error_table, method_table, outcome_columns, wrong_table
+from phasesam.evaluation.ratio_tables import (
+    error_table,
+    method_table,
+    outcome_columns,
+    summary,
+    wrong_table,
+)
 from phasesam.evaluation.ratio_trials import (
     METHODS,
     NETWORKS,
@@ -106,22 +112,34 @@ def test_all_are_asked_and_compared(adapters):
     requests = requests_of((0.05,), 2)
     methods = [by_name(n) for n in ("no guidance", "ratio v2", "solver alone")]
     outcomes = ask_all([IMAGE], "tiny", adapters, methods, requests)
-    assert [o.method for o in outcomes] == [m.name for m in methods for _ in range(6)]
-    assert [o.request for o in outcomes[:6]] == [
+    assert [o.method for o in outcomes] == [m.name for m in methods] * 6
+    assert [o.request for o in outcomes[::3]] == [
         "true", "swapped", "shifted", "zero", "off by 0.05", "off by 0.05",
     ]  # fmt: skip
-    true = outcomes[12]
+    assert [(o.draw, o.error) for o in outcomes[::3][-3:]] == [(0, 0), (0, 0.05), (1, 0.05)]
+    true = outcomes[2]
     assert true.oracle == 1
     assert np.abs(true.scores.fraction_errors).max() < 1e-4
     table = method_table(outcomes)
     assert [row[0] for row in table.rows] == ["no guidance", "ratio v2", "solver alone"]
-    wrong = wrong_table(outcomes)
+    wrong = wrong_table(outcomes, ["ratio v2", "solver alone"])
     assert [row[0] for row in wrong.rows][:2] == ["true: ratio v2", "true: solver alone"]
     swapped = next(row for row in wrong.rows if row[0] == "swapped: solver alone")
     assert swapped[1] == swapped[2] == f"{TRUE[1]:.3f} / {TRUE[0]:.3f}"
     assert float(swapped[3]) < 1e-3
     assert len(error_table(outcomes, ["true", "off by 0.05"]).rows) == 2
     assert len(outcome_columns(outcomes)["dice"]) == 2 * len(outcomes)
+    drawn = [o.scores.mean_dice for o in outcomes if o.request == "off by 0.05"][1::3]
+    by_image = summary(outcomes)["off by 0.05"]["ratio v2"]["by_image"]
+    assert by_image == pytest.approx({IMAGE.name: np.mean(drawn)})
+
+
+def test_careful_users_doubt_wrong_requests(tester):
+    wrong = requests_of((), 1)(TRUE)[1]
+    exact, trusting = by_name("solver alone"), by_name("solver alone, trust")
+    assert (wrong.error_for(exact), wrong.error_for(trusting)) == (0, 0.1)
+    assert tester.answer(exact, wrong).achieved == pytest.approx(wrong.wanted, abs=1e-4)
+    assert np.abs(tester.answer(trusting, wrong).achieved - wrong.wanted).max() > 0.01
 
 
 def test_networks_are_trained_once_and_take_what_they_are_named_for(tmp_path, monkeypatch):
@@ -147,7 +165,10 @@ def test_methods_are_found_by_their_names():
     found = chosen_methods("no guidance, solver alone, trust,solver alone")
     assert [m.name for m in found] == ["no guidance", "solver alone, trust", "solver alone"]
     assert networks_of(found) == ("plain",)
-    for text in ("no guidance", "no guidance,magic", "no guidance,solver alonely"):
+    for text in (
+        "no guidance", "no guidance,magic", "no guidance,solver alonely",
+        "no guidance,ratio v2,ratio v2", "ratio v2,no guidance", "box,ratio v2",
+    ):  # fmt: skip
         with pytest.raises(InvalidSettingError, match="--methods"):
             chosen_methods(text)
 

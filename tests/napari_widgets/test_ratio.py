@@ -14,14 +14,16 @@ from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapter_store import import_adapter
 from phasesam.napari_widgets.class_colours import layer_class_names
 from phasesam.napari_widgets.ratio import RatioDock
+from phasesam.napari_widgets.ratio_run import RatioGuides
+from phasesam.napari_widgets.ratio_words import request_text
 from phasesam.session.ratio_sheet import WHOLE
 
 SHAPE = (96, 120)
 NAMES = ("ferrite", "bainite", "martensite")
 
 
-def made_map(shape=SHAPE):
-    rng = np.random.default_rng(0)
+def made_map(shape=SHAPE, seed=0):
+    rng = np.random.default_rng(seed)
     z = np.stack([gaussian_filter(rng.normal(size=shape), 5) * 30 for _ in NAMES])
     z = np.exp(z + rng.normal(0, 0.2, z.shape))
     probabilities = (z / z.sum(axis=0)).astype(np.float32)
@@ -37,9 +39,13 @@ def _adapter(tmp_path, make_adapter):
 def asked(monkeypatch):
     runs = []
 
-    def guide_job(run, config):
-        runs.append((run, config))
-        return lambda progress, should_stop: RatioGuide(made_map(), np.zeros(SHAPE), config)
+    def guide_job(run, config, hints=None):
+        runs.append((run, hints))
+        untold = RatioGuide(made_map(), np.zeros(SHAPE), config)
+        if hints is None:
+            return lambda progress, should_stop: RatioGuides(untold, untold)
+        told = RatioGuide(made_map(seed=1), np.zeros(SHAPE), config)
+        return lambda progress, should_stop: RatioGuides(told, untold)
 
     monkeypatch.setattr("phasesam.napari_widgets.ratio.guide_job", guide_job)
     return runs
@@ -362,17 +368,48 @@ def test_shares_can_be_told_to_a_network_that_takes_them(
     assert not dock.tell_button.isEnabled()
     dock.map_button.click()
     settled(dock, until)
-    assert asked[-1][0].config.hints is None
+    assert asked[-1][1] is None
+    # Nothing is asked yet, so there is nothing to tell.
+    assert not dock.tell_button.isEnabled()
     dock.rows.rows[0].spin.setValue(50)
     settled(dock, until)
+    alone = dock.viewer.layers["SEM phase ratio"].data.copy()
     dock.tell_button.click()
     settled(dock, until)
-    hints = asked[-1][0].config.hints
+    hints = asked[-1][1]
     assert hints.shares == pytest.approx(dock.rows.shares.values)
     assert hints.shares[0] == 0.5
     assert shares(dock)[0] == 0.5
+    assert (dock.viewer.layers["SEM phase ratio"].data != alone).any()
     assert "with these shares" in dock.footer.result.text()
+    # It is judged by what the network sees without being told, and logged as told.
+    assert "contradicts the image" in dock.verdict.text()
+    own = made_map().fractions
+    assert [row.now.text() for row in dock.rows.rows] == [f"{100 * x:.1f}" for x in own]
+    assert dock.results.log[-1].model == f"told, told {request_text(dock.rows.shares)}"
+    dock.before_button.click()
+    np.testing.assert_allclose(shares(dock), own)
+    dock.before_button.click()
     # The shares are still there to be taken back.
     dock.undo()
     settled(dock, until)
-    assert shares(dock)[0] == pytest.approx(made_map().fractions[0])
+    np.testing.assert_allclose(shares(dock), own)
+
+
+def test_shares_of_regions_are_not_told(viewer_model, asked, shown, until, tmp_path, make_adapter):
+    config = AdapterConfig(rank=2, decoder_rank=2, ratio="located")
+    path = make_adapter(tmp_path / "told.safetensors", classes=NAMES, config=config)
+    import_adapter(path, "told")
+    viewer_model.add_image(np.zeros(SHAPE), name="SEM")
+    dock = shown(RatioDock(viewer_model), (460, 800))
+    dock.choose("told")
+    dock.map_button.click()
+    settled(dock, until)
+    dock.mapped.sheet.ask(1, dock.mapped.sheet.shares(1).with_share(0, 0.5))
+    dock._show()
+    assert not dock.tell_button.isEnabled()
+    dock.mapped.sheet.forget(1)
+    dock.rows.rows[0].spin.setValue(50)
+    settled(dock, until)
+    dock._show()
+    assert dock.tell_button.isEnabled()

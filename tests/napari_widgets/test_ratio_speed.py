@@ -14,6 +14,7 @@ from phasesam.engines.ratio_guidance import RatioGuide
 from phasesam.engines.semantic import PhaseMap
 from phasesam.models.adapter_store import import_adapter
 from phasesam.napari_widgets.ratio import RatioDock
+from phasesam.napari_widgets.ratio_run import RatioGuides
 
 pytestmark = [pytest.mark.gui, pytest.mark.slow]
 
@@ -39,8 +40,9 @@ def dock(make_napari_viewer, qtbot, until, monkeypatch, tmp_path, make_adapter, 
     import_adapter(make_adapter(tmp_path / "steel.safetensors", classes=NAMES), "steel")
     found = made_map(side)
 
-    def guide_job(run, config):
-        return lambda progress, should_stop: RatioGuide(found, np.zeros((side, side)), config)
+    def guide_job(run, config, hints=None):
+        guide = RatioGuide(found, np.zeros((side, side)), config)
+        return lambda progress, should_stop: RatioGuides(guide, guide)
 
     monkeypatch.setattr("phasesam.napari_widgets.ratio.guide_job", guide_job)
     viewer = make_napari_viewer(show=True)

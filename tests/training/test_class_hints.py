@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from phasesam.training.hint_config import HintTraining
 from phasesam.training.objective import Surroundings
 from phasesam.training.recipes import Recipe
 
-ALWAYS = HintTraining(missing=0, unknown=0, error=0.15, wrong=0)
+ALWAYS = HintTraining(missing=0, unknown=0, error=0.15, exact=0, wrong=0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -38,29 +37,25 @@ def test_what_is_told_adds_up_whatever_is_true(parts, seed):
     assert (errors <= 0.15).all()
 
 
-def test_amounts_are_off_by_the_error_that_is_told():
-    true = np.array([0.6, 0.3, 0.1])
-    rng = np.random.default_rng(0)
-    drawn = [draw_shares(true, ALWAYS, rng) for _ in range(6000)]
-    off = np.array([shares - true for shares, _ in drawn])
-    told = np.array([errors[0] for _, errors in drawn])
-    np.testing.assert_allclose(off.mean(0), 0, atol=3e-3)
-    for low, high in ((0.02, 0.05), (0.05, 0.1), (0.1, 0.15)):
-        chosen = (told > low) & (told <= high)
-        spread = math.sqrt(np.square(off[chosen]).mean())
-        assert spread == pytest.approx(math.sqrt(np.square(told[chosen]).mean()), rel=0.1)
-
-
 def test_how_often_what_is_told():
-    config = HintTraining(missing=0.3, unknown=0.2, error=0, wrong=0.1)
-    true, rng = np.array([0.7, 0.3]), np.random.default_rng(1)
-    told = np.array([draw_shares(true, config, rng)[0] for _ in range(8000)])
-    nothing = np.isnan(told).all(1)
-    # Nothing, or by chance each class.
-    assert nothing.mean() == pytest.approx(0.3 + 0.7 * 0.04, abs=0.02)
-    assert np.isnan(told[~nothing]).mean() == pytest.approx(0.16 / 0.96, abs=0.02)
-    known = told[~np.isnan(told).any(1)]
-    assert (np.abs(known - true).max(1) > 1e-9).mean() == pytest.approx(0.1, abs=0.02)
+    config = HintTraining(missing=0.3, unknown=0.4, error=0.15, exact=0.2, wrong=0.1)
+    true, rng = np.array([0.4, 0.35, 0.25]), np.random.default_rng(1)
+    drawn = [draw_shares(true, config, rng) for _ in range(8000)]
+    told = np.array([shares for shares, _ in drawn])
+    errors = np.array([error for _, error in drawn])
+    unknown = np.isnan(told).sum(1)
+    # Of one unknown amount the others say how much it is.
+    assert set(unknown.tolist()) == {0, 2, 3}
+    # A rate u that is drawn evenly hides all three with the mean of u ** 3, which is a quarter.
+    assert (unknown == 3).mean() == pytest.approx(0.3 + 0.7 * 0.4 / 4, abs=0.02)
+    assert (unknown == 2).mean() == pytest.approx(0.7 * 0.4 / 4, abs=0.02)
+    told_all = (unknown == 0) & (errors == 0).all(1)
+    assert told_all.sum() / (unknown == 0).sum() == pytest.approx(0.2, abs=0.03)
+    exact = np.abs(told - true).max(1) < 1e-9
+    assert (told_all & ~exact).sum() / told_all.sum() == pytest.approx(0.1, abs=0.03)
+    assert errors.max() <= 0.15
+    each = (unknown == 0) & (errors.max(1) > 0)
+    assert (np.ptp(errors[each], axis=1) == 0).mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_of_images_without_labels_nothing_is_told():
@@ -82,7 +77,7 @@ def test_boxes_are_those_of_the_largest_regions():
     assert np.isnan(found[2]).all()
 
 
-@pytest.mark.parametrize("name", ["missing", "unknown", "error", "wrong", "whole"])
+@pytest.mark.parametrize("name", ["missing", "unknown", "error", "exact", "wrong", "whole"])
 def test_shares_out_of_range_are_refused(name):
     with pytest.raises(InvalidSettingError, match=f"hints.{name} must be within 0–1, got 1.5"):
         HintTraining(**{name: 1.5})

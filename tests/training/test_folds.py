@@ -51,3 +51,9 @@ def test_folds_are_the_same_in_whatever_order_the_images_come():
 def test_too_few_specimens_are_refused(sizes, count):
     with pytest.raises(InvalidSettingError, match=f"{count} folds of {len(sizes)} specimens"):
         specimen_folds(of_specimens(*sizes), count)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (5, 1, 1)])
+def test_folds_that_leave_none_to_validate_on_are_refused(sizes):
+    with pytest.raises(InvalidSettingError, match="without one to validate on"):
+        specimen_folds(of_specimens(*sizes), 2)

@@ -124,6 +124,7 @@ def ratio(
     output: ReportOptions,
 ) -> ExitCode:
     """Compare ways of using a phase ratio, tested by specimen."""
+    from phasesam.models.manager import get_manager
     from phasesam.training.fine_tuning import TrainingSettings
     from phasesam.training.folds import specimen_folds
 
@@ -139,6 +140,8 @@ def ratio(
     settings = TrainingSettings(
         recipe, base=model.model, seed=model.seed, device=model.device, precision=model.precision
     )
+    # The networks are asked where they were trained.
+    get_manager().set_device(model.device)
     console = message_console(output.quiet)
     folds = specimen_folds(data, options.folds, model.seed)
     folder = options.trials or Path(output.output or ".") / "trials"
@@ -146,7 +149,7 @@ def ratio(
         job = _Job(folds, methods, settings, options, folder, console, interruption)
         outcomes = _tested(job, errors)
         pictures = _pictures(job) if output.output is not None else ()
-    _deliver(outcomes, errors, pictures, data.classes, output)
+    _deliver(outcomes, methods, errors, pictures, data.classes, output)
     return ExitCode.OK
 
 
@@ -172,10 +175,17 @@ def chosen_methods(text: str | None) -> tuple[Method, ...]:
             raise InvalidSettingError(
                 f"--methods knows {'; '.join(by_name)}, got {rest.split(',')[0]!r}"
             )
+        if by_name[name] in found:
+            raise InvalidSettingError(f"--methods names {name!r} twice")
         found.append(by_name[name])
         rest = after[1:].lstrip()
     if len(found) < 2:
         raise InvalidSettingError("--methods expects at least two, to be compared")
+    if found[0].uses_ratio or found[0].boxes:
+        raise InvalidSettingError(
+            f"the others are compared with the first of --methods, which hears nothing: "
+            f"{METHODS[0].name}, not {found[0].name}"
+        )
     return tuple(found)
 
 
@@ -229,17 +239,20 @@ def requests_of(errors: Sequence[float], draws: int) -> Callable[[Fractions], li
     """Make what is asked about each image: true, off by an error, wrong."""
     import numpy as np
 
-    from phasesam.evaluation.ratio_requests import WRONG, off_by
+    from phasesam.evaluation.ratio_requests import DOUBT, WRONG, off_by
     from phasesam.evaluation.ratio_trials import Request
 
     def make(true: Fractions) -> list[Request]:
-        asked = [Request(name, change(true)) for name, change in WRONG.items()]
+        asked = [
+            Request(name, change(true), doubt=0.0 if name == "true" else DOUBT)
+            for name, change in WRONG.items()
+        ]
         for error in errors:
             for draw in range(draws):
                 # The same draws for all methods and runs; other ones for other images.
                 seed = [draw, *(int(1e6 * f) for f in true)]
                 wanted = off_by(true, error, np.random.default_rng(seed))
-                asked.append(Request(error_name(error), wanted, error))
+                asked.append(Request(error_name(error), wanted, error, draw=draw))
         return asked
 
     return make
@@ -252,6 +265,7 @@ def error_name(error: float) -> str:
 
 def _deliver(
     outcomes: list[Outcome],
+    methods: tuple[Method, ...],
     errors: Sequence[float],
     pictures: tuple[Picture, ...],
     classes: tuple[str, ...],
@@ -269,7 +283,7 @@ def _deliver(
     tables = [method_table(outcomes)]
     if errors:
         tables.append(error_table(outcomes, ["true", *map(error_name, errors)]))
-    tables.append(wrong_table(outcomes))
+    tables.append(wrong_table(outcomes, [m.name for m in methods if m.uses_ratio]))
     report = Report(
         output.title or "Phase ratio",
         (f"Classes: {', '.join(classes)}.", *_RULES, INTERVAL_NOTE),
@@ -281,13 +295,15 @@ def _deliver(
 
 
 _RULES = (
-    "Networks were trained on each part of the specimens and tested on the others. v0: a map per "
-    "share, added to the embedding; v1: features times an embedding of the shares; v2: phases "
-    "change the features where the image looks like them, and prompt the decoder. exact: the "
-    "solver meets the request; trust: as far as its standard error allows.",
+    "Networks were trained on all folds of the specimens but one, and tested on that one. v0: a "
+    "map per share, added to the embedding; v1: features times an embedding of the shares; v2: "
+    "phases change the features where the image looks like them, and prompt the decoder. exact: "
+    "the solver meets the request; trust: as far as its standard error allows. Boxes are those of "
+    "the truth.",
     "Requests: true; off by a standard error, told to v2 and to the trusting solver; swapped: the "
     "two largest phases change their shares; shifted: 0.2 goes from the largest to the second; "
-    "zero: the rarest phase is denied.",
+    "zero: the rarest phase is denied. Wrong requests are told to be exact, but those that trust "
+    "are told a standard error of 0.1.",
 )
 
 

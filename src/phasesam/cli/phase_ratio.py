@@ -141,13 +141,20 @@ class RatioWork:
     Raises
     ------
     InvalidSettingError
-        If regions of a least size are wanted of a stack as a whole.
+        If regions of a least size are wanted of a stack as a whole, or a network is to be told
+        the shares of a stack.
     """
 
     def __init__(self, recipe: RatioRecipe | None, n_planes: int) -> None:
+        over_stack = recipe is not None and recipe.level == "stack" and n_planes > 1
+        if recipe is not None and over_stack and recipe.by != "solver":
+            raise InvalidSettingError(
+                "--ratio-by network and both tell each plane its own shares: use them with "
+                "--ratio-over plane"
+            )
         recipe = recipe if recipe is not None and recipe.solves else None
         self._recipe = recipe
-        self._together = recipe is not None and recipe.level == "stack" and n_planes > 1
+        self._together = recipe is not None and over_stack
         if recipe is not None and self._together and recipe.config.smallest > 1:
             raise InvalidSettingError(
                 "--smallest-region works plane by plane: use it with --ratio-over plane"

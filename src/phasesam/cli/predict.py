@@ -95,8 +95,8 @@ class PhaseOptions:
         _ratio(
             "--ratio-by",
             metavar="PART",
-            text="Who uses these shares: the solver, exactly; the network, as a hint; or both. "
-            "Both when left out, if the adapter takes shares; else the solver.",
+            text="Who uses these shares: the solver, which meets them; the network, as a hint, if "
+            "the adapter takes such; or both. The solver when left out.",
             show_default=False,
         ),
     ] = None
@@ -139,8 +139,15 @@ class PhaseOptions:
                     "--ratio-over, --ratio-by, --smoothing and --smallest-region need a --ratio"
                 )
             return None
+        others_for_solver = any(
+            value is not None for value in (self.smoothing, self.smallest_region)
+        )
         config = RatioConfig(self.smoothing or 0, self.smallest_region or 0)
-        by = self.ratio_by or ("both" if takes_ratio(card) else "solver")
+        by = self.ratio_by or "solver"
+        if by == "network" and others_for_solver:
+            raise InvalidSettingError(
+                "--smoothing and --smallest-region are for the solver, not for --ratio-by network"
+            )
         if by in ("both", "network") and not takes_ratio(card):
             raise InvalidSettingError(f"--ratio-by {by}: this adapter takes no shares")
         found = parse_ratio(self.ratio, card.classes, self.ratio_over or "stack", config)

@@ -217,6 +217,11 @@ def _watcher(console: Console, interruption: Any) -> Any:
             )
             self._task = self.bar.add_task("preparing", total=None)
 
+        def on_prepare(self, done: int, total: int) -> None:
+            self.bar.update(
+                self._task, completed=done, total=total, description="learning fine detail"
+            )
+
         def on_step(self, progress: Place, loss: float) -> None:
             self.bar.update(
                 self._task,

@@ -14,6 +14,7 @@ import numpy as np
 
 from phasesam.core.boxes import Box
 from phasesam.core.errors import InvalidSettingError
+from phasesam.core.ratio_hints import completed
 from phasesam.core.ratio_request import RatioRequest, Wanted
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class PhaseHints:
     ----------
     fractions : sequence of Wanted, optional
         Phase fractions, one per class, as for `phasesam.core.ratio.solve`. A range is told as its
-        middle with the standard error of an even distribution; None is unknown.
+        middle with the standard error of an even distribution; None is unknown. The only unknown
+        one is what the others leave.
     uncertainty : float or sequence of float, optional
         Standard errors.
     boxes : mapping of int to Box, optional
@@ -67,6 +69,10 @@ class PhaseHints:
                 else:
                     shares.append(wanted)
                     errors.append(error)
+            given = np.array([np.nan if share is None else share for share in shares])
+            filled, unsure = completed(given, np.array(errors))
+            shares = [None if np.isnan(share) else float(share) for share in filled]
+            errors = unsure.tolist()
         for number, box in (boxes or {}).items():
             if number < 0 or box[2] <= box[0] or box[3] <= box[1]:
                 raise InvalidSettingError(f"expected a class and a box with pixels, got {box}")

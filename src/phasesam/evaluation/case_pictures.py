@@ -31,7 +31,8 @@ CLICK_CAPTION = (
 )
 
 CHANGE_CAPTION = (
-    "Image, truth, map without guidance, and the pixels that change when the request is {requests}:"
+    "Image, truth, map of the network that is told nothing, and the pixels that change when the "
+    "request is {requests}:"
     " blue ones become right, vermilion ones wrong, yellow ones were and are wrong."
 )
 

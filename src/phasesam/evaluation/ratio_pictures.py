@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from phasesam.evaluation.case_pictures import CHANGE_CAPTION, change_picture
@@ -31,24 +32,27 @@ def change_pictures(
     adapters : mapping of str to Path
         Networks.
     methods : sequence of Method
-        The first gives the map that is changed.
+        Those that use a ratio are shown, each beside the map of its own network without one.
     requests : callable
         From the true fractions to what is asked.
     """
     n_classes = len(read_card(next(iter(adapters.values()))).classes)
     tester = RatioTester(image, model, adapters)
     asked = requests(tester.true_fractions(n_classes))
-    before = tester.answer(methods[0], asked[0], keep=True).labels
-    assert before is not None
+    names = ", ".join(request.name for request in asked)
     pictures = []
-    for method in methods[1:]:
+    for method in methods:
         if not method.uses_ratio:
             continue
-        found = [tester.answer(method, request, keep=True).labels for request in asked]
-        picture = change_picture(
-            tester.rgb, tester.truth, before, [labels for labels in found if labels is not None]
+        untold = replace(method, told=False, boxes=False, solver="none")
+        before, *after = (
+            tester.answer(how, request, keep=True).labels
+            for how, request in ((untold, asked[0]), *((method, request) for request in asked))
         )
-        names = ", ".join(request.name for request in asked)
+        assert before is not None
+        picture = change_picture(
+            tester.rgb, tester.truth, before, [labels for labels in after if labels is not None]
+        )
         caption = CHANGE_CAPTION.format(requests=names)
         pictures.append(Picture(f"{method.name}: {image.name}", caption, picture))
     return tuple(pictures)

@@ -13,29 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.core.errors import InvalidSettingError
+from phasesam.core.ratio_hints import noisy_fractions
 
 Fractions = NDArray[np.float64]
+
+DOUBT = 0.1
+"""Standard error that trusting methods are told of a wrong request."""
 
 _SHIFT = 0.2
 
 
 def off_by(true: Fractions, error: float, rng: np.random.Generator) -> Fractions:
-    """Draw fractions with a standard error about the true ones; none below 0, sum 1.
+    """Draw fractions with a standard error about the true ones, as networks are told in training.
 
     Parameters
     ----------
     true : (k,) array
         Fractions.
     error : float
-        Standard error of each, before negative ones are cut off.
+        Standard error of each; see `phasesam.core.ratio_hints.noisy_fractions`.
     rng : numpy.random.Generator
         Chance.
     """
-    noise = rng.normal(0, error, len(true))
-    # Errors of shares add up to nothing; scaled, so that each keeps its size.
-    noise = (noise - noise.mean()) * np.sqrt(len(true) / (len(true) - 1))
-    drawn = np.maximum(true + noise, 0)
-    return np.asarray(drawn / drawn.sum())
+    return noisy_fractions(true, np.full(len(true), error), rng)
 
 
 def swapped(true: Fractions) -> Fractions:

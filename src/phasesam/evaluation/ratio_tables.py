@@ -56,17 +56,23 @@ def method_table(
         ("method", *(label for label, _ in _FIGURES), f"Dice - {first}"),
         tuple(rows),
         "Means over images, each mapped by a network that has not learnt from its specimen. The "
-        "error of fractions is the mean over classes of |found - true|.",
+        "error of fractions is the mean over classes of |found - true|. Each network was trained "
+        "once: differences between networks hold chance of the training, too, which the intervals "
+        "do not; and p of many methods is not corrected for their number.",
     )
 
 
-def wrong_table(outcomes: Sequence[Outcome], title: str = "Wrong requests") -> Table:
+def wrong_table(
+    outcomes: Sequence[Outcome], hear: Sequence[str], title: str = "Wrong requests"
+) -> Table:
     """One row per request and method: what was achieved, beside what is possible.
 
     Parameters
     ----------
     outcomes : sequence of Outcome
-        Of all folds, with the requests of `WRONG`.
+        Of all folds, with the requests of `WRONG`; of the first method, which hears none, too.
+    hear : sequence of str
+        Methods that hear the request.
     title : str
         Heading.
     """
@@ -75,7 +81,7 @@ def wrong_table(outcomes: Sequence[Outcome], title: str = "Wrong requests") -> T
     rows: list[tuple[str, ...]] = []
     for request in WRONG:
         for name, found in _grouped(outcomes, request).items():
-            if name == first:
+            if name not in hear:
                 continue
             dice, oracle = _dice(found), np.array([o.oracle for o in found])
             bound = plain * oracle - ALLOWED_LOSS
@@ -133,6 +139,8 @@ def outcome_columns(outcomes: Sequence[Outcome]) -> dict[str, list[object]]:
                 "specimen": outcome.specimen,
                 "method": outcome.method,
                 "request": outcome.request,
+                "draw": outcome.draw,
+                "error": outcome.error,
                 "class": c,
                 "requested": float(outcome.wanted[c]),
                 "achieved": float(outcome.achieved[c]),
@@ -159,7 +167,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
                 "miou": _mean(group, lambda s: s.mean_iou).mean,
                 "fraction_error": _mean(group, fraction_error).mean,
                 "oracle_dice": float(np.mean([o.oracle for o in group])),
-                "by_image": {o.image: o.scores.mean_dice for o in group},
+                "by_image": _by_image(group),
             }
         found[request] = of
     return found
@@ -172,6 +180,14 @@ def _grouped(outcomes: Sequence[Outcome], request: str) -> dict[str, list[Outcom
         if outcome.request == request:
             found.setdefault(outcome.method, []).append(outcome)
     return found
+
+
+def _by_image(found: Sequence[Outcome]) -> dict[str, float]:
+    """Mean Dice of each image, over the draws of a request."""
+    values: dict[str, list[float]] = {}
+    for outcome in found:
+        values.setdefault(outcome.image, []).append(outcome.scores.mean_dice)
+    return {name: float(np.mean(dice)) for name, dice in values.items()}
 
 
 def _dice(found: Sequence[Outcome]) -> NDArray[np.float64]:

@@ -76,6 +76,7 @@ METHODS = (
     Method("ratio v0", "v0", told=True),
     Method("ratio v0 + box", "v0", told=True, boxes=True),
     Method("ratio v1", "v1", told=True),
+    Method("v2, told nothing", "v2"),
     Method("ratio v2", "v2", told=True),
     Method("v2 + exact", "v2", told=True, solver="exact"),
     Method("v2 + trust", "v2", told=True, solver="trust"),
@@ -97,11 +98,22 @@ class Request:
         Fractions.
     error : float
         Standard error that the network and the trusting solver are told.
+    doubt : float
+        Standard error that those methods are told instead that trust: of requests that are wrong,
+        as far as a careful user would go.
+    draw : int
+        Number of the draw, of requests drawn by chance.
     """
 
     name: str
     wanted: Fractions
     error: float = 0.0
+    doubt: float = 0.0
+    draw: int = 0
+
+    def error_for(self, method: Method) -> float:
+        """Return the standard error that a method is told."""
+        return self.doubt if method.solver == "trust" and self.doubt else self.error
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +126,10 @@ class Outcome:
         Where.
     method, request : str
         How.
+    draw : int
+        Of the request.
+    error : float
+        Standard error that was told.
     wanted, achieved : (k,) array
         Fractions asked for and found, of the labelled area.
     scores : PhaseMapScores
@@ -128,6 +144,8 @@ class Outcome:
     specimen: str
     method: str
     request: str
+    draw: int
+    error: float
     wanted: Fractions
     achieved: Fractions
     scores: PhaseMapScores
@@ -203,7 +221,7 @@ class RatioTester:
     model: str
     adapters: Mapping[str, Path]
     _kept: dict[str, WindowEmbeddings] = field(default_factory=dict)
-    _known: dict[Any, NDArray[np.float32]] = field(default_factory=dict)
+    _known: dict[tuple[Any, ...], NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rgb, self.truth = self.image.rgb(), self.image.label_array()
@@ -229,22 +247,30 @@ class RatioTester:
         known = self.truth >= 0
         labels = logits.argmax(0).astype(np.int32)
         if method.solver != "none":
-            errors = request.error if method.solver == "trust" else 0.0
+            errors = request.error_for(method) if method.solver == "trust" else 0.0
             # Amounts are those of the labelled area; elsewhere nobody can say what is true.
             labels[known] = solve(logits[:, known], request.wanted.tolist(), errors).labels
         n = len(logits)
         counts = np.bincount(labels[known], minlength=n)[:n]
         return Outcome(
-            self.image.name, self.image.specimen, method.name, request.name, request.wanted,
-            counts / counts.sum(), score_phase_map(labels, self.truth, n),
+            self.image.name, self.image.specimen, method.name, request.name, request.draw,
+            request.error_for(method), request.wanted, counts / counts.sum(),
+            score_phase_map(labels, self.truth, n),
             oracle_dice(self.true_fractions(n), request.wanted), labels if keep else None,
         )  # fmt: skip
 
     def _logits(self, method: Method, request: Request) -> NDArray[np.float32]:
         """Ask the network, once whatever the solver does."""
-        told = (request.wanted.tobytes(), request.error) if method.told else None
+        told = (request.wanted.tobytes(), request.error_for(method)) if method.told else None
         key = (method.network, method.boxes, told)
         if key not in self._known:
+            if told is not None:
+                # Of the request before nothing is asked any more; maps are large.
+                self._known = {
+                    other: logits
+                    for other, logits in self._known.items()
+                    if other[2] in (None, told) or other[2][0] == told[0]
+                }
             self._known[key] = self._mapped(method, request)
         return self._known[key]
 
@@ -259,7 +285,7 @@ class RatioTester:
                 if np.isfinite(x0)
             }
         shares = request.wanted.tolist() if method.told else None
-        hints = PhaseHints(shares, request.error if method.told else None, boxes)
+        hints = PhaseHints(shares, request.error_for(method) if method.told else None, boxes)
         path = str(self.adapters[method.network])
         found = segment_classes(
             Segmenter(self.rgb, self.model, adapter=path, exclude_data_bar=False),
@@ -302,19 +328,9 @@ def ask_all(
     for done, image in enumerate(images):
         watch.step(done, len(images))
         tester = RatioTester(image, model, adapters)
-        asked = requests(tester.true_fractions(n_classes))
-        for method in methods:
-            heard = asked if method.uses_ratio else asked[:1]
-            answers = [tester.answer(method, request) for request in heard]
-            if not method.uses_ratio:
-                answers = [
-                    replace(
-                        answers[0], request=r.name, wanted=r.wanted,
-                        oracle=oracle_dice(tester.true_fractions(n_classes), r.wanted),
-                    )
-                    for r in asked
-                ]  # fmt: skip
-            found += answers
+        for request in requests(tester.true_fractions(n_classes)):
+            # Those that do not hear the request are asked once, and scored beside it again.
+            found += [tester.answer(method, request) for method in methods]
     watch.step(len(images), len(images))
     return found
 

@@ -271,8 +271,9 @@ def _fill(wanted: Mapping[str, nn.Parameter], path: Path) -> None:
         missing, unexpected = sorted(set(wanted) - names), sorted(names - set(wanted))
         if missing or unexpected:
             raise CheckpointError(
-                f"{path} does not hold what its card says: {len(missing)} tensors are missing "
-                f"{missing[:2]}, {len(unexpected)} unexpected {unexpected[:2]}"
+                f"{path} does not hold what its card says, or was made by another version of "
+                f"PhaseSAM: {len(missing)} tensors are missing {missing[:2]}, {len(unexpected)} "
+                f"unexpected {unexpected[:2]}"
             )
         with torch.no_grad():
             for name, parameter in wanted.items():

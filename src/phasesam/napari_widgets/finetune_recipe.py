@@ -216,7 +216,7 @@ class RecipePanel(QWidget):
                 adapter,
                 rank=rank,
                 decoder_rank=rank if same else adapter.decoder_rank,
-                ratio=told if self.takes_ratio.isChecked() else "none",
+                ratio=told if self._tells else "none",
             ),
             optimiser=replace(
                 original.optimiser,
@@ -234,6 +234,10 @@ class RecipePanel(QWidget):
         return replace(
             changed, name=f"{original.name[:50]}-changed", title=f"{original.title}, changed"
         )
+
+    @property
+    def _tells(self) -> bool:
+        return self.takes_ratio.isChecked() and self._task == "semantic"
 
     def base_model(self, chosen_above: str) -> str:
         """Registry name of the model to train."""

@@ -33,8 +33,8 @@ from phasesam.napari_widgets.ratio_presets import RatioPresets
 from phasesam.napari_widgets.ratio_regions import RatioRegions
 from phasesam.napari_widgets.ratio_results import RatioResults
 from phasesam.napari_widgets.ratio_rows import RatioRows
-from phasesam.napari_widgets.ratio_run import RatioAnswer, RatioTask, guide_job
-from phasesam.napari_widgets.ratio_words import plausibility, request_name
+from phasesam.napari_widgets.ratio_run import RatioAnswer, RatioGuides, RatioTask, guide_job
+from phasesam.napari_widgets.ratio_words import plausibility, request_name, request_text
 from phasesam.napari_widgets.strength_row import AdapterOnModel
 from phasesam.napari_widgets.workers import Failure, Lane
 from phasesam.session.ratio_sheet import WHOLE, RatioSheet
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from qtpy.QtWidgets import QWidget
 
-    from phasesam.engines.ratio_guidance import RatioGuide
     from phasesam.models.adapter_card import AdapterCard
 
 
@@ -56,8 +55,14 @@ class _Mapped:
     plane: tuple[int, ...]
     adapter: str
     card: AdapterCard
-    guide: RatioGuide
+    guides: RatioGuides
     sheet: RatioSheet
+    told: str = ""
+
+    @property
+    def title(self) -> str:
+        """The adapter, and what it was told."""
+        return f"{self.adapter}, told {self.told}" if self.told else self.adapter
 
 
 class RatioDock(Dock):
@@ -94,7 +99,8 @@ class RatioDock(Dock):
         self.tell_button = QPushButton("Map again with these shares")
         self.tell_button.setToolTip(
             "Tell the network these shares, too: it was trained to take them as a hint of what is\n"
-            "where. The solver then meets them on the new map."
+            "where. The solver then meets them on the new map. For shares of the whole plane, not\n"
+            "of regions."
         )
         self.rows = RatioRows()
         self.regions = RatioRegions(self.viewer, self.subscriptions)
@@ -207,9 +213,7 @@ class RatioDock(Dock):
             self.rows.set_phases(chosen[1].classes, class_colours(chosen[1]))
         self.regions.set_image(image if mapped else None, mapped.plane if mapped else ())
         self.presets.set_phases(mapped.card.classes if mapped else ())
-        takes = chosen is not None and takes_ratio(chosen[1])
-        self.tell_button.setVisible(takes)
-        self.tell_button.setEnabled(takes and mapped is not None and not self.running)
+        self.tell_button.setVisible(chosen is not None and takes_ratio(chosen[1]))
         self.map_button.setEnabled(chosen is not None and image is not None and not self.running)
         if mapped is None:
             self._answer = None
@@ -224,6 +228,9 @@ class RatioDock(Dock):
         self.rows.set_shares(None if mapped is None else mapped.sheet.shares(region))
         self.rows.set_now(None if mapped is None else mapped.sheet.own.get(region))
         sheet = None if mapped is None else mapped.sheet
+        # The network takes shares of the whole plane.
+        whole = sheet is not None and sheet.asked == (WHOLE,)
+        self.tell_button.setEnabled(whole and not self.running)
         self.undo_button.setEnabled(sheet is not None and sheet.can_undo)
         self.redo_button.setEnabled(sheet is not None and sheet.can_redo)
         there = mapped is not None and self._answer is not None
@@ -247,25 +254,27 @@ class RatioDock(Dock):
         entry, card = chosen
         before = self.mapped if told else None
         sheet = RatioSheet(card.classes) if before is None else before.sheet
-        query = sheet.query()
+        query = sheet.query() if told else None
         hints = None if query is None else PhaseHints(query.fractions[WHOLE], query.errors[WHOLE])
+        words = "" if hints is None else request_text(sheet.shares(WHOLE))
         self.state.choose_model(card.base, entry.name)
         try:
             on = AdapterOnModel(card.base, entry.name)
-            run = run_on(self.state, image, on, PhaseMapConfig(hints=hints))
+            run = run_on(self.state, image, on, PhaseMapConfig())
         except PhaseSAMError as error:
             self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
             return
 
-        def done(guide: RatioGuide) -> None:
-            self._mapped = _Mapped(ref(image), run.planes[0], entry.name, card, guide, sheet)
+        def done(guides: RatioGuides) -> None:
+            plane = run.planes[0]
+            self._mapped = _Mapped(ref(image), plane, entry.name, card, guides, sheet, words)
             self._answer = None
             how = "" if hints is None else " with these shares"
             self.show_result(f"Mapped{how}. Move a slider, or type a share.")
             self._show()
 
         self.start(
-            guide_job(run, self._config()),
+            guide_job(run, self._config(), hints),
             title="Mapping phases",
             on_done=done,
             on_failed=lambda _failure: self._show(),
@@ -279,8 +288,8 @@ class RatioDock(Dock):
 
     def _on_config(self) -> None:
         mapped = self.mapped
-        if mapped is not None and mapped.guide.config != self._config():
-            mapped.guide = mapped.guide.with_config(self._config())
+        if mapped is not None and mapped.guides.guide.config != self._config():
+            mapped.guides = mapped.guides.with_config(self._config())
             self._solve()
 
     # ------------------------------------------------------------------ asking
@@ -326,7 +335,7 @@ class RatioDock(Dock):
             return
         numbers = self.regions.numbers()
         query = mapped.sheet.query(self.regions.present())
-        task = RatioTask(mapped.guide, query, numbers, coarse, self.results.margin.isChecked())
+        task = RatioTask(mapped.guides, query, numbers, coarse, self.results.margin.isChecked())
         self._lane.submit(
             lambda _progress, _stop: task.answer(),
             lambda answer: self._on_answer(mapped, answer),
@@ -347,7 +356,7 @@ class RatioDock(Dock):
             mapped.sheet.show_achieved(answer.achieved)
             image = mapped.image()
             if image is not None:
-                self.results.note(image.name, mapped.adapter, mapped.sheet, answer)
+                self.results.note(image.name, mapped.title, mapped.sheet, answer)
             self._show_shares()
         self._show_map()
 
@@ -358,7 +367,7 @@ class RatioDock(Dock):
             return
         values = answer.values
         if self.before_button.isChecked():
-            values = layer_values(mapped.guide.own_labels)
+            values = layer_values(mapped.guides.untold.own_labels)
         classes = (mapped.card.classes, class_colours(mapped.card))
         self.layers.show(image, classes, mapped.plane, values)
         if not answer.is_coarse:

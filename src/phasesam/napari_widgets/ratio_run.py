@@ -15,6 +15,7 @@ from phasesam.session.ratio_sheet import WHOLE, RatioQuery
 if TYPE_CHECKING:
     from phasesam.core.ratio import RatioSolution
     from phasesam.core.types import ProgressCallback, StopCallback
+    from phasesam.engines.phase_hints import PhaseHints
     from phasesam.engines.ratio_guidance import GuidedMap, RatioConfig, RatioGuide
 
 Regions = NDArray[np.integer[Any]]
@@ -47,12 +48,34 @@ class RatioAnswer:
 
 
 @dataclass(frozen=True, eq=False)
+class RatioGuides:
+    """What requests are solved on, and judged by.
+
+    Attributes
+    ----------
+    guide : RatioGuide
+        Of the map that is changed.
+    untold : RatioGuide
+        Of what the model sees without being told anything: the same unless it was told shares.
+    """
+
+    guide: RatioGuide
+    untold: RatioGuide
+
+    def with_config(self, config: RatioConfig) -> RatioGuides:
+        """Take the same maps with other wishes for regularity."""
+        guide = self.guide.with_config(config)
+        is_same = self.untold is self.guide
+        return RatioGuides(guide, guide if is_same else self.untold.with_config(config))
+
+
+@dataclass(frozen=True, eq=False)
 class RatioTask:
     """One request, as plain values.
 
     Attributes
     ----------
-    guide : RatioGuide
+    guides : RatioGuides
         Of the plane.
     query : RatioQuery or None
         What is asked; None shows what the model sees.
@@ -64,7 +87,7 @@ class RatioTask:
         Whether it is asked what would flip first.
     """
 
-    guide: RatioGuide
+    guides: RatioGuides
     query: RatioQuery | None
     regions: Regions | None
     coarse: bool = False
@@ -72,39 +95,46 @@ class RatioTask:
 
     def answer(self) -> RatioAnswer:
         """Solve it."""
-        own = self.guide.own_labels
+        own = self.guides.untold.own_labels
         if self.query is None:
             shares = self._shares(own)
             return RatioAnswer(layer_values(own), shares, shares, None, False)
         found = self._solve(self.query)
         margin = None
         if self.with_margin and not self.coarse:
-            margin = self.guide.margin(found, self.regions)
+            margin = self.guides.guide.margin(found, self.regions)
         return RatioAnswer(
             layer_values(found.labels),
             self._shares(own),
             self._shares(found.labels),
-            found.solution,
+            self._judged(found.solution),
             self.coarse,
             margin,
         )
 
+    def _judged(self, solution: RatioSolution) -> RatioSolution:
+        """Say what it costs by what the model sees without being told."""
+        if self.guides.untold is self.guides.guide:
+            return solution
+        solver = self.guides.untold.coarse_solver if self.coarse else self.guides.untold.solver
+        return solver.judged(solution)
+
     def _solve(self, query: RatioQuery) -> GuidedMap:
-        solve = self.guide.preview if self.coarse else self.guide.solve
+        solve = self.guides.guide.preview if self.coarse else self.guides.guide.solve
         if self.regions is None:
             return solve(query.fractions[WHOLE], query.errors[WHOLE])
         # A region may lie in the data bar alone, which has no phases.
-        present = set(np.unique(self.regions[: self.guide.rows]).tolist())
+        present = set(np.unique(self.regions[: self.guides.guide.rows]).tolist())
         fractions = {n: shares for n, shares in query.fractions.items() if n in present}
         return solve(fractions, query.errors, self.regions)
 
     def _shares(self, labels: NDArray[np.uint8]) -> dict[int, NDArray[np.float64]]:
         """Share of each class in each region."""
-        n = len(self.guide.classes)
-        rows = labels[: self.guide.rows].reshape(-1)
+        n = len(self.guides.guide.classes)
+        rows = labels[: self.guides.guide.rows].reshape(-1)
         if self.regions is None:
             return {WHOLE: np.bincount(rows, minlength=n)[:n] / rows.size}
-        numbers = self.regions[: self.guide.rows].reshape(-1)
+        numbers = self.regions[: self.guides.guide.rows].reshape(-1)
         present, index = np.unique(numbers, return_inverse=True)
         counts = np.bincount(index * n + rows, minlength=len(present) * n).reshape(-1, n)
         return {
@@ -112,31 +142,50 @@ class RatioTask:
         }
 
 
-def guide_job(run: PhaseRun, config: RatioConfig) -> Callable[..., RatioGuide]:
+def guide_job(
+    run: PhaseRun, config: RatioConfig, hints: PhaseHints | None = None
+) -> Callable[..., RatioGuides]:
     """Make the job that maps the plane in view, ready for requests.
+
+    Parameters
+    ----------
+    run : PhaseRun
+        What is mapped.
+    config : RatioConfig
+        How regular phases are to be.
+    hints : PhaseHints, optional
+        What the network is told; then it is asked without, too.
 
     Returns
     -------
     callable
-        ``job(progress, should_stop)``; returns a `RatioGuide`.
+        ``job(progress, should_stop)``; returns `RatioGuides`.
     """
 
-    def job(progress: ProgressCallback, should_stop: StopCallback) -> RatioGuide:
+    def job(progress: ProgressCallback, should_stop: StopCallback) -> RatioGuides:
         from phasesam.engines.ratio_guidance import RatioGuide
-        from phasesam.engines.semantic import segment_classes
+        from phasesam.engines.semantic import WindowEmbeddings, segment_classes
 
         segmenter = run.segmenter(run.planes[0]).get()
-        found = segment_classes(
-            segmenter,
-            config=run.config,
-            keep_probabilities=True,
-            progress=progress,
-            should_stop=should_stop,
-        )
-        guide = RatioGuide(found, _whole(segmenter.rgb, found.labels.shape), config)
-        # Here, not at the first touch of a slider.
-        _ = guide.coarse_solver
-        return guide
+        embeddings: WindowEmbeddings | None = None if hints is None else {}
+
+        def guide(told: PhaseHints | None) -> RatioGuide:
+            found = segment_classes(
+                segmenter,
+                config=run.config,
+                keep_probabilities=True,
+                progress=progress,
+                should_stop=should_stop,
+                embeddings=embeddings,
+                hints=told,
+            )
+            made = RatioGuide(found, _whole(segmenter.rgb, found.labels.shape), config)
+            # Here, not at the first touch of a slider.
+            _ = made.coarse_solver
+            return made
+
+        untold = guide(None)
+        return RatioGuides(untold if hints is None else guide(hints), untold)
 
     return job
 

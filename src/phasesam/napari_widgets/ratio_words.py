@@ -8,6 +8,7 @@ from phasesam.core.ratio import IMPLAUSIBLE
 from phasesam.session.ratio_sheet import WHOLE
 
 if TYPE_CHECKING:
+    from phasesam.core.ratio_shares import PhaseShares
     from phasesam.napari_widgets.ratio_run import RatioAnswer
     from phasesam.session.ratio_sheet import RatioSheet
 
@@ -39,7 +40,12 @@ def request_name(image: str, sheet: RatioSheet, region: int, before: bool) -> st
     if before or not sheet.asked:
         return f"{image} as the model sees it"
     region = region if region in sheet.asked else sheet.asked[-1]
-    wanted, _ = sheet.shares(region).request
-    parts = [f"{100 * share:.0f}" if isinstance(share, float) else "?" for share in wanted]
     where = "" if region == WHOLE else f" region {region}"
-    return f"{image}{where} {'/'.join(parts)} %"
+    return f"{image}{where} {request_text(sheet.shares(region))}"
+
+
+def request_text(shares: PhaseShares) -> str:
+    """Write shares: "25/55/20 %", "25/?/? %"."""
+    wanted, _ = shares.request
+    parts = [f"{100 * share:.0f}" if isinstance(share, float) else "?" for share in wanted]
+    return f"{'/'.join(parts)} %"

@@ -152,7 +152,7 @@ class TrainingRun:
             return
         self.folder.cancel()
         if self.folder.status().state == "preparing":
-            # Nothing to lose, and it would only look when it has begun.
+            # No epoch to lose, and while it reads data it would not look.
             self._is_killed = True
             self._process.kill()
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from phasesam.core.ratio_hints import completed, noisy_fractions
 from phasesam.models.class_decoder import ClassDecoder, ClassHints
 from phasesam.training.hint_config import HintTraining
 
 _UNKNOWN = np.nan
-_LEAST_CONCENTRATION = 0.5
 
 
 def amounts(labels: NDArray[np.integer], n_classes: int) -> NDArray[np.float64]:
@@ -37,38 +37,27 @@ def draw_shares(
     config : HintTraining
         How often what.
     rng : numpy.random.Generator
-        Chance; the same number of draws whatever the outcome.
+        Chance.
 
     Returns
     -------
     shares : (k,) array
         Fractions; NaN where nothing is told.
     errors : (k,) array
-        The standard error that is told.
+        The standard errors that are told.
     """
+    count = len(true)
     missing, wrong = rng.random() < config.missing, rng.random() < config.wrong
-    error = config.error * rng.random()
-    hidden = rng.random(len(true)) < config.unknown
-    anything = rng.dirichlet(np.ones(len(true)))
-    blurred = _blurred(true, error, rng)
+    each = config.error * rng.random(count)
+    # All amounts of an image often come from one method, and are as good as each other.
+    errors = np.full(count, each[0]) if rng.random() < 0.5 else each
+    errors = np.zeros(count) if rng.random() < config.exact else errors
+    hidden = rng.random(count) < rng.random() * (rng.random() < config.unknown)
+    anything = rng.dirichlet(np.ones(count))
     if missing or not np.isfinite(true).all():
-        return np.full(len(true), _UNKNOWN), np.zeros(len(true))
-    shares = np.where(hidden, _UNKNOWN, anything if wrong else blurred)
-    return shares, np.full(len(true), error)
-
-
-def _blurred(
-    true: NDArray[np.float64], error: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Amounts that are off by a standard error, in the mean over classes, and still add up."""
-    filled = np.nan_to_num(true, nan=1.0 / len(true))
-    spread = float((filled * (1 - filled)).mean())
-    draws = rng.standard_gamma(
-        # The concentration at which the variances of a Dirichlet distribution have that mean.
-        np.maximum(filled, 1e-3) * max(spread / max(error, 1e-6) ** 2 - 1, _LEAST_CONCENTRATION)
-    )
-    total = draws.sum()
-    return draws / total if error > 0 and total > 0 else filled
+        return np.full(count, _UNKNOWN), np.zeros(count)
+    drawn = anything if wrong else noisy_fractions(true, errors, rng)
+    return completed(np.where(hidden, _UNKNOWN, drawn), errors)
 
 
 def class_boxes(labels: NDArray[np.integer], n_classes: int) -> NDArray[np.float64]:
@@ -117,7 +106,7 @@ def draw_hints(
     rng : numpy.random.Generator
         Chance.
     head : ClassDecoder
-        What takes them. Boxes are told for half of the views, those of half of the classes.
+        What takes them. Boxes are told for half of the views: of all classes, or of half of them.
 
     Returns
     -------
@@ -127,7 +116,8 @@ def draw_hints(
     count = len(whole)
     own = rng.random() >= config.whole
     shares, errors = draw_shares(amounts(labels, count) if own else whole, config, rng)
-    shown = (rng.random() < 0.5) & (rng.random(count) < 0.5)
+    # Often all of them, as they are given in use.
+    shown = (rng.random() < 0.5) & ((rng.random(count) < 0.5) | (rng.random() < 0.5))
     found = None
     if head.boxes is not None:
         found = _tensor(np.where(shown[:, None], class_boxes(labels, count), np.nan))

@@ -16,7 +16,7 @@ from phasesam.core.images import intensity_levels, stretched
 from phasesam.models.class_decoder import ClassDecoder, ClassHints
 from phasesam.models.detail_head import detail_picture
 from phasesam.models.sam import EncoderOutput
-from phasesam.training.class_hints import amounts, draw_hints, stacked
+from phasesam.training.class_hints import amounts, class_boxes, draw_hints, stacked
 from phasesam.training.class_maps import class_targets, map_loss, window_logits
 from phasesam.training.detail_training import train_detail
 from phasesam.training.objective import SamObjective
@@ -72,12 +72,12 @@ class ClassObjective(SamObjective):
     def validate(self) -> tuple[dict[str, float], Preview | None]:
         """Map the validation images: IoU of the classes that occur in them, pooled.
 
-        A network that takes phase fractions is asked without and with the true ones; its score is
-        the mean.
+        A network that takes phase fractions or boxes is asked without and with the true ones; its
+        score is the mean.
         """
         figures, preview = self._judge(told=False)
         head = cast(ClassDecoder, self.model.class_decoder)
-        if figures and head.ratio is not None:
+        if figures and head.takes_hints:
             plain, guided = figures["val_score"], self._judge(told=True)[0]["val_score"]
             figures |= {
                 "score_plain": plain, "score_told": guided, "val_score": (plain + guided) / 2,
@@ -94,11 +94,7 @@ class ClassObjective(SamObjective):
         for index, image in enumerate(images):
             rgb, truth = image.rgb(), image.label_array()
             rgb = stretched(rgb) if self.recipe.stretch else rgb
-            hints = None
-            if told:
-                shares = torch.from_numpy(amounts(truth, n))[None].float()
-                hints = ClassHints(shares)
-            predicted = self._map(f"val-{index}", rgb, hints)
+            predicted = self._map(f"val-{index}", rgb, truth if told else None)
             known = truth >= 0
             pairs = truth[known].astype(np.int64) * n + predicted[known]
             confusion += np.bincount(pairs, minlength=n * n).reshape(n, n)
@@ -111,9 +107,9 @@ class ClassObjective(SamObjective):
         return figures, preview
 
     def _map(
-        self, name: str, rgb: NDArray[np.uint8], hints: ClassHints | None = None
+        self, name: str, rgb: NDArray[np.uint8], truth: NDArray[np.int32] | None = None
     ) -> NDArray[np.int32]:
-        """Class of each pixel, window by window."""
+        """Class of each pixel, window by window; the network is told what is true."""
         height, width = rgb.shape[:2]
         window = self.recipe.views.window or max(height, width)
         result, levels = np.zeros((height, width), np.int32), intensity_levels(rgb)
@@ -122,7 +118,21 @@ class ClassObjective(SamObjective):
             resized = resize_image_longest_side(rgb[y0:y1, x0:x1])
             encoded = self.encode(f"{name}-{y0}-{x0}", resized)
             with self.surroundings.autocast():
-                size = (y1 - y0, x1 - x0)
+                size, hints = (y1 - y0, x1 - x0), None
+                if truth is not None:
+                    hints = self._true_hints(truth, truth[y0:y1, x0:x1])
                 logits = window_logits(self.model, encoded, resized, levels, size, hints)
             result[y0:y1, x0:x1] = logits.argmax(0).cpu().numpy()
         return result
+
+    def _true_hints(self, truth: NDArray[np.int32], window: NDArray[np.int32]) -> ClassHints:
+        """Amounts of an image, and boxes in a window of it, as the adapter takes them."""
+        head, n = cast(ClassDecoder, self.model.class_decoder), len(self.data.classes)
+        shares = boxes = None
+        if head.ratio is not None:
+            shares = torch.from_numpy(amounts(truth, n))[None].float()
+        if head.boxes is not None:
+            scale = self.model.image_size / max(window.shape)
+            found = torch.from_numpy(class_boxes(window, n))[None].float()
+            boxes = torch.cat([found[..., :2] * scale, (found[..., 2:] + 1) * scale - 1], -1)
+        return ClassHints(shares, None, boxes)

@@ -53,6 +53,11 @@ def specimen_folds(
         fold = int(np.argmin(held))
         fold_of[name] = fold
         held[fold] += sizes[name]
+    if min(len(names) - list(fold_of.values()).count(fold) for fold in range(count)) < 2:
+        raise InvalidSettingError(
+            f"{len(names)} specimens in {count} folds leave some fold without one to validate on: "
+            "take more folds, or more specimens"
+        )
     return [_fold(data, fold_of, fold, (1 - validation, validation, 0.0), seed)
             for fold in range(count)]  # fmt: skip
 

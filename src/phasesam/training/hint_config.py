@@ -16,9 +16,11 @@ class HintTraining:
     missing : float
         Share of views that are told nothing.
     unknown : float
-        Share of classes whose amount is not told, in views that are told some.
+        Share of the told views in which some amounts are left out: any share of them.
     error : float
-        Largest standard error of amounts; each view has one between 0 and this.
+        Largest standard error of amounts; each view, or each amount, has one below this.
+    exact : float
+        Share of views whose amounts are exact, and are told to be.
     wrong : float
         Share of views that are told amounts of any kind instead.
     whole : float
@@ -31,8 +33,9 @@ class HintTraining:
     """
 
     missing: float = 0.3
-    unknown: float = 0.1
+    unknown: float = 0.5
     error: float = 0.15
+    exact: float = 0.25
     wrong: float = 0.05
     whole: float = 0.5
 
