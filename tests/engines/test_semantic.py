@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from phasesam.core.errors import CancelledError, InvalidSettingError, UnknownModelError
-from phasesam.core.images import intensity_levels
+from phasesam.core.levels import intensity_levels
 from phasesam.engines import semantic
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import NO_CLASS, PhaseMap, segment_classes

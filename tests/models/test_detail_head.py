@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from phasesam.core.images import intensity_levels
+from phasesam.core.levels import intensity_levels
 from phasesam.models.detail_head import DetailHead, detail_picture
 
 

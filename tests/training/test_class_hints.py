@@ -53,7 +53,8 @@ def test_how_often_what_is_told():
     assert told_all.sum() / (unknown == 0).sum() == pytest.approx(0.2, abs=0.03)
     exact = np.abs(told - true).max(1) < 1e-9
     assert (told_all & ~exact).sum() / told_all.sum() == pytest.approx(0.1, abs=0.03)
-    assert errors.max() <= 0.15
+    # An amount that was filled in is as unsure as both others together.
+    assert 0.15 < errors.max() <= 0.15 * np.sqrt(2)
     each = (unknown == 0) & (errors.max(1) > 0)
     assert (np.ptp(errors[each], axis=1) == 0).mean() == pytest.approx(0.5, abs=0.1)
 

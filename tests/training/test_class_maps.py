@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phasesam.core.images import Levels
+from phasesam.core.levels import Levels
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapters import attach
 from phasesam.models.class_decoder import class_answers

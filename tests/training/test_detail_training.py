@@ -11,7 +11,7 @@ from tests.training.conftest import disc_data
 from torch.nn import functional
 
 from phasesam.core.errors import CancelledError, TrainingError
-from phasesam.core.images import intensity_levels
+from phasesam.core.levels import intensity_levels
 from phasesam.models.adapters import attach
 from phasesam.models.detail_head import detail_picture
 from phasesam.models.sam import SamModel, build_model

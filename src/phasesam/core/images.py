@@ -18,8 +18,6 @@ NormalisationMode = Literal["auto", "percentile", "range"]
 _SAMPLE_VALUES = 1_000_000
 _CHUNK_VALUES = 2_000_000
 _MID_GREY = 128
-_STRIP_ROWS = 256
-_LEAST_DEVIATION = 5.0
 
 
 @dataclass(frozen=True)
@@ -186,33 +184,6 @@ def stretched(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         The 0.5 and 99.5 percentiles are 0 and 255; one scale for all colours.
     """
     return to_rgb8(rgb, Normalisation("percentile"))
-
-
-@dataclass(frozen=True)
-class Levels:
-    """Brightness of an image.
-
-    Attributes
-    ----------
-    mean, deviation : float
-        Mean and standard deviation of the intensities, 0–255; the deviation at least 5.
-    """
-
-    mean: float
-    deviation: float
-
-
-def intensity_levels(rgb: NDArray[np.uint8]) -> Levels:
-    """Measure the brightness of an image, (h, w, 3) uint8, over all pixels and colours."""
-    counts = np.zeros(256, np.int64)
-    # In strips: counting makes a wide copy of what it counts.
-    for start in range(0, len(rgb), _STRIP_ROWS):
-        strip = rgb[start : start + _STRIP_ROWS]
-        counts += np.bincount(strip.reshape(-1), minlength=256)
-    values, total = np.arange(256.0), counts.sum()
-    mean = float(counts @ values / total)
-    variance = float(counts @ (values - mean) ** 2 / total)
-    return Levels(mean, max(math.sqrt(variance), _LEAST_DEVIATION))
 
 
 def _fill(rgb: NDArray[np.uint8], values: NDArray[np.uint8]) -> None:

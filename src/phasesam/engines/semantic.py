@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from phasesam.core.boxes import Box
 from phasesam.core.coordinates import resize_image_longest_side
 from phasesam.core.errors import InvalidSettingError
-from phasesam.core.images import intensity_levels, stretched
+from phasesam.core.images import stretched
+from phasesam.core.levels import intensity_levels
 from phasesam.core.tiles import tiles
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.engines.phase_hints import PhaseHints

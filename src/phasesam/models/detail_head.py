@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phasesam.core.images import Levels
+from phasesam.core.levels import Levels
 
 _WIDTHS = (24, 48, 96)
 _DEEPER = 2

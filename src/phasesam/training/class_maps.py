@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from phasesam.core.images import Levels
+from phasesam.core.levels import Levels
 from phasesam.models.class_decoder import ClassHints, class_answers, class_logits
 from phasesam.models.detail_head import detail_picture
 from phasesam.training.loss_config import LossConfig

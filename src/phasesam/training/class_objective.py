@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from phasesam.core.coordinates import resize_image_longest_side
-from phasesam.core.images import intensity_levels, stretched
+from phasesam.core.images import stretched
+from phasesam.core.levels import intensity_levels
 from phasesam.models.class_decoder import ClassDecoder, ClassHints
 from phasesam.models.detail_head import detail_picture
 from phasesam.models.sam import EncoderOutput

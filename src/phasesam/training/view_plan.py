@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from phasesam.core.coordinates import MODEL_SIDE
-from phasesam.core.images import Levels, intensity_levels, stretched
+from phasesam.core.images import stretched
+from phasesam.core.levels import Levels, intensity_levels
 from phasesam.training.views import View, ViewConfig, make_view
 
 if TYPE_CHECKING:
