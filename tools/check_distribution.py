@@ -16,6 +16,8 @@ IN_WHEEL = (
     "phasesam/py.typed",
     "phasesam/weights/*.safetensors",
     "phasesam/weights/*.md",
+    "phasesam/bundled_adapters/*.safetensors",
+    "phasesam/bundled_adapters/*.md",
     "phasesam/sample_data/*.tif",
     "*.dist-info/licenses/LICENSE",
     "*.dist-info/licenses/NOTICE",
@@ -30,6 +32,7 @@ IN_SDIST = (
     "*/src/phasesam/__init__.py",
     "*/src/phasesam/napari.yaml",
     "*/src/phasesam/weights/*.safetensors",
+    "*/src/phasesam/bundled_adapters/*.safetensors",
     "*/sample_data/*.tif",
     "*/tests/test_package.py",
 )
