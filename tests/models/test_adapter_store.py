@@ -257,7 +257,7 @@ def test_listing_loads_no_torch(store):
     adapter_file(store / "powder.safetensors")
     code = (
         "import sys; from phasesam.models.adapter_store import list_adapters;"
-        "(entry,) = list_adapters(); assert entry.card.base == 'tiny'; entry.content_hash;"
+        "entry = list_adapters()[0]; assert entry.card.base == 'tiny'; entry.content_hash;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'peft', 'qtpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -17,7 +17,7 @@ from phasesam.models.detail_head import detail_picture
 from phasesam.models.sam import SamModel, build_model
 from phasesam.training.class_maps import class_targets
 from phasesam.training.dataset import from_arrays
-from phasesam.training.detail_training import SIDE, train_detail
+from phasesam.training.detail_training import MOST_STEPS, SIDE, train_detail
 from phasesam.training.feature_store import FeatureStore
 from phasesam.training.objective import Surroundings
 from phasesam.training.recipes import Recipe
@@ -95,6 +95,14 @@ def test_without_steps_or_head_nothing_happens(model: SamModel, brief: Recipe) -
     plain = attach(build_model("tiny"), replace(brief.adapter, detail=False), 2)
     learn(plain, brief, lambda done, total: told.append(done))
     assert told == []
+
+
+def test_long_trainings_have_no_longer_head_start(model: SamModel, brief: Recipe) -> None:
+    def first(done: int, total: int) -> None:
+        raise CancelledError(str(total))
+
+    with pytest.raises(CancelledError, match=f"^{MOST_STEPS}$"):
+        learn(model, replace(brief, detail_steps=40, epochs=1000), first)
 
 
 def test_it_ends_when_asked(model: SamModel, brief: Recipe) -> None:

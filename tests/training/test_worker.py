@@ -27,7 +27,8 @@ def job(tmp_path, monkeypatch):
     classes = {"classes": {0: "ground", 1: "disc"}}
     data = from_arrays([("a", image, disc, None), ("b", image, disc, None)], "semantic", **classes)
     folder = save_training_folder(data, tmp_path / "data")
-    recipe = get_recipe("default").to_dict() | {"epochs": 1000, "views_per_epoch": 1}
+    changes = {"epochs": 1000, "views_per_epoch": 1, "detail_steps": 0}
+    recipe = get_recipe("default").to_dict() | changes
     settings = {"recipe": recipe, "base": "tiny", "device": "cpu", "trackers": []}
     return Job(str(folder), "semantic", settings)
 

@@ -34,8 +34,8 @@ HELP = with_examples(
     "Train networks that take phase fractions in several ways, test them by specimen with true, "
     "uncertain and wrong requests, and compare them with the solver.",
     "phasesam evaluate ratio steel/ -o ratio --folds 3",
-    'phasesam evaluate ratio steel/ -o ratio --specimen "(spot\\d+)" --set epochs=8',
-    'phasesam evaluate ratio steel/ -o ratio --methods "no guidance,solver alone"',
+    'phasesam evaluate ratio steel/ -o r --specimen "(spot\\d+)" --set epochs=8',
+    'phasesam evaluate ratio steel/ -o r --methods "no guidance,solver alone"',
 )
 
 _ratio = panel("Ratio")

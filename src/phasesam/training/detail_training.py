@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from phasesam.training.view_plan import ViewPlan
 
 SIDE = 256
+MOST_STEPS = 2000
 _BATCH = 8
 _RATE = 2.0
 _CLIP = 1.0
@@ -59,7 +60,8 @@ def train_detail(
         If the loss is not a number any more.
     """
     decoder = model.class_decoder
-    steps = recipe.detail_steps * recipe.epochs
+    # Long trainings need no longer head start.
+    steps = min(recipe.detail_steps * recipe.epochs, MOST_STEPS)
     if decoder is None or decoder.detail is None or not steps:
         return
     head, rates, device = decoder.detail, recipe.optimiser, surroundings.device

@@ -116,7 +116,7 @@ class Recipe:
         Length: a validation follows each epoch.
     detail_steps : int
         Steps for each epoch to come in which the head of fine detail of phases learns alone
-        before anything else, on small pieces of the images; 0 for none.
+        before anything else, on small pieces of the images; 2000 at most, 0 for none.
     pool : int or None
         Number of different views; the frozen part of the encoder runs once for each. None
         draws a new view every time, and nothing is kept.
