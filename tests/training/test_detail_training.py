@@ -120,5 +120,10 @@ def test_a_loss_that_is_no_number_is_told(model: SamModel, brief: Recipe) -> Non
         learn(model, brief)
 
 
-def test_pieces_have_room_for_all_levels() -> None:
-    assert SIDE % 64 == 0
+def test_pieces_have_room_for_all_levels(model: SamModel) -> None:
+    """At the coarsest level of a piece there is more than one place to tell apart."""
+    seen: list[tuple[int, ...]] = []
+    head = model.class_decoder.detail
+    head.deeper[-1].register_forward_hook(lambda _m, _i, out: seen.append(out.shape[-2:]))
+    assert head.alone(torch.zeros(1, 3, SIDE, SIDE)).shape == (1, 2, SIDE // 2, SIDE // 2)
+    assert min(seen[0]) >= 8

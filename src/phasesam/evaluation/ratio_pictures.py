@@ -10,7 +10,6 @@ from phasesam.evaluation.case_pictures import CHANGE_CAPTION, change_picture
 from phasesam.evaluation.ratio_requests import Fractions
 from phasesam.evaluation.ratio_trials import Method, RatioTester, Request
 from phasesam.evaluation.report import Picture
-from phasesam.models.adapter_card import read_card
 from phasesam.training.dataset import LabelledImage
 
 
@@ -36,9 +35,8 @@ def change_pictures(
     requests : callable
         From the true fractions to what is asked.
     """
-    n_classes = len(read_card(next(iter(adapters.values()))).classes)
     tester = RatioTester(image, model, adapters)
-    asked = requests(tester.true_fractions(n_classes))
+    asked = requests(tester.true_fractions)
     names = ", ".join(request.name for request in asked)
     pictures = []
     for method in methods:

@@ -24,9 +24,10 @@ from phasesam.evaluation.adapter_scores import Watch
 from phasesam.evaluation.phase_maps import PhaseMapScores, score_phase_map
 from phasesam.evaluation.ratio_requests import Fractions, oracle_dice
 from phasesam.models.adapter_card import read_card
-from phasesam.training.class_hints import class_boxes
+from phasesam.training.class_hints import amounts, class_boxes
 from phasesam.training.dataset import LabelledImage, TrainingData
 from phasesam.training.fine_tuning import TrainingSettings, train
+from phasesam.training.label_values import UNLABELLED
 
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
@@ -225,11 +226,8 @@ class RatioTester:
 
     def __post_init__(self) -> None:
         self.rgb, self.truth = self.image.rgb(), self.image.label_array()
-
-    def true_fractions(self, n_classes: int) -> Fractions:
-        """Fractions of the labelled area."""
-        counts = np.bincount(self.truth[self.truth >= 0], minlength=n_classes)[:n_classes]
-        return np.asarray(counts / counts.sum())
+        self.n_classes = len(read_card(next(iter(self.adapters.values()))).classes)
+        self.true_fractions: Fractions = amounts(self.truth, self.n_classes)
 
     def answer(self, method: Method, request: Request, *, keep: bool = False) -> Outcome:
         """Map the image, score the map.
@@ -250,13 +248,12 @@ class RatioTester:
             errors = request.error_for(method) if method.solver == "trust" else 0.0
             # Amounts are those of the labelled area; elsewhere nobody can say what is true.
             labels[known] = solve(logits[:, known], request.wanted.tolist(), errors).labels
-        n = len(logits)
-        counts = np.bincount(labels[known], minlength=n)[:n]
+        achieved = amounts(np.where(known, labels, UNLABELLED), self.n_classes)
         return Outcome(
             self.image.name, self.image.specimen, method.name, request.name, request.draw,
-            request.error_for(method), request.wanted, counts / counts.sum(),
-            score_phase_map(labels, self.truth, n),
-            oracle_dice(self.true_fractions(n), request.wanted), labels if keep else None,
+            request.error_for(method), request.wanted, achieved,
+            score_phase_map(labels, self.truth, self.n_classes),
+            oracle_dice(self.true_fractions, request.wanted), labels if keep else None,
         )  # fmt: skip
 
     def _logits(self, method: Method, request: Request) -> NDArray[np.float32]:
@@ -275,10 +272,9 @@ class RatioTester:
         return self._known[key]
 
     def _mapped(self, method: Method, request: Request) -> NDArray[np.float32]:
-        n = len(request.wanted)
         boxes = None
         if method.boxes:
-            corners = class_boxes(self.truth, n)
+            corners = class_boxes(self.truth, self.n_classes)
             boxes = {
                 k: (int(y0), int(x0), int(y1) + 1, int(x1) + 1)
                 for k, (x0, y0, x1, y1) in enumerate(corners)
@@ -323,20 +319,15 @@ def ask_all(
         Who follows it, in images.
     """
     watch = watch or Watch()
-    n_classes = len(_classes(adapters))
     found: list[Outcome] = []
     for done, image in enumerate(images):
         watch.step(done, len(images))
         tester = RatioTester(image, model, adapters)
-        for request in requests(tester.true_fractions(n_classes)):
+        for request in requests(tester.true_fractions):
             # Those that do not hear the request are asked once, and scored beside it again.
             found += [tester.answer(method, request) for method in methods]
     watch.step(len(images), len(images))
     return found
-
-
-def _classes(adapters: Mapping[str, Path]) -> tuple[str, ...]:
-    return read_card(next(iter(adapters.values()))).classes
 
 
 def networks_of(methods: Sequence[Method]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from phasesam.training.detail_training import train_detail
 from phasesam.training.objective import SamObjective
 from phasesam.training.run_folder import Preview
 from phasesam.training.view_plan import Sample
-from phasesam.training.views import View, windows
+from phasesam.training.views import View, nearest, windows
 
 
 class ClassObjective(SamObjective):
@@ -121,19 +121,18 @@ class ClassObjective(SamObjective):
             with self.surroundings.autocast():
                 size, hints = (y1 - y0, x1 - x0), None
                 if truth is not None:
-                    hints = self._true_hints(truth, truth[y0:y1, x0:x1])
+                    shown = nearest(truth[y0:y1, x0:x1], (resized.shape[0], resized.shape[1]))
+                    hints = self._true_hints(truth, shown)
                 logits = window_logits(self.model, encoded, resized, levels, size, hints)
             result[y0:y1, x0:x1] = logits.argmax(0).cpu().numpy()
         return result
 
-    def _true_hints(self, truth: NDArray[np.int32], window: NDArray[np.int32]) -> ClassHints:
-        """Amounts of an image, and boxes in a window of it, as the adapter takes them."""
+    def _true_hints(self, truth: NDArray[np.int32], shown: NDArray[np.int32]) -> ClassHints:
+        """Amounts of an image, and boxes in what is shown of it, as the adapter takes them."""
         head, n = cast(ClassDecoder, self.model.class_decoder), len(self.data.classes)
         shares = boxes = None
         if head.ratio is not None:
             shares = torch.from_numpy(amounts(truth, n))[None].float()
         if head.boxes is not None:
-            scale = self.model.image_size / max(window.shape)
-            found = torch.from_numpy(class_boxes(window, n))[None].float()
-            boxes = torch.cat([found[..., :2] * scale, (found[..., 2:] + 1) * scale - 1], -1)
+            boxes = torch.from_numpy(class_boxes(shown, n))[None].float()
         return ClassHints(shares, None, boxes)
