@@ -202,7 +202,7 @@ class RatioSolver:
                 raise InvalidSettingError(f"there is no region {number}")
             errors = uncertainty.get(number) if isinstance(uncertainty, Mapping) else uncertainty
             request = self._request(shares, errors)
-            part = self.logits[:, inside]
+            part = self.logits.take(inside, axis=1)
             labels[inside], bias = _labelled(part, request, partial(self._preference, inside))
             biases.append(bias)
         return self._solution(labels, np.array(biases), tuple(fractions))

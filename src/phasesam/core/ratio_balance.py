@@ -68,7 +68,8 @@ def balance(
         passed.append(limits)
         settled = pixels.settled + np.bincount(labels, minlength=n_classes)
         settled -= np.bincount(labels[open_], minlength=n_classes)
-        pixels, index = Pixels(pixels.logits[:, open_], settled), index[open_]
+        # Indexing would lay the classes of a pixel side by side, and all that follows be slow.
+        pixels, index = Pixels(pixels.logits.take(open_, axis=1), settled), index[open_]
     bias = find_bias(pixels, amounts, bias)
     # Beyond that, pixels thought to be settled would have changed hands.
     if not all(limits.hold(bias) for limits in passed):
@@ -85,7 +86,7 @@ def label_pixels(
     n_classes = len(pixels.logits)
     counts = pixels.settled + np.bincount(labels, minlength=n_classes)
     counts -= np.bincount(labels[open_], minlength=n_classes)
-    left = Pixels(pixels.logits[:, open_], counts)
+    left = Pixels(pixels.logits.take(open_, axis=1), counts)
     first = None if prefer is None else lambda at: prefer(open_[at])
     labels[open_] = assign(left, balanced.bias, amounts, first)
     return labels, balanced.bias
@@ -133,6 +134,6 @@ def unsettled(
 def _sampled(pixels: Pixels, amounts: Amounts, rng: np.random.Generator) -> tuple[Pixels, Amounts]:
     """Draw some of the open pixels; also what is wanted of them."""
     n_classes, n = pixels.logits.shape
-    sample = pixels.logits[:, rng.integers(n, size=_FEW)].astype(np.float64)
+    sample = pixels.logits.take(rng.integers(n, size=_FEW), axis=1).astype(np.float64)
     wanted = amounts.scaled(pixels.settled, _FEW / n)
     return Pixels(sample, np.zeros(n_classes, np.int64)), wanted

@@ -63,27 +63,94 @@ def find_bias(
     -------
     (K,) float64 array
     """
-    z = pixels.logits.astype(np.float64)
+    # Selected pixels may lie class by class within each pixel, which takes ten times as long.
+    z = pixels.logits.astype(np.float64, order="C")
     bias = start.copy()
-    total = z.shape[1] + int(pixels.settled.sum())
+    biased = z + bias[:, None]
+    wishes = _Wishes.of(amounts, z.shape[1] + int(pixels.settled.sum()))
     for _ in range(_ROUNDS * len(z) if z.shape[1] else 0):
-        bias += _common_shift(bias, amounts, total)
-        lacks = _violations(z, bias, pixels.settled, amounts)
-        worst = int(np.argmax(lacks))
+        shift = wishes.common_shift(bias)
+        if shift:
+            bias += shift
+            biased += shift
+        lacks = wishes.missed(*_won(biased, pixels.settled), bias)
+        worst = int(lacks.argmax())
         if lacks[worst] <= tolerance:
             break
-        bias[worst] = _balanced(z, bias, worst, int(pixels.settled[worst]), amounts)
+        need = _needed(biased, worst, z[worst])
+        bias[worst] = _balanced(need, worst, int(pixels.settled[worst]), amounts)
+        # The other rows are as they were: a slider waits for these loops.
+        np.add(z[worst], bias[worst], out=biased[worst])
     return bias
 
 
-def _common_shift(bias: NDArray[np.float64], amounts: Amounts, total: int) -> float:
-    """Best shift of all biases together: it changes no class, but how far requests yield."""
-    stiffness = float(amounts.stiffness.sum())
-    exact = (amounts.stiffness == 0) & (amounts.low == amounts.high)
-    if stiffness == 0 or not (exact | (amounts.stiffness > 0)).all():
-        return 0.0
-    wanted = float(amounts.aim.sum() + amounts.low[exact].sum())
-    return (wanted - total - float(amounts.stiffness @ bias)) / stiffness
+@dataclass(frozen=True, eq=False)
+class _Wishes:
+    """What is asked of each class at every turn, prepared once.
+
+    Attributes
+    ----------
+    amounts : Amounts
+        What is wanted.
+    yielding, free : (K,) bool array
+        Classes with an uncertainty; classes with a range.
+    resists : float
+        Stiffness of all classes together, if shifting all biases matters; else 0.
+    surplus : float
+        What all amounts together exceed the pixels by.
+    """
+
+    amounts: Amounts
+    yielding: NDArray[np.bool_]
+    free: NDArray[np.bool_]
+    resists: float
+    surplus: float
+
+    @classmethod
+    def of(cls, amounts: Amounts, total: int) -> _Wishes:
+        yielding = amounts.stiffness > 0
+        free = ~yielding & (amounts.low < amounts.high)
+        resists = 0.0 if free.any() else float(amounts.stiffness.sum())
+        surplus = float(amounts.aim.sum() + amounts.low[~yielding].sum()) - total
+        return cls(amounts, yielding, free, resists, surplus)
+
+    def common_shift(self, bias: NDArray[np.float64]) -> float:
+        """Best shift of all biases together: it changes no class, but how far requests yield."""
+        if self.resists == 0:
+            return 0.0
+        return (self.surplus - float(self.amounts.stiffness @ bias)) / self.resists
+
+    def missed(
+        self, most: NDArray[np.int64], least: NDArray[np.int64], bias: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """By how many pixels each class misses what is wanted, (K,), ties in its favour."""
+        amounts, low, high = self.amounts, self.amounts.low, self.amounts.high
+        if self.yielding.any():
+            aim = amounts.aim - amounts.stiffness * bias
+            low = np.where(self.yielding, aim - 1, low)
+            high = np.where(self.yielding, aim + 1, high)
+        missed: NDArray[np.float64] = np.maximum(low - most, least - high).astype(np.float64)
+        # A class that may have more or less than its own amount is not to be pushed there.
+        for k in np.flatnonzero(self.free & (bias != 0)):
+            spare = least[k] - amounts.low[k] if bias[k] > 0 else amounts.high[k] - most[k]
+            missed[k] = max(missed[k], spare)
+        return missed
+
+
+def _won(
+    biased: NDArray[np.float64], settled: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels of each class, (K,): with all that it shares with others, and without."""
+    best = np.maximum.reduce(biased, axis=0)
+    n = len(best)
+    best -= TIE
+    tied = biased >= best
+    wins = np.array([np.count_nonzero(row) for row in tied])
+    most = settled + wins
+    if wins.sum() == n:
+        return most, most
+    shared = tied.sum(axis=0) > 1
+    return most, settled + (tied & ~shared).sum(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,46 +196,13 @@ def settle(z: NDArray[np.floating], bias: NDArray[np.float64]) -> Settled:
     return Settled(labels, best, second)
 
 
-def _violations(
-    z: NDArray[np.float64],
-    bias: NDArray[np.float64],
-    settled: NDArray[np.int64],
-    amounts: Amounts,
-) -> NDArray[np.float64]:
-    """By how many pixels each class misses what is wanted, ties counted in its favour."""
-    biased = z + bias[:, None]
-    best = np.maximum.reduce(biased, axis=0)
-    tied = biased >= best - TIE
-    wins = np.array([np.count_nonzero(row) for row in tied])
-    most = least = settled + wins
-    if wins.sum() > len(best):
-        shared = tied.sum(axis=0) > 1
-        least = settled + (tied & ~shared).sum(axis=1)
-    aim = amounts.aim - amounts.stiffness * bias
-    low = np.where(amounts.stiffness > 0, aim - 1, amounts.low)
-    high = np.where(amounts.stiffness > 0, aim + 1, amounts.high)
-    # A class that may have more or less than its own amount is not to be pushed there.
-    free = (amounts.stiffness == 0) & (amounts.low < amounts.high)
-    pushed = np.zeros(len(bias))
-    pushed[free & (bias > 0)] = np.maximum(least - amounts.low, 0)[free & (bias > 0)]
-    pushed[free & (bias < 0)] = np.maximum(amounts.high - most, 0)[free & (bias < 0)]
-    return np.maximum.reduce([low - most, least - high, pushed])
-
-
-def _balanced(
-    z: NDArray[np.float64],
-    bias: NDArray[np.float64],
-    k: int,
-    settled: int,
-    amounts: Amounts,
-) -> float:
+def _balanced(need: NDArray[np.float64], k: int, settled: int, amounts: Amounts) -> float:
     """Bias of one class with which it has its amount, the others being as they are."""
-    need = needed_bias(z, bias, k)
     if amounts.stiffness[k] > 0:
         return _yielding(np.sort(need), settled, float(amounts.aim[k]), float(amounts.stiffness[k]))
     low, high = int(amounts.low[k]), int(amounts.high[k])
     if low < high:
-        own = settled + int((need <= 0).sum())
+        own = settled + int(np.count_nonzero(need <= 0))
         if low <= own <= high:
             return 0.0
         low = high = low if own < low else high
@@ -177,10 +211,17 @@ def _balanced(
 
 def needed_bias(z: NDArray[np.floating], bias: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     """Bias from which on class `k` wins each pixel of (K, n)."""
-    others = z + bias[:, None]
-    others[k] = -np.inf
-    need: NDArray[np.float64] = np.maximum.reduce(others, axis=0)
-    need -= z[k]
+    return _needed(z + bias[:, None], k, z[k])
+
+
+def _needed(
+    biased: NDArray[np.float64], k: int, own: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    first, *others = (row for j, row in enumerate(biased) if j != k)
+    need: NDArray[np.float64] = first.copy()
+    for other in others:
+        np.maximum(need, other, out=need)
+    need -= own
     return need
 
 

@@ -160,7 +160,7 @@ class _Stack:
                 raise InvalidSettingError(
                     f"expected shares of {solver.n_classes} classes, got {n_classes}"
                 )
-            parts.append(solver.logits[:, rng.integers(solver.own.size, size=each)])
+            parts.append(solver.logits.take(rng.integers(solver.own.size, size=each), axis=1))
             n_pixels += solver.own.size
         return np.concatenate(parts, axis=1), n_pixels
 

@@ -121,10 +121,12 @@ class PhaseLayers:
     def _on_painted(self, event: Any) -> None:
         self._painted.add(event.source)
 
-    def write(self, layer: Labels, plane: Plane, values: NDArray[np.uint8]) -> None:
-        """Show the map of one plane, (h, w)."""
+    def write(
+        self, layer: Labels, plane: Plane, values: NDArray[np.uint8], *, moves: bool = False
+    ) -> None:
+        """Show the map of one plane, (h, w); while it ``moves``, its thumbnail waits."""
         layer.data[plane] = values
-        layer.refresh(extent=False)
+        layer.refresh(extent=False, thumbnail=not moves)
 
     def write_sureness(
         self, image: Image, layer: Labels, plane: Plane, confidence: NDArray[np.float32]

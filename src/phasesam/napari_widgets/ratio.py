@@ -329,7 +329,7 @@ class RatioDock(Dock):
             self._solve()
 
     def _solve(self, *, coarse: bool = False) -> None:
-        """Solve what is asked, in a worker; while a slider moves, coarsely."""
+        """Solve what is asked; while a slider moves, coarsely."""
         mapped = self.mapped
         if mapped is None:
             return
@@ -340,6 +340,7 @@ class RatioDock(Dock):
             lambda _progress, _stop: task.answer(),
             lambda answer: self._on_answer(mapped, answer),
             self._on_failed,
+            at_once=task.is_quick,
         )
 
     def _on_failed(self, failure: Failure) -> None:
@@ -369,7 +370,7 @@ class RatioDock(Dock):
         if self.before_button.isChecked():
             values = layer_values(mapped.guides.untold.own_labels)
         classes = (mapped.card.classes, class_colours(mapped.card))
-        self.layers.show(image, classes, mapped.plane, values)
+        self.layers.show(image, classes, mapped.plane, values, moves=answer.is_coarse)
         if not answer.is_coarse:
             self.layers.show_margin(image, mapped.plane, answer.margin)
 

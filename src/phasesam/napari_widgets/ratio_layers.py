@@ -45,10 +45,15 @@ class RatioLayers:
         classes: tuple[Sequence[str], Sequence[QColor]],
         plane: tuple[int, ...],
         values: NDArray[np.uint8],
+        *,
+        moves: bool = False,
     ) -> Labels:
-        """Show a map of one plane, (h, w); one that was painted on is left alone."""
+        """Show a map of one plane, (h, w); one that was painted on is left alone.
+
+        While it ``moves``, only what cannot wait is drawn.
+        """
         layer, _ = self._maps.prepare(image, *classes)
-        self._maps.write(layer, plane, values)
+        self._maps.write(layer, plane, values, moves=moves)
         return layer
 
     def copy(self, image: Image, name: str, *, opaque: bool) -> Labels | None:

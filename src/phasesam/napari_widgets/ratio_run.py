@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from phasesam.engines.ratio_guidance import GuidedMap, RatioConfig, RatioGuide
 
 Regions = NDArray[np.integer[Any]]
+
+_FEW_CLASSES = 4
+# Pixels of a plane that is previewed, or solved in full, while the window can wait.
+_PREVIEWED, _SOLVED = 1 << 20, 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,14 @@ class RatioTask:
     regions: Regions | None
     coarse: bool = False
     with_margin: bool = False
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the answer takes some milliseconds only."""
+        guide = self.guides.guide
+        most = _PREVIEWED if self.coarse else _SOLVED
+        is_plain = self.regions is None and (self.coarse or not guide.config.smallest)
+        return is_plain and len(guide.classes) <= _FEW_CLASSES and math.prod(guide.shape) <= most
 
     def answer(self) -> RatioAnswer:
         """Solve it."""

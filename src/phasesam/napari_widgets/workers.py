@@ -288,11 +288,24 @@ class Lane:
         return self._task is not None or self._waiting is not None
 
     def submit(
-        self, job: Job, on_done: Callable[[Any], None], on_failed: Callable[[Failure], None]
+        self,
+        job: Job,
+        on_done: Callable[[Any], None],
+        on_failed: Callable[[Failure], None],
+        *,
+        at_once: bool = False,
     ) -> None:
-        """Run ``job`` as soon as the present one has ended, instead of any other waiting."""
+        """Run ``job`` as soon as the present one has ended, instead of any other waiting.
+
+        With ``at_once`` here and now if none runs: for jobs shorter than drawing the window,
+        which would be drawn once more while a worker has it.
+        """
         if self._drop_older:
             self._generation += 1
+        if at_once and not self.busy:
+            outcome = _Worker(job, must_finish=False).work()
+            (on_failed if isinstance(outcome, Failure) else on_done)(outcome)
+            return
         self._waiting = (job, on_done, on_failed)
         if self._task is None:
             self._next()
