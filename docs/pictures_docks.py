@@ -1,9 +1,9 @@
 """Draw the pictures of the docks: ``xvfb-run python docs/pictures_docks.py [FOLDER OF SAMPLES]``.
 
 Opens napari on the samples, works with the bundled model as a user would, and saves prompt.png,
-models.png, automatic_masks.png, objects.png, fine_tune.png, training.png and phases.png to
-docs/pictures. The last three need a training of some minutes; ``-k phases`` draws only those,
-``-k objects`` only the others.
+models.png, automatic_masks.png, objects.png, phase_ratio.png, fine_tune.png, training.png and
+phases.png to docs/pictures. The last three need a training of some minutes; ``-k phases`` draws
+only those, ``-k ratio`` only that of the phase ratio, ``-k objects`` only the others.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ SIZE = (1400, 900)
 DOCK_WIDTH = 465
 PATIENCE = 1800.0
 EPOCHS, VIEWS = 12, 16
+KINDS = ("objects", "ratio", "phases")
 
 
 def pump(seconds: float) -> None:
@@ -222,15 +223,37 @@ def draw_phases() -> None:
     viewer.close()
 
 
+def picture_ratio() -> None:
+    """The shipped adapter on steel, with more martensite wanted than the model sees."""
+    viewer = napari.Viewer()
+    viewer.window.resize(*SIZE)
+    add_steel(viewer, load_sample("three_phase_steel"), "Three-phase steel", 0, labelled=False)
+    dock = dock_of(viewer, "ratio", "Phase ratio")
+    dock.choose("steel_phases")
+    dock.map_phases()
+    wait_for(lambda: dock.mapped is not None and not dock.running)
+    wait_for(lambda: not dock._lane.busy)
+    martensite = next(i for i, n in enumerate(dock.mapped.card.classes) if n == "martensite")
+    rows = dock.rows.rows
+    rows[(martensite + 1) % len(rows)].lock.setChecked(True)
+    rows[martensite].spin.setValue(rows[martensite].spin.value() + 2)
+    wait_for(lambda: not dock._lane.busy)
+    save(viewer, "phase_ratio.png")
+    viewer.close()
+
+
 def main() -> None:
     """Draw the pictures that were asked for."""
     parser = argparse.ArgumentParser(description="Draw the pictures of the docks.")
     parser.add_argument("folder", nargs="?", type=Path, help="folder of samples")
-    parser.add_argument("-k", "--kind", choices=("objects", "phases"), help="only these")
+    parser.add_argument("-k", "--kind", choices=KINDS, help="only these")
     options = parser.parse_args()
-    if options.kind != "phases":
+    wanted = (options.kind,) if options.kind else KINDS
+    if "objects" in wanted:
         draw_objects(options.folder)
-    if options.kind != "objects":
+    if "ratio" in wanted:
+        picture_ratio()
+    if "phases" in wanted:
         draw_phases()
 
 

@@ -68,10 +68,10 @@ def test_ask_lock_paint_undo_compare_and_save(make_napari_viewer, qtbot, until, 
     start = handle(first.slider)
     qtbot.mousePress(first.slider, Qt.MouseButton.LeftButton, pos=start)
     for step in range(1, 6):
-        qtbot.mouseMove(first.slider, start - QPoint(6 * step, 0))
+        qtbot.mouseMove(first.slider, start - QPoint(20 * step, 0))
         QApplication.processEvents()
     assert dock.results.log == []
-    qtbot.mouseRelease(first.slider, Qt.MouseButton.LeftButton, pos=start - QPoint(30, 0))
+    qtbot.mouseRelease(first.slider, Qt.MouseButton.LeftButton, pos=start - QPoint(100, 0))
     settled(dock, until)
     asked = dock.rows.shares.values[0]
     assert asked < own[0] - 0.02

@@ -24,7 +24,7 @@ from phasesam.core.ratio_shares import PhaseShares
 from phasesam.napari_widgets.class_table import swatch
 
 _STEPS = 1000
-_TITLES = ("", "Phase", "Now", "Wanted", "", "Lock", "?", "±")
+_TITLES = ("", "Phase", "Now", "Wanted", "Lock", "?", "±")
 _LONGEST_NAME = 12
 _TIPS = {
     "Now": "Share of the phase as the model sees it, in % of the mapped area.",
@@ -85,7 +85,7 @@ class RatioRows(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(4)
         grid.setVerticalSpacing(2)
-        grid.setColumnStretch(3, 1)
+        grid.setColumnStretch(1, 1)
         for column, title in enumerate(_TITLES):
             label = QLabel(title)
             label.setToolTip(_TIPS.get(title, ""))
@@ -113,12 +113,14 @@ class RatioRows(QWidget):
         row.now.setToolTip(_TIPS["Now"])
         row.slider.setRange(0, _STEPS)
         row.slider.setPageStep(_STEPS // 20)
-        row.slider.setMinimumWidth(60)
         row.slider.setToolTip(_TIPS["Wanted"])
         row.lock.setToolTip(_TIPS["Lock"])
         row.unknown.setToolTip(_TIPS["?"])
-        for column, widget in enumerate((mark, title, row.now, *row.edits)):
-            grid.addWidget(widget, k + 1, column)
+        numbers = (mark, title, row.now, row.spin, row.lock, row.unknown, row.error)
+        for column, widget in enumerate(numbers):
+            grid.addWidget(widget, 2 * k + 1, column)
+        # On a line of its own: beside two numbers it would be too short to aim with.
+        grid.addWidget(row.slider, 2 * k + 2, 1, 1, len(numbers) - 1)
         self._connect(k, row)
         return row
 
