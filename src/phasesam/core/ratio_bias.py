@@ -214,9 +214,7 @@ def needed_bias(z: NDArray[np.floating], bias: NDArray[np.float64], k: int) -> N
     return _needed(z + bias[:, None], k, z[k])
 
 
-def _needed(
-    biased: NDArray[np.float64], k: int, own: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def _needed(biased: NDArray[np.float64], k: int, own: NDArray[np.floating]) -> NDArray[np.float64]:
     first, *others = (row for j, row in enumerate(biased) if j != k)
     need: NDArray[np.float64] = first.copy()
     for other in others:

@@ -1,0 +1,378 @@
+"""Compare what the layers of two models make of pictures, in colours and in figures.
+
+After what Swain et al. showed of SAM fine-tuned on steel: base features show no effect of the
+phases through the layers, adapted ones separate them little by little. Here both are seen in one
+basis, and the same is said in numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasesam.core.errors import InvalidSettingError
+from phasesam.core.layer_basis import (
+    CANDIDATES,
+    DIMENSIONS,
+    Basis,
+    class_basis,
+    continuous,
+    deviations,
+    principal_basis,
+)
+from phasesam.core.layer_colours import ColourSpace, Limits, colours, greyed
+from phasesam.core.token_grid import NO_LABEL, spread_points, token_labels, tokens_at
+from phasesam.core.types import ProgressCallback, StopCallback
+from phasesam.engines.layer_figures import LayerFigures, Sample, figures_of
+from phasesam.engines.layer_tokens import LayerTokens, TokenShelf, read_layers
+
+if TYPE_CHECKING:
+    from phasesam.engines.encoded_image import EncodedImage
+
+_MOST_POINTS = 50_000
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """What is compared, and how it is coloured.
+
+    Attributes
+    ----------
+    layers : tuple of str or None
+        Names of layers, in any order; all of them for None.
+    basis : {"principal", "classes"}
+        Directions of largest variance, or those that tell labelled classes apart.
+    continuous : bool
+        Whether the directions of each layer are chosen to look like those of its neighbours, so
+        that colours change as little as the features do; otherwise each layer has its own.
+    foreground_first : bool
+        Whether the first component of the last layer decides what is foreground (the smaller
+        part, by Otsu's threshold), and only that is coloured.
+    space : {"rgb", "lab"}
+        See `phasesam.core.layer_colours.colours`.
+    points : int
+        Tokens of each picture and model that bases and figures are made from; fewer of many
+        pictures.
+
+    Raises
+    ------
+    InvalidSettingError
+        If a setting is none of these.
+    """
+
+    layers: tuple[str, ...] | None = None
+    basis: Literal["principal", "classes"] = "principal"
+    continuous: bool = True
+    foreground_first: bool = False
+    space: ColourSpace = "rgb"
+    points: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.basis not in ("principal", "classes") or self.space not in ("rgb", "lab"):
+            raise InvalidSettingError(
+                "expected a basis of principal or classes and colours of rgb or lab, got "
+                f"{self.basis!r} and {self.space!r}"
+            )
+        if self.points < 16:
+            raise InvalidSettingError(f"expected 16 points or more, got {self.points}")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerView:
+    """A layer as the models see it.
+
+    Attributes
+    ----------
+    name : str
+        Of the layer.
+    pictures : tuple of tuple of (h, w, 3) uint8 array
+        Colours of the tokens, by model and picture.
+    basis : Basis
+        What they were made with.
+    limits : Limits
+        Scores of the darkest and the brightest colours.
+    figures : LayerFigures
+        The same in numbers.
+    """
+
+    name: str
+    pictures: tuple[tuple[NDArray[np.uint8], ...], ...]
+    basis: Basis
+    limits: Limits
+    figures: LayerFigures
+
+
+@dataclass(frozen=True, eq=False)
+class LayerComparison:
+    """Layers of one or two models on one or several pictures.
+
+    Attributes
+    ----------
+    layers : tuple of LayerView
+        In the order of computing.
+    tokens : tuple of tuple of LayerTokens
+        Features, by model and picture.
+    """
+
+    layers: tuple[LayerView, ...]
+    tokens: tuple[tuple[LayerTokens, ...], ...]
+
+
+def compare_layers(
+    pictures: Sequence[EncodedImage],
+    against: Sequence[EncodedImage] = (),
+    labels: Sequence[NDArray[np.integer] | None] = (),
+    config: FeatureConfig | None = None,
+    *,
+    progress: ProgressCallback | None = None,
+    should_stop: StopCallback | None = None,
+) -> LayerComparison:
+    """Look at layers of a model, or of two models beside each other.
+
+    Parameters
+    ----------
+    pictures : sequence of EncodedImage
+        Such as `phasesam.Segmenter`, all of the same model and adapter: usually the base.
+    against : sequence of EncodedImage, optional
+        The same pictures with another adapter.
+    labels : sequence of (h, w) integer array or None, optional
+        Class of each pixel of the pictures, from 0; negative where unknown.
+    config : FeatureConfig, optional
+        All layers in principal components by default.
+    progress : callable, optional
+        ``progress(done, total)`` in layers.
+    should_stop : callable, optional
+        Asked after every layer.
+
+    Returns
+    -------
+    LayerComparison
+
+    Raises
+    ------
+    InvalidSettingError
+        If a layer is unknown, labels have another size, or models have other layers.
+    InvalidImageError
+        If a picture is constant.
+    CancelledError
+        If the user asked to stop.
+    """
+    config = config or FeatureConfig()
+    _check(pictures, against, labels)
+    models = [list(pictures), *([list(against)] if against else [])]
+    shelf, read = TokenShelf(), []
+    count = sum(len(each) for each in models)
+    for number, picture in enumerate(p for each in models for p in each):
+
+        def tell(done: int, total: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * total + done, count * total)
+
+        read.append(
+            read_layers(picture, config.layers, shelf=shelf, progress=tell, should_stop=should_stop)
+        )
+    tokens = tuple(
+        tuple(read[start : start + len(pictures)]) for start in range(0, count, len(pictures))
+    )
+    return LayerComparison(look(tokens, labels, config), tokens)
+
+
+def look(
+    tokens: tuple[tuple[LayerTokens, ...], ...],
+    labels: Sequence[NDArray[np.integer] | None] = (),
+    config: FeatureConfig | None = None,
+) -> tuple[LayerView, ...]:
+    """Colour and measure features that have been read.
+
+    Parameters
+    ----------
+    tokens : tuple of tuple of LayerTokens
+        By model and picture.
+    labels, config
+        As for `compare_layers`.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the models do not have the same layers, or classes are wanted without labels.
+    """
+    config = config or FeatureConfig()
+    layers = [
+        {name: each.maps[name].shape for name in each.names} for model in tokens for each in model
+    ]
+    if any([*one] != [*layers[0]] or _channels(one) != _channels(layers[0]) for one in layers):
+        raise InvalidSettingError(
+            "layers can be compared between adapters of one model; these models have other layers"
+        )
+    samples = _samples(tokens, labels, config)
+    masks = _foreground(tokens, samples[-1]) if config.foreground_first else None
+    if masks is not None:
+        samples = [sample.within(masks) for sample in samples]
+    views = []
+    for sample, basis in zip(samples, _bases(samples, config), strict=True):
+        limits = Limits.of(basis.scores(sample.together))
+        drawn = tuple(
+            _coloured(model, (sample.name, basis, limits), config.space, masks) for model in tokens
+        )
+        views.append(LayerView(sample.name, drawn, basis, limits, figures_of(sample, basis)))
+    return tuple(views)
+
+
+def similarity(tokens: NDArray[np.floating], place: tuple[int, int]) -> NDArray[np.float32]:
+    """Cosine similarity of all tokens of a layer to one of them.
+
+    Parameters
+    ----------
+    tokens : (h, w, c) float array
+        Of `LayerTokens.maps`, or of `unit_tokens`, which makes this fast.
+    place : (int, int)
+        Row and column.
+
+    Returns
+    -------
+    (h, w) float32 array
+        Within -1 to 1.
+    """
+    units = tokens if tokens.dtype == np.float32 else unit_tokens(tokens)
+    return units @ units[place]
+
+
+def unit_tokens(tokens: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Tokens less their mean, all of length 1: for many `similarity` of one layer.
+
+    Without their mean, for that is what all tokens of a layer share, and most of their length.
+    """
+    units = tokens.astype(np.float32)
+    units -= units.mean(axis=(0, 1))
+    length = np.linalg.norm(units, axis=-1, keepdims=True)
+    units /= np.maximum(length, np.finfo(np.float32).tiny)
+    return units
+
+
+def _check(
+    pictures: Sequence[EncodedImage],
+    against: Sequence[EncodedImage],
+    labels: Sequence[NDArray[np.integer] | None],
+) -> None:
+    if not pictures:
+        raise InvalidSettingError("expected at least one picture")
+    if against and len(against) != len(pictures):
+        raise InvalidSettingError(
+            f"expected the same {len(pictures)} pictures of both models, got {len(against)}"
+        )
+    if labels and len(labels) != len(pictures):
+        raise InvalidSettingError(
+            f"expected labels, or None, for each of {len(pictures)} pictures, got {len(labels)}"
+        )
+    for picture, truth in zip(pictures, labels, strict=False):
+        if truth is not None and truth.shape != picture.shape:
+            raise InvalidSettingError(
+                f"expected labels of the shape {picture.shape} of the image, got {truth.shape}"
+            )
+
+
+def _channels(layers: dict[str, tuple[int, ...]]) -> list[int]:
+    return [shape[-1] for shape in layers.values()]
+
+
+def _samples(
+    tokens: tuple[tuple[LayerTokens, ...], ...],
+    labels: Sequence[NDArray[np.integer] | None],
+    config: FeatureConfig,
+) -> list[Sample]:
+    """Take tokens of each layer, at the same places of the pictures in all of them."""
+    shown, n_models = tokens[0], len(tokens)
+    points = spread_points(max(16, min(config.points, _MOST_POINTS // (len(shown) * n_models))))
+    samples = []
+    for name in shown[0].names:
+        places = [tokens_at(points, each.seen(name)) for each in shown]
+        taken = tuple(
+            tuple(
+                each.maps[name][place].astype(np.float32)
+                for each, place in zip(model, places, strict=True)
+            )
+            for model in tokens
+        )
+        classes = []
+        for index, (each, place) in enumerate(zip(shown, places, strict=True)):
+            truth = labels[index] if index < len(labels) else None
+            if truth is None:
+                classes.append(np.full(len(points), NO_LABEL, np.int32))
+                continue
+            grid = token_labels(truth[: each.shape[0]], each.maps[name].shape[:2], each.sides[name])
+            classes.append(grid[place])
+        scale = deviations(np.concatenate(taken[0]))
+        samples.append(Sample(name, (points,) * len(shown), taken, tuple(classes), scale))
+    return samples
+
+
+def _bases(samples: list[Sample], config: FeatureConfig) -> list[Basis]:
+    """Find the directions of all layers."""
+    if config.basis == "classes":
+        bases = []
+        for sample in samples:
+            classes = np.concatenate([*sample.classes] * len(sample.tokens))
+            bases.append(class_basis(sample.together, classes, sample.scale))
+    else:
+        n = CANDIDATES if config.continuous else DIMENSIONS
+        bases = [principal_basis(s.together, s.scale, min(n, s.together.shape[1])) for s in samples]
+    if not config.continuous:
+        return bases
+    scores = [b.scores(s.together) for b, s in zip(bases, samples, strict=True)]
+    chosen = continuous(scores, [_weights(basis) for basis in bases])
+    return [basis.turned(directions) for basis, directions in zip(bases, chosen, strict=True)]
+
+
+def _weights(basis: Basis) -> NDArray[np.float64]:
+    """How much directions count; those between classes alike, and what is left of a constant."""
+    shares = basis.explained
+    return shares if (shares > 0).all() else np.ones_like(shares)
+
+
+Masks = tuple[NDArray[np.bool_], ...]
+
+
+def _foreground(tokens: tuple[tuple[LayerTokens, ...], ...], sample: Sample) -> Masks:
+    """Tell objects from what is around them, (h, w) of each picture in the last layer."""
+    from skimage.filters import threshold_otsu
+
+    name = sample.name
+    basis = principal_basis(sample.together, sample.scale, 1)
+    means = [
+        np.mean([basis.scores(model[index].maps[name])[..., 0] for model in tokens], axis=0)
+        for index in range(len(tokens[0]))
+    ]
+    values = np.concatenate([mean.reshape(-1) for mean in means])
+    threshold = threshold_otsu(values)
+    above = np.count_nonzero(values > threshold) * 2 <= len(values)
+    return tuple((mean > threshold) == above for mean in means)
+
+
+def _resized(mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """Bring a mask of tokens to a layer with tokens of another size."""
+    rows, columns = (
+        np.minimum((np.arange(n) + 0.5) * m / n, m - 1).astype(np.intp)
+        for n, m in zip(grid, mask.shape, strict=True)
+    )
+    return mask[np.ix_(rows, columns)]
+
+
+def _coloured(
+    model: tuple[LayerTokens, ...],
+    view: tuple[str, Basis, Limits],
+    space: ColourSpace,
+    masks: Masks | None,
+) -> tuple[NDArray[np.uint8], ...]:
+    """Colour all pictures as one model sees them in one layer."""
+    name, basis, limits = view
+    drawn = []
+    for index, each in enumerate(model):
+        picture = colours(basis.scores(each.maps[name]), limits, space)
+        if masks is not None:
+            picture = greyed(picture, ~_resized(masks[index], picture.shape[:2]))
+        drawn.append(picture)
+    return tuple(drawn)
