@@ -49,6 +49,8 @@ def test_examples_are_valid(page):
         "evaluate masks",
         "evaluate adapter",
         "evaluate ablation",
+        "evaluate ratio",
+        "features",
     ],
 )
 def test_every_option_is_described(words):

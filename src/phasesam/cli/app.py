@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from phasesam import __version__
-from phasesam.cli import demo, evaluate, models, predict, segment, train
+from phasesam.cli import demo, evaluate, features, models, predict, segment, train
 from phasesam.cli.help_pages import EXIT_STATUS, PanelledCommand, with_examples
 
 app = typer.Typer(
@@ -77,6 +77,13 @@ app.command(
     short_help="Apply a fine-tuned adapter to images.",
     epilog=EXIT_STATUS,
 )(predict.predict)
+app.command(
+    "features",
+    cls=PanelledCommand,
+    help=features.HELP,
+    short_help="See what the layers of an encoder see.",
+    epilog=EXIT_STATUS,
+)(features.features)
 app.add_typer(evaluate.app, name="evaluate", short_help="Measure how good results are.")
 app.add_typer(models.app, name="models", short_help="List, fetch and import models.")
 app.command("demo", help=demo.HELP, short_help="Segment a bundled sample.", epilog=EXIT_STATUS)(

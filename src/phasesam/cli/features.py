@@ -1,0 +1,334 @@
+"""``phasesam features``: what the layers of an encoder see, in pictures and in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from phasesam.cli.batch_options import ModelOptions, panel
+from phasesam.cli.console import Interruption, exits_cleanly, message_console
+from phasesam.cli.evaluate_options import ReportOptions
+from phasesam.cli.evaluation_output import SCORES_FILE, deliver, refuse_to_replace
+from phasesam.cli.exit_codes import ExitCode
+from phasesam.cli.help_pages import with_examples
+from phasesam.cli.inputs import find_jobs
+from phasesam.cli.label_options import parse_classes
+from phasesam.cli.model_setup import choose_model, prepare_model
+from phasesam.cli.options import with_options
+from phasesam.cli.progress import step_bar
+from phasesam.core.errors import InvalidSettingError
+
+if TYPE_CHECKING:
+    from phasesam.engines.features import FeatureConfig, LayerComparison
+    from phasesam.engines.segmenter import Segmenter
+    from phasesam.evaluation.report import Picture
+    from phasesam.models.adapter_loading import Adapter
+
+HELP = with_examples(
+    "Look at the layers of the image encoder: each layer's features as colours, in one basis for "
+    "all layers, images and models, and what they are worth in figures. Writes a report, a "
+    "contact sheet of each image (PNG and SVG), scores.csv and layers.zarr.",
+    "phasesam features steel.tif --against steel_adapter -o layers",
+    "phasesam features images/ --labels labels/ --against steel_adapter -o layers",
+    "phasesam features a.tif --model sam_vit_b --layers block3,neck -o out",
+)
+ARRAYS = "layers.zarr"
+_BASE = "base"
+
+_what = panel("What is compared")
+_look = panel("Colours and figures")
+
+
+@dataclass(frozen=True)
+class FeatureInputs:
+    """Images, labels, and the second model."""
+
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE",
+            help="Image files, folders, or glob patterns in quotes; with --labels one file or one "
+            "folder.",
+            show_default=False,
+        ),
+    ]
+    against: Annotated[
+        str | None,
+        _what(
+            "--against",
+            metavar="ADAPTER",
+            text=f"Second adapter of the same model; {_BASE} for the model without any.",
+            show_default=False,
+        ),
+    ] = None
+    labels: Annotated[
+        Path | None,
+        _what(
+            "--labels",
+            metavar="PATH",
+            text="Labels of the images by the same names: for figures of how well phases can be "
+            "told apart.",
+            show_default=False,
+        ),
+    ] = None
+    classes: Annotated[
+        str | None,
+        _what(
+            "--classes",
+            metavar="NAMES",
+            text="Names of the classes in the order of their values, or by value "
+            "(0=matrix,128=pore).",
+            show_default=False,
+        ),
+    ] = None
+    unlabelled: Annotated[
+        int | None,
+        _what(
+            "--unlabelled",
+            metavar="VALUE",
+            text="Value of pixels about which the labels say nothing.",
+            show_default=False,
+        ),
+    ] = None
+    plane: Annotated[
+        int | None,
+        _what(
+            "--plane",
+            metavar="N",
+            min=0,
+            text="Plane of stacks, from 0; the middle one when left out.",
+            show_default=False,
+        ),
+    ] = None
+    data_bar_detection: Annotated[
+        bool,
+        _what(
+            "--data-bar-detection/--no-data-bar-detection",
+            text="Find the data bar of SEM images and leave it out.",
+        ),
+    ] = True
+
+
+@dataclass(frozen=True)
+class FeatureLook:
+    """Which layers, and how they are coloured."""
+
+    layers: Annotated[
+        str | None,
+        _look(
+            "--layers",
+            metavar="NAMES",
+            text="Layers, such as block3,block6,neck; all of them when left out.",
+            show_default=False,
+        ),
+    ] = None
+    basis: Annotated[
+        str,
+        _look(
+            "--basis",
+            metavar="NAME",
+            text="Directions that are shown: principal components, or what tells labelled classes "
+            "apart (classes).",
+        ),
+    ] = "principal"
+    continuous: Annotated[
+        bool,
+        _look(
+            "--continuous/--independent",
+            text="Whether directions follow from layer to layer, or each layer has its own.",
+        ),
+    ] = True
+    foreground_first: Annotated[
+        bool, _look("--foreground-first", text="Colour only what the last layer sets apart.")
+    ] = False
+    colours: Annotated[
+        str, _look("--colours", metavar="SPACE", text="rgb, or lab: CIELAB, of even steps.")
+    ] = "rgb"
+    points: Annotated[
+        int,
+        _look("--points", metavar="N", min=16, text="Tokens of each image that bases are made of."),
+    ] = 2048
+    arrays: Annotated[bool, _look("--arrays/--no-arrays", text=f"Whether {ARRAYS} is written.")] = (
+        True
+    )
+
+    def config(self) -> FeatureConfig:
+        """Check them.
+
+        Raises
+        ------
+        InvalidSettingError
+            If a setting is none of those there are.
+        """
+        from phasesam.engines.features import FeatureConfig
+
+        layers = self.layers and tuple(name.strip() for name in self.layers.split(","))
+        return FeatureConfig(
+            layers or None,
+            self.basis,  # type: ignore[arg-type]
+            self.continuous,
+            self.foreground_first,
+            self.colours,  # type: ignore[arg-type]
+            self.points,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """An image with its name and, if there are labels, the class of each pixel."""
+
+    name: str
+    image: NDArray[np.generic]
+    labels: NDArray[np.int32] | None = None
+
+
+@with_options(FeatureInputs, FeatureLook, ModelOptions, ReportOptions)
+@exits_cleanly
+def features(
+    inputs: FeatureInputs, look: FeatureLook, model: ModelOptions, output: ReportOptions
+) -> ExitCode:
+    """Compare what the layers of two models see."""
+    from phasesam.engines.features import compare_layers
+    from phasesam.evaluation.feature_tables import layer_columns, layer_report, suggested_start
+
+    refuse_to_replace(output)
+    config, chosen = look.config(), choose_model(model)
+    seen, classes = _read(inputs)
+    console = message_console(output.quiet)
+    with Interruption(console) as interruption:
+        adapter = prepare_model(model, console, interruption.requested)
+        names = [model.adapter or chosen.name]
+        pictures = [_segmenter(each, chosen.name, adapter, inputs) for each in seen]
+        against: list[Segmenter] = []
+        if inputs.against is not None:
+            names.append(chosen.name if inputs.against == _BASE else inputs.against)
+            other = None if inputs.against == _BASE else inputs.against
+            against = [picture.with_adapter(other) for picture in pictures]
+        with step_bar(console, "layers") as progress:
+            found = compare_layers(
+                pictures,
+                against,
+                [each.labels for each in seen],
+                config,
+                progress=progress,
+                should_stop=interruption.requested,
+            )
+    names = [Path(name).stem for name in names]
+    sheets = (
+        [] if output.output is None else _save_sheets(found, seen, pictures, names, output.output)
+    )
+    if output.output is not None and look.arrays:
+        _save_arrays(found, seen, names, output.output / ARRAYS)
+    columns = layer_columns(found.layers, names, classes)
+    report = layer_report(output.title or "Layers", found.layers, names, classes, sheets)
+    values = {"layers": columns, "suggested_start": suggested_start(found.layers)}
+    deliver(report, {SCORES_FILE: columns}, values, output)
+    return ExitCode.OK
+
+
+def _segmenter(each: _Seen, model: str, adapter: Adapter, inputs: FeatureInputs) -> Segmenter:
+    from phasesam.engines.segmenter import Segmenter
+
+    return Segmenter(each.image, model, adapter=adapter, exclude_data_bar=inputs.data_bar_detection)
+
+
+def _read(inputs: FeatureInputs) -> tuple[list[_Seen], tuple[str, ...]]:
+    """Read the images, and labels if there are any; also names of the classes."""
+    if inputs.labels is not None:
+        return _read_labelled(inputs, inputs.labels)
+    if inputs.classes is not None or inputs.unlabelled is not None:
+        raise InvalidSettingError("--classes and --unlabelled need --labels")
+    from phasesam.formats.readers import read_image
+
+    seen = []
+    for job in find_jobs(inputs.inputs):
+        if job.missing:
+            raise InvalidSettingError(f"{job.source}: {job.missing}")
+        micrograph = read_image(job.source)
+        planes = list(np.ndindex(*micrograph.stack_shape))
+        number = len(planes) // 2 if inputs.plane is None else inputs.plane
+        if number >= len(planes):
+            raise InvalidSettingError(
+                f"{job.source} has {len(planes)} planes, from 0; there is no plane {number}"
+            )
+        seen.append(_Seen(job.name, micrograph.plane(planes[number])))
+    return seen, ()
+
+
+def _read_labelled(inputs: FeatureInputs, labels: Path) -> tuple[list[_Seen], tuple[str, ...]]:
+    """Read pairs of the same names."""
+    from phasesam.evaluation.label_files import ValueChoice, classes_of, match_label_files
+    from phasesam.training.data_sources import ImageFile
+    from phasesam.training.label_values import LabelMapping
+
+    if len(inputs.inputs) != 1:
+        raise InvalidSettingError(
+            f"with --labels, expected one file or one folder of images, got {len(inputs.inputs)}"
+        )
+    pairs, _ = match_label_files(Path(inputs.inputs[0]), labels, skip_missing=True)
+    choice = ValueChoice(inputs.unlabelled, by_index=True)
+    classes = classes_of(pairs, parse_classes(inputs.classes), choice)
+    mapping = LabelMapping(inputs.unlabelled, tuple(classes))
+    seen = [
+        _Seen(
+            pair.name,
+            ImageFile(pair.predicted.path, pair.predicted.plane).load()[0],
+            mapping.apply(pair.truth.read(), pair.truth.name),
+        )
+        for pair in pairs
+    ]
+    return seen, tuple(classes.values())
+
+
+def _save_sheets(
+    found: LayerComparison,
+    seen: Sequence[_Seen],
+    pictures: Sequence[Segmenter],
+    names: Sequence[str],
+    folder: Path,
+) -> list[Picture]:
+    """Write the contact sheets; also give them as pictures of the report."""
+    from phasesam.cli.results import prepare_folder
+    from phasesam.evaluation.feature_sheet import FORMATS, SheetTexts, contact_sheet
+    from phasesam.evaluation.report import Picture
+    from phasesam.formats.overlay import PALETTE
+
+    prepare_folder(folder)
+    shown = []
+    for index, (each, picture) in enumerate(zip(seen, pictures, strict=True)):
+        target = None
+        if each.labels is not None:
+            target = PALETTE[each.labels[: len(picture.rgb)] % len(PALETTE)]
+            target[each.labels[: len(picture.rgb)] < 0] = 255
+        sheet = contact_sheet(
+            found.layers, picture.rgb, SheetTexts(tuple(names)), target=target, index=index
+        )
+        for ending in FORMATS:
+            sheet.save(folder / f"{each.name}_layers{ending}")
+        caption = "Features of the layers; the same colour means the same in all of them."
+        shown.append(Picture(each.name, caption, sheet.to_rgb()))
+    return shown
+
+
+def _save_arrays(
+    found: LayerComparison, seen: Sequence[_Seen], names: Sequence[str], path: Path
+) -> None:
+    """Write features and colours, by image, model and layer."""
+    from phasesam.formats.layer_arrays import save_layer_arrays
+
+    models = [name if names.count(name) == 1 else f"{name} {m + 1}" for m, name in enumerate(names)]
+    arrays: dict[str, NDArray[Any]] = {}
+    for m, model in enumerate(models):
+        for i, each in enumerate(seen):
+            for view in found.layers:
+                place = f"{each.name}/{model}/{view.name}"
+                arrays[f"{place}/features"] = found.tokens[m][i].maps[view.name]
+                arrays[f"{place}/colours"] = view.pictures[m][i]
+    attributes = {"models": models, "layers": [view.name for view in found.layers]}
+    save_layer_arrays(path, arrays, attributes)
