@@ -57,6 +57,7 @@ def test_docks_and_samples_are_those_in_the_menus(manifest):
         "Objects",
         "Phases",
         "Phase ratio",
+        "Encoder features",
         "Fine-tune",
         "Models",
     ]

@@ -1,4 +1,7 @@
-"""What each layer of the encoder makes of a picture."""
+"""What each layer of the encoder makes of a picture.
+
+Importing this module does not load torch; reading layers does.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from phasesam.core.coordinates import resize_image_longest_side
 from phasesam.core.errors import CancelledError, InvalidImageError
 from phasesam.core.images import is_constant
 from phasesam.core.types import ProgressCallback, StopCallback
-from phasesam.models.layer_taps import check_layers, listening
 
 if TYPE_CHECKING:
+    import torch
+
     from phasesam.engines.encoded_image import EncodedImage
     from phasesam.models.adapter_loading import Adapter
 
@@ -126,6 +129,10 @@ def read_layers(
     CancelledError
         If the user asked to stop.
     """
+    import torch
+
+    from phasesam.models.layer_taps import check_layers, listening
+
     if is_constant(picture.rgb):
         height, width = picture.rgb.shape[:2]
         raise InvalidImageError(
@@ -176,7 +183,7 @@ class _Listener:
         rows, columns = (int(-(-length // step)) for length in self._shown)
         part = tokens[0, :rows, :columns]
         # Single tokens can be larger than half precision holds.
-        part = part.clamp(-_LARGEST, _LARGEST).to("cpu", torch.float16)
+        part = part.clamp(-_LARGEST, _LARGEST).half().cpu()
         self.maps[name] = self._shelf.keep(np.ascontiguousarray(part.numpy()))
         self.steps[name] = step
         if self.progress is not None:

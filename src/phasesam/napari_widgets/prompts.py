@@ -20,6 +20,7 @@ from phasesam.napari_widgets.learning_panel import LearningPanel
 from phasesam.napari_widgets.mask_picking import label_at
 from phasesam.napari_widgets.object_look import ObjectLook
 from phasesam.napari_widgets.present_object import SCALES
+from phasesam.napari_widgets.prompt_layers import PlanePrompts
 from phasesam.napari_widgets.prompt_settings import PromptSettings
 from phasesam.napari_widgets.prompt_tools import PromptTools
 from phasesam.napari_widgets.prompting import PromptController
@@ -28,6 +29,7 @@ from phasesam.napari_widgets.toggle_row import ToggleRow
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
+    from numpy.typing import NDArray
 
     from phasesam.session import ObjectRecord, SegmentationSession
 
@@ -203,6 +205,21 @@ class PromptDock(Dock):
         """Re-open an object and be ready for clicks; False, with a message, if that cannot be."""
         if not self.maker.reopen(object_id):
             return False
+        self._be_ready_for_clicks()
+        return True
+
+    def prompt_with(self, points: NDArray[np.float64]) -> bool:
+        """Prompt for an object with points inside of it, (n, 2) ``(y, x)``.
+
+        Returns False where the plane in view cannot be prompted; the message says why.
+        """
+        image, plane = self.state.image_layer, self.controller.plane()
+        present = self.controller.present()
+        if image is None or plane is None or present is None:
+            return False
+        present.say(PlanePrompts(points, np.ones(len(points), np.int64)))
+        self.controller.restore()
+        self.controller.ask()
         self._be_ready_for_clicks()
         return True
 

@@ -29,6 +29,21 @@ def reopen_in_prompt_dock(dock: Dock, object_id: int) -> None:
     SessionError
         If there is no Prompt dock and none can be opened.
     """
+    prompt = raised_prompt_dock(dock)
+    if prompt.reopen(object_id):
+        dock.show_result(f"Object {object_id} is open in the Prompt dock.")
+    else:
+        raise SessionError(f"Object {object_id} could not be re-opened; see the Prompt dock.")
+
+
+def raised_prompt_dock(dock: Dock) -> PromptDock:
+    """Bring the Prompt dock of the same viewer to the front, opened if need be.
+
+    Raises
+    ------
+    SessionError
+        If there is none and none can be opened.
+    """
     prompt = find_prompt_dock(dock) or _open_prompt_dock(dock)
     if prompt is None:
         raise SessionError("Open the Prompt dock first: Plugins > PhaseSAM > Prompt.")
@@ -36,10 +51,7 @@ def reopen_in_prompt_dock(dock: Dock, object_id: int) -> None:
     if holder is not None:
         holder.show()
         holder.raise_()
-    if prompt.reopen(object_id):
-        dock.show_result(f"Object {object_id} is open in the Prompt dock.")
-    else:
-        raise SessionError(f"Object {object_id} could not be re-opened; see the Prompt dock.")
+    return prompt
 
 
 def find_prompt_dock(dock: Dock) -> PromptDock | None:

@@ -1,0 +1,167 @@
+"""Similarity to the token under the mouse, and what can be made of the one that was clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, Signal
+
+from phasesam.core.errors import UnsupportedViewError
+from phasesam.core.similar_region import similar_region
+from phasesam.napari_widgets.layers import world_to_data
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from phasesam.napari_widgets.dock import Dock
+    from phasesam.napari_widgets.feature_layers import FeatureLayers
+    from phasesam.napari_widgets.feature_run import SeenLayers
+
+_MOVED = 3.0
+
+
+class TokenPicker(QObject):
+    """Follows the mouse over an image whose layers have been looked at.
+
+    Parameters
+    ----------
+    dock : Dock
+        Whose viewer is watched, as long as the dock is visible.
+    layers : FeatureLayers
+        Show the similarity, and know which layer is shown.
+
+    Attributes
+    ----------
+    is_on : bool
+        Whether the mouse is followed.
+    model : int
+        Whose features are compared, 0 or 1.
+    """
+
+    picked = Signal()
+    """A token was clicked, or is none any more."""
+
+    def __init__(self, dock: Dock, layers: FeatureLayers) -> None:
+        super().__init__(dock)
+        self._dock, self._layers = dock, layers
+        self._seen: SeenLayers | None = None
+        self._image: Image | None = None
+        self._point: NDArray[np.float64] | None = None
+        self._last: tuple[int, int, tuple[int, int]] | None = None
+        self.is_on = False
+        self.model = 0
+        viewer = dock.viewer
+        viewer.mouse_move_callbacks.append(self._on_move)
+        viewer.mouse_drag_callbacks.append(self._on_drag)
+        dock.subscriptions.add(lambda: viewer.mouse_move_callbacks.remove(self._on_move))
+        dock.subscriptions.add(lambda: viewer.mouse_drag_callbacks.remove(self._on_drag))
+
+    def set_seen(self, image: Image | None, seen: SeenLayers | None) -> None:
+        """Follow the mouse over another image, or over none."""
+        self._image, self._seen = image, seen
+        self.model = min(self.model, 0 if seen is None else seen.n_models - 1)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Forget the token that was clicked."""
+        self._point = self._last = None
+        self._layers.hide_similarity()
+        self.picked.emit()
+
+    @property
+    def point(self) -> NDArray[np.float64] | None:
+        """Where was clicked, ``(y, x)`` in pixels of the image."""
+        return self._point
+
+    @property
+    def _ready(self) -> bool:
+        return (
+            self.is_on
+            and self._seen is not None
+            and self._image is not None
+            and self._image in self._dock.viewer.layers
+            and self._dock.isVisibleTo(self._dock.window())
+        )
+
+    def _place(self, position: Any) -> NDArray[np.float64] | None:
+        """Pixel of the mouse on the plane that was looked at."""
+        seen, image = self._seen, self._image
+        if seen is None or image is None:
+            return None
+        try:
+            if self._dock.state.plane(image).index != seen.run.plane.index:
+                return None
+        except UnsupportedViewError:
+            return None
+        return world_to_data(self._dock.viewer, image, position)[-2:]
+
+    def _on_move(self, _viewer: Any, event: Any) -> None:
+        if event.is_dragging or self._point is not None or not self._ready:
+            return
+        point = self._place(event.position)
+        if point is None or not self.show(point):
+            self._layers.hide_similarity()
+            self._last = None
+
+    def _on_drag(self, _viewer: Any, event: Any) -> Iterator[None]:
+        if event.button != 1 or not self._ready:
+            return
+        start = np.array(event.pos, np.float64)
+        yield
+        while event.type == "mouse_move":
+            yield
+        if np.abs(np.array(event.pos) - start).max() > _MOVED:
+            return
+        point = self._place(event.position)
+        if point is not None and self.show(point):
+            self._point = point
+            self.picked.emit()
+        else:
+            self.let_go()
+
+    def show(self, point: NDArray[np.float64]) -> bool:
+        """Show what is similar to a pixel; False outside the picture."""
+        seen, image, index = self._seen, self._image, self._layers.index
+        if seen is None or image is None or index is None:
+            return False
+        token = seen.token_at(index, point)
+        if token is None:
+            return False
+        if (index, self.model, token) != self._last:
+            self._last = index, self.model, token
+            found = seen.similarity(index, self.model, token)
+            self._layers.show_similarity(image, found, seen.side(index))
+        return True
+
+    def refresh(self) -> None:
+        """Show the token that was clicked in another layer, or as another model sees it."""
+        if self._point is not None:
+            self.show(self._point)
+        else:
+            self._last = None
+
+    def region(self, least: float, *, connected: bool) -> NDArray[np.bool_]:
+        """Pixels that look like the one that was clicked, (h, w) of the whole plane.
+
+        Raises
+        ------
+        InvalidMaskError
+            If not even that pixel is similar enough.
+        """
+        seen, index = self._seen, self._layers.index
+        if seen is None or index is None or self._point is None:
+            return np.zeros((0, 0), bool)
+        token = seen.token_at(index, self._point)
+        if token is None:
+            return np.zeros((0, 0), bool)
+        similarity = seen.similarity(index, self.model, token)
+        height, width = seen.rgb.shape[:2]
+        around = (float(self._point[0]), float(self._point[1])) if connected else None
+        mask = np.zeros(seen.run.plane.shape, bool)
+        mask[:height] = similar_region(
+            similarity, seen.side(index), (height, width), least=least, around=around
+        )
+        return mask

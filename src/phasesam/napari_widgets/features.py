@@ -1,0 +1,379 @@
+"""The *Encoder features* dock: walk through the layers, base beside adapted, with figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import numpy as np
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QWidget,
+)
+
+from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
+from phasesam.core.similar_region import inner_points
+from phasesam.engines.features import FeatureConfig
+from phasesam.napari_widgets.class_colours import layer_class_names
+from phasesam.napari_widgets.dock import Dock
+from phasesam.napari_widgets.feature_curves import LayerCurves, likeness_curves, probe_curves
+from phasesam.napari_widgets.feature_layers import MODELS, FeatureLayers
+from phasesam.napari_widgets.feature_panels import ModelChoice, TokenPanel
+from phasesam.napari_widgets.feature_picking import TokenPicker
+from phasesam.napari_widgets.feature_run import FeatureRun, SeenLayers, feature_job
+from phasesam.napari_widgets.layers import pixel_size
+from phasesam.napari_widgets.model_status import manager_watch
+from phasesam.napari_widgets.planes import full_resolution, spatial_shape
+from phasesam.napari_widgets.reopening import raised_prompt_dock
+from phasesam.napari_widgets.toggle_row import ToggleRow
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+_BASES = (
+    ("principal", "Largest variance", "Principal components of the features"),
+    ("classes", "Between labels", "Directions that tell the labelled phases apart best"),
+)
+_SPACES = (
+    ("rgb", "RGB", "Three directions as red, green and blue"),
+    ("lab", "Lab", "As lightness and hue: equal differences look equal"),
+)
+_PROBE_TIP = (
+    "Mean IoU of a linear map from the features of a layer to the labelled phases, where it was\n"
+    "not fitted: how well the phases could be told apart there. A click walks to a layer."
+)
+_LIKENESS_TIP = (
+    "Likeness (linear CKA): 1 where both models see the same. Change: length of what the adapter\n"
+    "adds, over that of the features. A click walks to a layer."
+)
+
+
+class FeaturesDock(Dock):
+    """Look at all layers of one or two models, walk through them, point at tokens.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The viewer that the dock sits in; napari fills this in.
+    """
+
+    def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None) -> None:
+        super().__init__(napari_viewer, parent)
+        self.layers = FeatureLayers(self.viewer)
+        self.picker = TokenPicker(self, self.layers)
+        self._seen: SeenLayers | None = None
+        self._image: ref[Image] | None = None
+        self._titles: tuple[str, ...] = ()
+        self._fill()
+        self._add_settings()
+        self._connect()
+        self.refresh()
+        self._show()
+
+    def _fill(self) -> None:
+        self.models = ModelChoice(self.viewer)
+        self.look_button = QPushButton("Look at the layers")
+        self.look_button.setToolTip("Encode the plane in view and show what each layer makes of it")
+        self.where = QLabel()
+        self.where.setWordWrap(True)
+        self.grid = QCheckBox("Side by side")
+        self.grid.setToolTip("Show the layers of the viewer beside one another; they move together")
+        self.probe = LayerCurves("Linear probe", _PROBE_TIP)
+        self.likeness = LayerCurves("A and B", _LIKENESS_TIP)
+        self.tokens = TokenPanel()
+        self.sheet_button = QPushButton("Save sheet …")
+        self.sheet_button.setToolTip("All layers on one page, A above B, as PNG or SVG")
+        self.table_button = QPushButton("Save table …")
+        self.table_button.setToolTip("The figures of all layers as CSV")
+        saving = QHBoxLayout()
+        saving.addWidget(self.sheet_button)
+        saving.addWidget(self.table_button)
+        for widget in (
+            self.models, self.look_button, self.where, self.grid, self.probe, self.likeness,
+            self.tokens,
+        ):  # fmt: skip
+            self.body.addWidget(widget)
+        self.body.addLayout(saving)
+
+    def _add_settings(self) -> None:
+        self.which = QLineEdit()
+        self.which.setPlaceholderText("all")
+        self.basis = ToggleRow(_BASES, columns=2)
+        self.space = ToggleRow(_SPACES, columns=2)
+        self.basis.set_current("principal")
+        self.space.set_current("rgb")
+        self.continuous = QCheckBox("Colours follow from layer to layer")
+        self.continuous.setChecked(True)
+        self.foreground = QCheckBox("Foreground only")
+        self.add_advanced("Layers", self.which, "Names, separated by commas: block3, block6, neck")
+        self.add_advanced("Directions", self.basis)
+        self.add_advanced("Colours", self.space)
+        self.add_advanced(
+            "", self.continuous, "Otherwise each layer has its own directions, in their own order"
+        )
+        self.add_advanced(
+            "", self.foreground, "Colour only the smaller part that the last layer sets apart"
+        )
+
+    def _connect(self) -> None:
+        self.look_button.clicked.connect(lambda *_: self.look())
+        self.grid.toggled.connect(self.layers.set_grid)
+        for curves in (self.probe, self.likeness):
+            curves.chosen.connect(self.layers.go_to)
+        self.tokens.followed.connect(self._on_followed)
+        self.tokens.model_chosen.connect(self._on_model_chosen)
+        self.tokens.object_wanted.connect(self.add_object)
+        self.tokens.prompts_wanted.connect(self.prompt)
+        self.picker.picked.connect(self._on_picked)
+        self.sheet_button.clicked.connect(lambda *_: self._ask_for_sheet())
+        self.table_button.clicked.connect(lambda *_: self._ask_for_table())
+        manager_watch().catalogue_changed.connect(self.refresh)
+        events, layers = self.state.events, self.viewer.layers.events
+        self.subscriptions.connect(events.model_changed, self.refresh)
+        self.subscriptions.connect(events.image_changed, self._show)
+        self.subscriptions.connect(self.viewer.dims.events.point, self._on_walked)
+        self.subscriptions.connect(layers.inserted, self._on_layers)
+        self.subscriptions.connect(layers.removed, self._on_layers)
+
+    # ------------------------------------------------------------------ what is there
+
+    @property
+    def seen(self) -> SeenLayers | None:
+        """What was looked at last, if its image is still there."""
+        image = None if self._image is None else self._image()
+        there = image is not None and self.state.has_viewer and image in self.viewer.layers
+        return self._seen if there else None
+
+    def refresh(self, _model: str = "") -> None:
+        """List models and labels anew."""
+        self.models.refresh(self.state.model_name, self.state.adapter)
+        self.models.list_labels()
+
+    def _on_layers(self, _event: Any = None) -> None:
+        self.models.list_labels()
+        if self._seen is not None and self.seen is None:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of an image that was removed."""
+        self._seen = self._image = None
+        self.picker.set_seen(None, None)
+        self.layers.remove()
+        self._show_results()
+
+    def _show(self, _image: Image | None = None) -> None:
+        self.look_button.setEnabled(self.state.image_layer is not None and not self.running)
+        self._show_results()
+
+    def _show_results(self) -> None:
+        """Show what there is to see of the last run."""
+        seen = self.seen
+        for button in (self.sheet_button, self.table_button):
+            button.setEnabled(seen is not None)
+        self.grid.setEnabled(seen is not None)
+        self.tokens.set_ready(0 if seen is None else seen.n_models)
+        names = () if seen is None else tuple(view.name for view in seen.layers)
+        self.probe.set_curves([] if seen is None else probe_curves(seen), names)
+        self.likeness.set_curves([] if seen is None else likeness_curves(seen), names)
+        self._on_walked()
+
+    def _on_walked(self, _event: Any = None) -> None:
+        """Say which layer is shown, and its figures."""
+        seen, index = self.seen, self.layers.index
+        if seen is None or index is None:
+            self.where.setText("")
+            return
+        view = seen.layers[index]
+        parts = [f"<b>{view.name}</b> · {index + 1} of {len(seen.layers)}"]
+        height, width = view.pictures[0][0].shape[:2]
+        parts.append(f"{width} x {height} tokens of {seen.side(index):.3g} px")
+        figures = view.figures
+        if figures.cka is not None and figures.change is not None:
+            parts.append(f"likeness {figures.cka:.2f}, change {figures.change:.2f}")
+        if figures.probe:
+            means = zip(MODELS, figures.probe_means, strict=False)
+            parts.append("probe " + ", ".join(f"{name} {value:.2f}" for name, value in means))
+        self.where.setText(" · ".join(parts))
+        for curves in (self.probe, self.likeness):
+            curves.mark(index)
+        self.picker.refresh()
+
+    # ------------------------------------------------------------------ looking
+
+    def look(self) -> None:
+        """Look at the layers in the background."""
+        image = self.state.image_layer
+        if image is None:
+            self.show_error("Open an image first.")
+            return
+        try:
+            run = self._run(image)
+        except PhaseSAMError as error:
+            self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
+            return
+        titles = self.models.titles
+
+        def done(seen: SeenLayers) -> None:
+            self._seen, self._image, self._titles = seen, ref(image), titles
+            self.layers.show(image, seen)
+            self.picker.set_seen(image, seen)
+            self.layers.go_to(len(seen.layers) - 1)
+            self._show()
+            self.show_result(f"{len(seen.layers)} layers. Walk through them with the slider below.")
+
+        self.start(
+            feature_job(run),
+            title="Looking at layers",
+            on_done=done,
+            on_failed=lambda _failure: self._show(),
+            on_cancelled=self._show,
+            layer=image,
+        )
+        self._show()
+
+    def _run(self, image: Image) -> FeatureRun:
+        plane, settings = self.state.plane(image), self.state.settings(image)
+        names = tuple(n for n in self.which.text().replace(" ", "").split(",") if n)
+        basis: Any = self.basis.current
+        space: Any = self.space.current
+        config = FeatureConfig(
+            names or None, basis, self.continuous.isChecked(), self.foreground.isChecked(), space
+        )
+        layer, values, classes = self.models.labels_layer, None, {}
+        if layer is not None:
+            if spatial_shape(layer) != spatial_shape(image):
+                raise UnsupportedViewError(
+                    f"Labels {layer.name!r} have the shape {spatial_shape(layer)}, the image "
+                    f"{spatial_shape(image)}; choose labels of this image, or none."
+                )
+            values = np.asarray(full_resolution(layer)[plane.index])
+            classes = layer_class_names(layer)
+        return FeatureRun(
+            full_resolution(image), plane, self.state.model_name, self.models.adapters,
+            settings.normalisation, settings.exclude_data_bar, pixel_size(image), config,
+            values, classes,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ tokens
+
+    def _on_followed(self, on: bool) -> None:
+        self.picker.is_on = on
+        image = None if self._image is None else self._image()
+        if not on:
+            self.picker.let_go()
+        elif image is not None and image in self.viewer.layers:
+            # Clicks are ours now: they are not to set points for prompts.
+            self.viewer.layers.selection.active = image
+
+    def _on_model_chosen(self, model: int) -> None:
+        self.picker.model = model
+        self.picker.refresh()
+
+    def _on_picked(self) -> None:
+        self.tokens.set_picked(self.picker.point is not None)
+
+    def _region(self) -> np.ndarray | None:
+        """Similar region of the clicked token; None, with a message, if there is none."""
+        try:
+            mask = self.picker.region(
+                self.tokens.threshold, connected=self.tokens.connected.isChecked()
+            )
+        except PhaseSAMError as error:
+            self.show_error(str(error))
+            return None
+        return mask if mask.any() else None
+
+    def add_object(self) -> None:
+        """Add the similar region to the objects of the image."""
+        mask, seen = self._region(), self.seen
+        image = None if self._image is None else self._image()
+        if mask is None or seen is None or image is None:
+            return
+        self.state.labels_layer(image)
+        try:
+            number = self.state.session(image).commit(
+                mask, plane=seen.run.plane.index, source="features", overlap="keep_existing"
+            )
+        except PhaseSAMError as error:
+            self.show_error(str(error))
+            return
+        self.state.select_object(number)
+        self.show_result(f"Object {number} added: {np.count_nonzero(mask)} pixels.")
+
+    def prompt(self) -> None:
+        """Prompt for the similar region in the Prompt dock."""
+        mask = self._region()
+        image = None if self._image is None else self._image()
+        if mask is None or image is None:
+            return
+        self.tokens.follow.setChecked(False)
+        self.state.image_layer = image
+        try:
+            dock = raised_prompt_dock(self)
+        except PhaseSAMError as error:
+            self.show_error(str(error))
+            return
+        points = inner_points(mask)
+        if dock.prompt_with(points):
+            self.show_result(f"{len(points)} points are in the Prompt dock.")
+
+    # ------------------------------------------------------------------ saving
+
+    def _ask_for_sheet(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save sheet", "layers.png", "Pictures (*.png *.svg)"
+        )
+        if path:
+            self.save_sheet(path)
+
+    def _ask_for_table(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save table", "layers.csv", "CSV (*.csv)")
+        if path:
+            self.save_table(path)
+
+    def save_sheet(self, path: str) -> None:
+        """Write the contact sheet as PNG or SVG, in the background."""
+        seen, titles = self.seen, self._titles
+        if seen is None:
+            return
+
+        def job(_progress: Any, _should_stop: Any) -> str:
+            from phasesam.evaluation.feature_sheet import SheetTexts, contact_sheet
+            from phasesam.formats.overlay import PALETTE
+
+            target = None
+            if seen.labels is not None:
+                target = PALETTE[seen.labels % len(PALETTE)]
+                target[seen.labels < 0] = 255
+            sheet = contact_sheet(seen.layers, seen.rgb, SheetTexts(titles), target=target)
+            sheet.save(Path(path))
+            return path
+
+        self.start(
+            job,
+            title="Saving the sheet",
+            on_done=lambda name: self.show_result(f"Sheet written to {name}."),
+            must_finish=True,
+        )
+
+    def save_table(self, path: str) -> None:
+        """Write the figures as CSV."""
+        from phasesam.evaluation.feature_tables import layer_columns
+        from phasesam.formats.tables import save_table_csv
+
+        seen = self.seen
+        if seen is None:
+            return
+        try:
+            save_table_csv(path, layer_columns(seen.layers, self._titles, seen.classes))
+        except PhaseSAMError as error:
+            self.show_error(str(error))
+            return
+        self.show_result(f"Table written to {path}.")
