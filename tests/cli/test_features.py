@@ -140,7 +140,7 @@ def test_mistakes_are_told(data, adapter, make_adapter, tmp_path):
     image = data / "images" / "p0.tif"
     refused(invoke(image, "--layers", "block7"), 2, "block1, block2, neck; got block7")
     refused(invoke(image, "--basis", "ica"), 2, "principal or classes")
-    refused(invoke(image, "--basis", "classes"), 2, "two classes or more, got 0")
+    refused(invoke(image, "--basis", "classes"), 2, "of two classes or more")
     refused(invoke(image, "--classes", "a,b"), 2, "need --labels")
     refused(invoke(image, image, "--labels", data / "labels"), 2, "one file or one folder")
     refused(invoke(tmp_path / "none.tif"), 2, "none.tif")

@@ -130,7 +130,10 @@ def test_a_probe_needs_two_pictures_with_labels():
 
 
 def test_the_earliest_useful_layer():
-    assert earliest_useful([0.3, 0.5, 0.79, 0.8, 0.7]) == 2
+    assert earliest_useful([0.3, 0.5, 0.79, 0.8, 0.77]) == 2
+    assert earliest_useful([0.8, 0.5, 0.79, 0.8, 0.77]) == 2
+    # What the first layers know is lost: there is nowhere to begin.
+    assert earliest_useful([0.8, 0.7, 0.5]) is None
     assert earliest_useful([float("nan"), 0.5]) == 1
     assert earliest_useful([float("nan")]) is None
     assert earliest_useful([]) is None

@@ -14,12 +14,11 @@ from phasesam.core.errors import (
 )
 from phasesam.core.layer_basis import principal_basis
 from phasesam.core.layer_colours import Limits, colours
+from phasesam.core.similar_region import similarity, unit_tokens
 from phasesam.engines.features import (
     FeatureConfig,
     compare_layers,
     look,
-    similarity,
-    unit_tokens,
 )
 from phasesam.engines.layer_tokens import LayerTokens, TokenShelf, read_layers
 from phasesam.engines.segmenter import Segmenter
@@ -315,6 +314,92 @@ def test_models_of_other_kinds_are_not_compared(picture, micrograph, manager):
 def test_settings_are_checked(change):
     with pytest.raises(InvalidSettingError):
         FeatureConfig(**change)
+
+
+def with_finer_layer(tokens):
+    """The same with a first layer of a quarter of the token size."""
+    first = np.repeat(np.repeat(tokens.maps["block1"], 4, axis=0), 4, axis=1)
+    sides = {"stage1.block1": 4.0, **tokens.sides}
+    return LayerTokens({"stage1.block1": first, **tokens.maps}, sides, tokens.shape)
+
+
+def test_layers_of_all_resolutions_are_judged_alike():
+    tokens = with_finer_layer(made_tokens())
+    grid = np.random.default_rng(0).integers(0, 3, (24, 32))
+    views = look(((tokens,),), [np.kron(grid, np.ones((16, 16), int))])
+    fine, coarse = views[0].figures, views[1].figures
+    assert_allclose(fine.probe[0], coarse.probe[0], atol=0.02)
+    assert_allclose(fine.fisher[0], coarse.fisher[0], rtol=0.05)
+
+
+def test_a_class_that_is_most_of_no_token_has_no_figures():
+    tokens = with_finer_layer(made_tokens())
+    labels = np.zeros((384, 512), int)
+    labels[::16, ::16] = 1
+    for view in look(((tokens,),), [labels]):
+        assert view.figures.probe == view.figures.fisher == ()
+    labels[:32, :32] = 2
+    for view in look(((tokens,),), [labels]):
+        assert np.isnan(view.figures.probe[0][1])
+        assert np.isfinite(view.figures.probe_means[0])
+
+
+@pytest.mark.parametrize("shape", [(24, 32), (64, 4), (4, 64), (64, 8)])
+def test_noise_tells_nothing_of_any_picture(shape):
+    rng = np.random.default_rng(1)
+    maps = {"block1": rng.normal(size=(*shape, 12)).astype(np.float16)}
+    tokens = LayerTokens(maps, {"block1": 16.0}, (shape[0] * 16, shape[1] * 16))
+    labels = np.kron(rng.integers(0, 2, shape), np.ones((16, 16), int))
+    means = look(((tokens,),), [labels])[0].figures.probe_means
+    assert means[0] < 0.45
+
+
+def test_pictures_without_labels_do_not_spoil_the_probe():
+    tokens = made_tokens()
+    labels = np.kron((tokens.maps["block1"][..., 0] > 0).astype(int), np.ones((16, 16), int))
+    alone = look(((tokens,),), [labels])[0].figures.probe_means
+    others = look(((tokens, made_tokens(seed=1), made_tokens(seed=2)),), [labels])[0]
+    # Bases are shared by all pictures, and so is the scale of the channels.
+    assert others.figures.probe_means == pytest.approx(alone, abs=0.1)
+
+
+def test_directions_between_classes_of_the_labels_themselves():
+    grid = np.random.default_rng(0).integers(0, 3, (24, 32))
+    maps = {"block1": np.eye(3, dtype=np.float16)[grid]}
+    tokens = LayerTokens(maps, {"block1": 16.0}, (384, 512))
+    labels = np.kron(grid, np.ones((16, 16), int))
+    view = look(((tokens,),), [labels], FeatureConfig(basis="classes"))[0]
+    assert len(np.unique(view.pictures[0][0].reshape(-1, 3), axis=0)) == 3
+
+
+def test_figures_do_not_depend_on_what_is_coloured():
+    tokens = made_tokens()
+    labels = np.kron(np.random.default_rng(0).integers(0, 2, (24, 32)), np.ones((16, 16), int))
+    plain = look(((tokens,),), [labels])
+    masked = look(((tokens,),), [labels], FeatureConfig(foreground_first=True))
+    for one, other in zip(plain, masked, strict=True):
+        assert_array_equal(one.figures.probe[0], other.figures.probe[0])
+
+
+def test_objects_are_no_phases():
+    labels = np.arange(384 * 512).reshape(384, 512)
+    with pytest.raises(InvalidSettingError, match="at most 50 classes, got 196608"):
+        look(((made_tokens(),),), [labels])
+
+
+def test_comparing_can_be_stopped():
+    asked = []
+    with pytest.raises(CancelledError):
+        look(((made_tokens(),),), should_stop=lambda: asked.append(1) or len(asked) > 3)
+    assert len(asked) == 4
+
+
+def test_an_adapter_that_leaves_the_encoder_is_read_once(picture, make_adapter, tmp_path):
+    config = AdapterConfig(encoder=(), decoder_rank=2)
+    path = make_adapter(tmp_path / "decoder.safetensors", config=config)
+    found = compare_layers([picture], [picture.with_adapter(path)])
+    assert found.is_same
+    assert found.layers[-1].figures.change == 0
 
 
 # ------------------------------------------------------------------ similarity

@@ -78,7 +78,7 @@ def test_tables_and_curves():
     assert suggested_start(views) == "block4"
     report = layer_report("Layers", views, models, ("matrix", "pore"))
     text = report.to_markdown()
-    assert "from block4 on" in text
+    assert "From block4 on" in text
     assert "0.500 / 0.500" in text
     assert [plot.title for plot in layer_plots(views, models)] == [
         "Linear probe", "Fisher ratio", "Likeness and change", "Variance in the pictures",

@@ -129,8 +129,9 @@ def test_a_token_becomes_an_object(dock, until, viewer_model):
     assert dock.tokens.object_button.isEnabled()
     dock.tokens.least.setValue(70)
     dock.tokens.object_button.click()
+    until(lambda: not dock.running)
     labels = dock.state.existing_labels_layer(viewer_model.layers["SEM"])
-    expected = dock.picker.region(0.7, connected=True)
+    expected = dock.picker.region(0.7, connected=True)()
     assert_array_equal(np.asarray(labels.data) > 0, expected)
     assert expected[30, 40]
     # Walking on shows the same place in another layer.
@@ -177,6 +178,48 @@ def test_the_plane_in_view_of_a_stack(viewer_model, shown, until, disc_image):
     assert dock.state.plane(viewer_model.layers["scan"]).index == (2,)
 
 
+def test_what_was_clicked_stays_on_its_plane(viewer_model, shown, until, disc_image):
+    viewer_model.add_image(np.stack([disc_image] * 4), name="scan")
+    viewer_model.dims.set_current_step(0, 1)
+    dock = shown(FeaturesDock(viewer_model), (460, 800))
+    dock.state.choose_model("tiny")
+    look(dock, until)
+    dock.picker._point = np.array([30.0, 40.0])
+    dock.picker.refresh()
+    assert viewer_model.layers["scan similarity"].visible
+    viewer_model.dims.set_current_step(1, 3)
+    assert not viewer_model.layers["scan similarity"].visible
+    dock.prompt()
+    assert "Go back to the plane" in dock.footer.result.text()
+
+
+def test_labels_beside_the_image_and_objects_are_refused(dock, until, viewer_model, disc_image):
+    many = np.arange(96 * 128).reshape(96, 128)
+    options = {"scale": (0.5, 0.5), "units": ("um", "um")}
+    viewer_model.add_labels(many, name="objects", **options)
+    viewer_model.add_labels((disc_image > 0.5) + 1, name="moved", translate=(9, 9), **options)
+    viewer_model.add_labels((disc_image > 0.5).astype(int), name="one", **options)
+    for name, words in (
+        ("objects", "at most 50 phases"),
+        ("moved", "lie beside the image"),
+        ("one", "no figures"),
+    ):
+        dock.models.labels.setCurrentIndex(dock.models.labels.findText(name))
+        look(dock, until)
+        assert words in dock.footer.result.text()
+
+
+def test_an_adapter_that_leaves_the_encoder_is_told(
+    dock, until, viewer_model, make_adapter, tmp_path
+):
+    config = AdapterConfig(encoder=(), decoder_rank=2)
+    import_adapter(make_adapter(tmp_path / "decoder.safetensors", config=config), "decoder")
+    dock.refresh()
+    dock.models.second.setCurrentIndex(dock.models.second.findData("decoder"))
+    look(dock, until)
+    assert "the encoder of A" in dock.footer.result.text()
+
+
 def test_layers_leave_with_the_image(dock, until, viewer_model):
     look(dock, until)
     viewer_model.layers.remove("SEM")
@@ -209,7 +252,9 @@ def test_curves_know_their_layers(shown, qtbot):
 def test_prompts_need_a_window(dock, until):
     look(dock, until)
     dock.picker._point = np.array([30.0, 40.0])
+    dock.tokens.least.setValue(0)
     dock.prompt()
+    until(lambda: not dock.running)
     assert "Prompt dock" in dock.footer.result.text()
 
 

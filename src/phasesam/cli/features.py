@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from phasesam.cli.batch_options import ModelOptions, panel
 from phasesam.cli.console import Interruption, exits_cleanly, message_console
 from phasesam.cli.evaluate_options import ReportOptions
-from phasesam.cli.evaluation_output import SCORES_FILE, deliver, refuse_to_replace
+from phasesam.cli.evaluation_output import SCORES_FILE, deliver, refuse_to_replace, tell
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
 from phasesam.cli.inputs import find_jobs
@@ -22,7 +23,7 @@ from phasesam.cli.label_options import parse_classes
 from phasesam.cli.model_setup import choose_model, prepare_model
 from phasesam.cli.options import with_options
 from phasesam.cli.progress import step_bar
-from phasesam.core.errors import InvalidSettingError
+from phasesam.core.errors import InvalidSettingError, SaveError
 
 if TYPE_CHECKING:
     from phasesam.engines.features import FeatureConfig, LayerComparison
@@ -195,11 +196,17 @@ def features(
 ) -> ExitCode:
     """Compare what the layers of two models see."""
     from phasesam.engines.features import compare_layers
-    from phasesam.evaluation.feature_tables import layer_columns, layer_report, suggested_start
+    from phasesam.evaluation.feature_tables import (
+        distinct,
+        layer_columns,
+        layer_report,
+        suggested_start,
+    )
 
     refuse_to_replace(output)
     config, chosen = look.config(), choose_model(model)
     seen, classes = _read(inputs)
+    _refuse_results(output, seen, arrays=look.arrays)
     console = message_console(output.quiet)
     with Interruption(console) as interruption:
         adapter = prepare_model(model, console, interruption.requested)
@@ -219,7 +226,8 @@ def features(
                 progress=progress,
                 should_stop=interruption.requested,
             )
-    names = [Path(name).stem for name in names]
+    names = list(distinct([Path(name).name.removesuffix(".safetensors") for name in names]))
+    tell(_warnings(found, inputs, classes))
     sheets = (
         [] if output.output is None else _save_sheets(found, seen, pictures, names, output.output)
     )
@@ -227,9 +235,48 @@ def features(
         _save_arrays(found, seen, names, output.output / ARRAYS)
     columns = layer_columns(found.layers, names, classes)
     report = layer_report(output.title or "Layers", found.layers, names, classes, sheets)
-    values = {"layers": columns, "suggested_start": suggested_start(found.layers)}
+    values = {
+        "layers": {name: [_plain(v) for v in column] for name, column in columns.items()},
+        "suggested_start": suggested_start(found.layers),
+    }
     deliver(report, {SCORES_FILE: columns}, values, output)
     return ExitCode.OK
+
+
+def _refuse_results(output: ReportOptions, seen: Sequence[_Seen], *, arrays: bool) -> None:
+    """Stop before the work when sheets or arrays are there already, or cannot be replaced."""
+    from phasesam.evaluation.feature_sheet import FORMATS
+    from phasesam.formats.layer_arrays import refuse_foreign
+
+    if output.output is None:
+        return
+    if arrays:
+        refuse_foreign(output.output / ARRAYS)
+    names = [f"{each.name}_layers{ending}" for each in seen for ending in FORMATS]
+    existing = [n for n in [*names, ARRAYS] if (output.output / n).exists()]
+    if existing and not output.overwrite:
+        raise SaveError(
+            f"{output.output} holds {', '.join(existing)} already; --overwrite replaces them"
+        )
+
+
+def _warnings(found: LayerComparison, inputs: FeatureInputs, classes: Sequence[str]) -> list[str]:
+    """Tell what the user may not expect."""
+    warnings = []
+    if found.is_same:
+        warnings.append(
+            "the second model has the encoder of the first: there is nothing to compare"
+        )
+    if inputs.labels is not None and not found.layers[0].figures.probe:
+        warnings.append(
+            f"no two of the classes {', '.join(classes)} are most of any token: no figures of them"
+        )
+    return warnings
+
+
+def _plain(value: Any) -> Any:
+    """Put None for a number that is none, which JSON does not know."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _segmenter(each: _Seen, model: str, adapter: Adapter, inputs: FeatureInputs) -> Segmenter:
@@ -257,7 +304,7 @@ def _read(inputs: FeatureInputs) -> tuple[list[_Seen], tuple[str, ...]]:
             raise InvalidSettingError(
                 f"{job.source} has {len(planes)} planes, from 0; there is no plane {number}"
             )
-        seen.append(_Seen(job.name, micrograph.plane(planes[number])))
+        seen.append(_Seen(_file_name(job.name), micrograph.plane(planes[number])))
     return seen, ()
 
 
@@ -271,19 +318,32 @@ def _read_labelled(inputs: FeatureInputs, labels: Path) -> tuple[list[_Seen], tu
         raise InvalidSettingError(
             f"with --labels, expected one file or one folder of images, got {len(inputs.inputs)}"
         )
-    pairs, _ = match_label_files(Path(inputs.inputs[0]), labels, skip_missing=True)
+    if inputs.plane is not None:
+        raise InvalidSettingError("--plane is for images without --labels: all planes are taken")
+    source = Path(inputs.inputs[0])
+    pairs, warnings = match_label_files(source, labels, skip_missing=True)
+    tell(warnings)
     choice = ValueChoice(inputs.unlabelled, by_index=True)
     classes = classes_of(pairs, parse_classes(inputs.classes), choice)
     mapping = LabelMapping(inputs.unlabelled, tuple(classes))
-    seen = [
-        _Seen(
-            pair.name,
-            ImageFile(pair.predicted.path, pair.predicted.plane).load()[0],
-            mapping.apply(pair.truth.read(), pair.truth.name),
-        )
-        for pair in pairs
-    ]
+    seen = []
+    for pair in pairs:
+        image = ImageFile(pair.predicted.path, pair.predicted.plane).load()[0]
+        truth = mapping.apply(pair.truth.read(), pair.truth.name)
+        if image.shape[:2] != truth.shape:
+            raise InvalidSettingError(
+                f"{pair.name}: expected labels of the size {image.shape[:2]} of the image, got "
+                f"{truth.shape}"
+            )
+        # One image is named after itself, not after its labels.
+        name = pair.name.replace(labels.stem, source.stem, 1) if source.is_file() else pair.name
+        seen.append(_Seen(_file_name(name), image, truth))
     return seen, tuple(classes.values())
+
+
+def _file_name(name: str) -> str:
+    """Keep what is a name of files and of Zarr groups everywhere."""
+    return re.sub(r"[^\w+-]+", "_", name).strip("_") or "image"
 
 
 def _save_sheets(
@@ -322,7 +382,9 @@ def _save_arrays(
     """Write features and colours, by image, model and layer."""
     from phasesam.formats.layer_arrays import save_layer_arrays
 
-    models = [name if names.count(name) == 1 else f"{name} {m + 1}" for m, name in enumerate(names)]
+    models = [
+        re.sub(r"[^\w+. ()-]+", "_", name).strip(".") or f"{m}" for m, name in enumerate(names)
+    ]
     arrays: dict[str, NDArray[Any]] = {}
     for m, model in enumerate(models):
         for i, each in enumerate(seen):

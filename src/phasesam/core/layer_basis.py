@@ -123,7 +123,9 @@ def class_basis(
     centred = means - counts @ means / counts.sum()
     between = (centred.T * counts) @ centred / counts.sum()
     # Few tokens of many channels leave directions in which nothing seems to vary.
-    shrunk = within + _SHRINKAGE * np.trace(within) / len(within) * np.eye(len(within))
+    # Where nothing varies at all within classes, what varies between them is the measure.
+    spread_of_all = float(np.trace(within) + _SHRINKAGE * np.trace(between)) / len(within)
+    shrunk = within + max(_SHRINKAGE * spread_of_all, _NO_VARIANCE) * np.eye(len(within))
     found = min(n, len(classes) - 1)
     values, directions = _largest(between, found, shrunk)
     directions = _orthonormal(directions)

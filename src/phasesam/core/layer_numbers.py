@@ -78,7 +78,8 @@ def fisher_ratios(tokens: ArrayLike, labels: NDArray[np.integer], n: int) -> NDA
         gap = own / count - (whole - own) / rest
         between = count * rest / (count + rest) * float(gap @ gap)
         within = total - between - float(whole @ whole) / len(x)
-        ratios[k] = between / within if within > 0 else np.inf
+        if within > 0 or between > 0:
+            ratios[k] = between / within if within > 0 else np.inf
     return ratios
 
 
@@ -149,13 +150,16 @@ def earliest_useful(scores: Sequence[float]) -> int | None:
     Returns
     -------
     int or None
-        Index of the first layer with 95 % of the best score: layers before it still gather what
-        classes are told by, those from it on are worth adapting. None without scores.
+        Index of the first layer that has, like all after it, 95 % of the best score: layers
+        before it still gather what classes are told by. None without scores, and where the last
+        layer has less: what classes are told by is then lost on the way.
     """
     values = np.asarray(scores, np.float64)
     if not np.isfinite(values).any():
         return None
-    return int(np.flatnonzero(values >= _ENOUGH * np.nanmax(values))[0])
+    poor = np.flatnonzero(~(values >= _ENOUGH * np.nanmax(values)))
+    first = int(poor[-1]) + 1 if len(poor) else 0
+    return first if first < len(values) else None
 
 
 def _centred(features: ArrayLike) -> NDArray[np.float32]:

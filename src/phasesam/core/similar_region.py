@@ -1,12 +1,47 @@
-"""From a map of similarity of tokens to a mask of pixels, and to points that prompt for it."""
+"""From one token to all that look like it, to a mask, and to points that prompt for it."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, label, map_coordinates
+from scipy.ndimage import distance_transform_edt, label
 
 from phasesam.core.errors import InvalidMaskError
+
+_UNIT = 1e-3
+
+
+def similarity(tokens: NDArray[np.floating], place: tuple[int, int]) -> NDArray[np.float32]:
+    """Cosine similarity of all tokens of a layer to one of them.
+
+    Parameters
+    ----------
+    tokens : (h, w, c) float array
+        Of a layer, or of `unit_tokens`, which makes this fast.
+    place : (int, int)
+        Row and column.
+
+    Returns
+    -------
+    (h, w) float32 array
+        Within -1 to 1.
+    """
+    own = np.asarray(tokens[place], np.float32)
+    is_unit = tokens.dtype == np.float32 and abs(float(own @ own) - 1) < _UNIT
+    units = tokens if is_unit else unit_tokens(tokens)
+    return units @ units[place]
+
+
+def unit_tokens(tokens: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Tokens less their mean, all of length 1: for many `similarity` of one layer.
+
+    Without their mean, for that is what all tokens of a layer share, and most of their length.
+    """
+    units = tokens.astype(np.float32)
+    units -= units.mean(axis=(0, 1))
+    length = np.linalg.norm(units, axis=-1, keepdims=True)
+    units /= np.maximum(length, np.finfo(np.float32).tiny)
+    return units
 
 
 def similar_region(
@@ -46,8 +81,7 @@ def similar_region(
     # Nowhere beyond the centres of the outermost tokens is anything known.
     rows = np.clip(rows, 0, similarity.shape[0] - 1)
     columns = np.clip(columns, 0, similarity.shape[1] - 1)
-    places = np.meshgrid(rows, columns, indexing="ij")
-    mask: NDArray[np.bool_] = map_coordinates(similarity, places, order=1) >= least
+    mask = least <= _between(_between(similarity, rows).T, columns).T
     if around is None:
         return mask
     y, x = (int(np.clip(round(v), 0, n - 1)) for v, n in zip(around, shape, strict=True))
@@ -58,6 +92,16 @@ def similar_region(
         )
     part: NDArray[np.bool_] = parts == parts[y, x]
     return part
+
+
+def _between(values: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Rows of (h, w) at places between them, interpolated."""
+    first = np.floor(places).astype(np.intp)
+    second = np.minimum(first + 1, len(values) - 1)
+    share = (places - first).astype(np.float32)[:, None]
+    mixed: NDArray[np.float32] = values[first] * (1 - share)
+    mixed += values[second] * share
+    return mixed
 
 
 def inner_points(mask: NDArray[np.bool_], most: int = 3) -> NDArray[np.float64]:
@@ -75,15 +119,21 @@ def inner_points(mask: NDArray[np.bool_], most: int = 3) -> NDArray[np.float64]:
     (n, 2) float64 array
         ``(y, x)``; the deepest first. None of an empty mask.
     """
-    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    deepest = float(depth.max(initial=0.0))
+    found = np.argwhere(mask)
+    if not len(found):
+        return np.zeros((0, 2))
+    # Nothing outside of the box around the mask matters, and that may be a small part.
+    corner, end = found.min(axis=0), found.max(axis=0) + 1
+    inside = mask[corner[0] : end[0], corner[1] : end[1]]
+    depth = distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    deepest = float(depth.max())
     points: list[tuple[int, int]] = []
-    rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
-    while len(points) < most and depth.size:
+    rows, columns = np.ogrid[: depth.shape[0], : depth.shape[1]]
+    while len(points) < most:
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
         # Further points are worth while only where the object is nearly as wide.
         if depth[y, x] < max(0.5 * deepest, 0.5):
             break
         points.append((int(y), int(x)))
         depth = np.where(np.hypot(rows - y, columns - x) < 2 * deepest, 0.0, depth)
-    return np.array(points, np.float64).reshape(-1, 2)
+    return np.array(points, np.float64).reshape(-1, 2) + corner

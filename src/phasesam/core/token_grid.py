@@ -73,7 +73,8 @@ def token_labels(
     ]
     counts = np.stack([_sums(labels == k, edges[0], edges[1]) for k in range(n)])
     best = counts.argmax(axis=0).astype(np.int32)
-    best[counts.sum(axis=0) < _LEAST_KNOWN * side * side] = NO_LABEL
+    sizes = np.outer(np.diff(edges[0]), np.diff(edges[1]))
+    best[(counts.sum(axis=0) < _LEAST_KNOWN * sizes) | (sizes == 0)] = NO_LABEL
     return best
 
 

@@ -7,33 +7,32 @@ basis, and the same is said in numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.core.errors import InvalidSettingError
+from phasesam.core.errors import CancelledError, InvalidSettingError
 from phasesam.core.layer_basis import (
     CANDIDATES,
     DIMENSIONS,
     Basis,
     class_basis,
     continuous,
-    deviations,
     principal_basis,
 )
 from phasesam.core.layer_colours import ColourSpace, Limits, colours, greyed
-from phasesam.core.token_grid import NO_LABEL, spread_points, token_labels, tokens_at
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.engines.layer_figures import LayerFigures, Sample, figures_of
+from phasesam.engines.layer_sampling import Sampler
 from phasesam.engines.layer_tokens import LayerTokens, TokenShelf, read_layers
 
 if TYPE_CHECKING:
     from phasesam.engines.encoded_image import EncodedImage
 
-_MOST_POINTS = 50_000
+Masks = tuple[NDArray[np.bool_], ...]
 
 
 @dataclass(frozen=True)
@@ -116,10 +115,18 @@ class LayerComparison:
         In the order of computing.
     tokens : tuple of tuple of LayerTokens
         Features, by model and picture.
+    shelf : TokenShelf
+        Where features are that found no room in memory; its files go with it.
     """
 
     layers: tuple[LayerView, ...]
     tokens: tuple[tuple[LayerTokens, ...], ...]
+    shelf: TokenShelf
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both models have the very same features: adapters that leave the encoder."""
+        return len(self.tokens) > 1 and self.tokens[0] is self.tokens[1]
 
 
 def compare_layers(
@@ -163,7 +170,9 @@ def compare_layers(
     """
     config = config or FeatureConfig()
     _check(pictures, against, labels)
-    models = [list(pictures), *([list(against)] if against else [])]
+    models = [list(pictures)]
+    if against and _encoder(against[0]) != _encoder(pictures[0]):
+        models.append(list(against))
     shelf, read = TokenShelf(), []
     count = sum(len(each) for each in models)
     for number, picture in enumerate(p for each in models for p in each):
@@ -175,16 +184,18 @@ def compare_layers(
         read.append(
             read_layers(picture, config.layers, shelf=shelf, progress=tell, should_stop=should_stop)
         )
-    tokens = tuple(
-        tuple(read[start : start + len(pictures)]) for start in range(0, count, len(pictures))
-    )
-    return LayerComparison(look(tokens, labels, config), tokens)
+    n = len(pictures)
+    tokens = tuple(tuple(read[start : start + n]) for start in range(0, count, n))
+    if against and len(models) == 1:
+        tokens = tokens * 2
+    return LayerComparison(look(tokens, labels, config, should_stop), tokens, shelf)
 
 
 def look(
     tokens: tuple[tuple[LayerTokens, ...], ...],
     labels: Sequence[NDArray[np.integer] | None] = (),
     config: FeatureConfig | None = None,
+    should_stop: StopCallback | None = None,
 ) -> tuple[LayerView, ...]:
     """Colour and measure features that have been read.
 
@@ -192,13 +203,16 @@ def look(
     ----------
     tokens : tuple of tuple of LayerTokens
         By model and picture.
-    labels, config
+    labels, config, should_stop
         As for `compare_layers`.
 
     Raises
     ------
     InvalidSettingError
-        If the models do not have the same layers, or classes are wanted without labels.
+        If the models do not have the same layers, classes are wanted without labels, or there
+        are too many of them.
+    CancelledError
+        If the user asked to stop.
     """
     config = config or FeatureConfig()
     layers = [
@@ -208,49 +222,35 @@ def look(
         raise InvalidSettingError(
             "layers can be compared between adapters of one model; these models have other layers"
         )
-    samples = _samples(tokens, labels, config)
-    masks = _foreground(tokens, samples[-1]) if config.foreground_first else None
-    if masks is not None:
-        samples = [sample.within(masks) for sample in samples]
+    sampler = Sampler(tokens, labels, config.points)
+    last = sampler.names[-1]
+    masks = _foreground(tokens, sampler.sample(last)) if config.foreground_first else None
     views = []
-    for sample, basis in zip(samples, _bases(samples, config), strict=True):
-        limits = Limits.of(basis.scores(sample.together))
+    for name, basis in zip(sampler.names, _bases(sampler, config, masks, should_stop), strict=True):
+        _go_on(should_stop)
+        limits = Limits.of(basis.scores(_sample(sampler, name, masks).together))
         drawn = tuple(
-            _coloured(model, (sample.name, basis, limits), config.space, masks) for model in tokens
+            _coloured(model, (name, basis, limits), config.space, masks) for model in tokens
         )
-        views.append(LayerView(sample.name, drawn, basis, limits, figures_of(sample, basis)))
+        # Figures are of all tokens, whatever is coloured.
+        figures = figures_of(sampler.sample(name), basis, sampler.judged(name))
+        views.append(LayerView(name, drawn, basis, limits, figures))
     return tuple(views)
 
 
-def similarity(tokens: NDArray[np.floating], place: tuple[int, int]) -> NDArray[np.float32]:
-    """Cosine similarity of all tokens of a layer to one of them.
+def _encoder(picture: EncodedImage) -> tuple[str, Hashable]:
+    """Tell encoders apart: adapters that leave it alone share that of their base."""
+    from phasesam.models.adapter_loading import AdapterVersion
 
-    Parameters
-    ----------
-    tokens : (h, w, c) float array
-        Of `LayerTokens.maps`, or of `unit_tokens`, which makes this fast.
-    place : (int, int)
-        Row and column.
-
-    Returns
-    -------
-    (h, w) float32 array
-        Within -1 to 1.
-    """
-    units = tokens if tokens.dtype == np.float32 else unit_tokens(tokens)
-    return units @ units[place]
+    version = picture.manager.adapter_version(picture.model, picture.adapter)
+    return picture.model, (
+        version.embedding_key if isinstance(version, AdapterVersion) else version
+    )
 
 
-def unit_tokens(tokens: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Tokens less their mean, all of length 1: for many `similarity` of one layer.
-
-    Without their mean, for that is what all tokens of a layer share, and most of their length.
-    """
-    units = tokens.astype(np.float32)
-    units -= units.mean(axis=(0, 1))
-    length = np.linalg.norm(units, axis=-1, keepdims=True)
-    units /= np.maximum(length, np.finfo(np.float32).tiny)
-    return units
+def _go_on(should_stop: StopCallback | None) -> None:
+    if should_stop is not None and should_stop():
+        raise CancelledError("stopped while layers were compared")
 
 
 def _check(
@@ -279,61 +279,47 @@ def _channels(layers: dict[str, tuple[int, ...]]) -> list[int]:
     return [shape[-1] for shape in layers.values()]
 
 
-def _samples(
-    tokens: tuple[tuple[LayerTokens, ...], ...],
-    labels: Sequence[NDArray[np.integer] | None],
-    config: FeatureConfig,
-) -> list[Sample]:
-    """Take tokens of each layer, at the same places of the pictures in all of them."""
-    shown, n_models = tokens[0], len(tokens)
-    points = spread_points(max(16, min(config.points, _MOST_POINTS // (len(shown) * n_models))))
-    samples = []
-    for name in shown[0].names:
-        places = [tokens_at(points, each.seen(name)) for each in shown]
-        taken = tuple(
-            tuple(
-                each.maps[name][place].astype(np.float32)
-                for each, place in zip(model, places, strict=True)
-            )
-            for model in tokens
-        )
-        classes = []
-        for index, (each, place) in enumerate(zip(shown, places, strict=True)):
-            truth = labels[index] if index < len(labels) else None
-            if truth is None:
-                classes.append(np.full(len(points), NO_LABEL, np.int32))
-                continue
-            grid = token_labels(truth[: each.shape[0]], each.maps[name].shape[:2], each.sides[name])
-            classes.append(grid[place])
-        scale = deviations(np.concatenate(taken[0]))
-        samples.append(Sample(name, (points,) * len(shown), taken, tuple(classes), scale))
-    return samples
-
-
-def _bases(samples: list[Sample], config: FeatureConfig) -> list[Basis]:
+def _bases(
+    sampler: Sampler, config: FeatureConfig, masks: Masks | None, should_stop: StopCallback | None
+) -> list[Basis]:
     """Find the directions of all layers."""
-    if config.basis == "classes":
-        bases = []
-        for sample in samples:
-            classes = np.concatenate([*sample.classes] * len(sample.tokens))
-            bases.append(class_basis(sample.together, classes, sample.scale))
-    else:
-        n = CANDIDATES if config.continuous else DIMENSIONS
-        bases = [principal_basis(s.together, s.scale, min(n, s.together.shape[1])) for s in samples]
+    bases, scores = [], []
+    for name in sampler.names:
+        _go_on(should_stop)
+        sample = _sample(sampler, name, masks)
+        bases.append(_basis(sampler, sample, config))
+        if config.continuous:
+            scores.append(bases[-1].scores(sample.together))
     if not config.continuous:
         return bases
-    scores = [b.scores(s.together) for b, s in zip(bases, samples, strict=True)]
     chosen = continuous(scores, [_weights(basis) for basis in bases])
     return [basis.turned(directions) for basis, directions in zip(bases, chosen, strict=True)]
+
+
+def _sample(sampler: Sampler, name: str, masks: Masks | None) -> Sample:
+    sample = sampler.sample(name)
+    return sample if masks is None else sample.within(masks)
+
+
+def _basis(sampler: Sampler, sample: Sample, config: FeatureConfig) -> Basis:
+    if config.basis == "classes":
+        judged = sampler.judged(sample.name)
+        if judged is None:
+            raise InvalidSettingError(
+                "directions between classes need labels of two classes or more that are most of "
+                f"some token, got {sampler.known_classes}"
+            )
+        together = np.concatenate([each for model in judged.tokens for each in model])
+        classes = np.concatenate([*judged.classes] * len(judged.tokens))
+        return class_basis(together, classes, sample.scale)
+    n = CANDIDATES if config.continuous else DIMENSIONS
+    return principal_basis(sample.together, sample.scale, min(n, sample.together.shape[1]))
 
 
 def _weights(basis: Basis) -> NDArray[np.float64]:
     """How much directions count; those between classes alike, and what is left of a constant."""
     shares = basis.explained
     return shares if (shares > 0).all() else np.ones_like(shares)
-
-
-Masks = tuple[NDArray[np.bool_], ...]
 
 
 def _foreground(tokens: tuple[tuple[LayerTokens, ...], ...], sample: Sample) -> Masks:

@@ -21,6 +21,28 @@ _FEWEST = 8
 
 
 @dataclass(frozen=True, eq=False)
+class Judged:
+    """Tokens with classes, all layers at one resolution, so that their figures can be compared.
+
+    Attributes
+    ----------
+    tokens : tuple of tuple of (m, c) float32 array
+        By model and picture; tokens of a finer layer are averaged.
+    classes : tuple of (m,) int32 array
+        Class of each, by picture; negative where unknown.
+    bands : tuple of (m,) int array
+        Which part of its picture each lies in.
+    n_classes : int
+        Classes that the labels have.
+    """
+
+    tokens: tuple[tuple[NDArray[np.float32], ...], ...]
+    classes: tuple[NDArray[np.int32], ...]
+    bands: tuple[NDArray[np.intp], ...]
+    n_classes: int
+
+
+@dataclass(frozen=True, eq=False)
 class Sample:
     """Some tokens of a layer.
 
@@ -32,8 +54,6 @@ class Sample:
         Where they are in each picture, within 0–1.
     tokens : tuple of tuple of (m, c) float32 array
         By model and picture.
-    classes : tuple of (m,) int32 array
-        Class of each token, by picture; negative where unknown.
     scale : (c,) float32 array
         Deviations of the channels in the first model.
     """
@@ -41,7 +61,6 @@ class Sample:
     name: str
     places: tuple[NDArray[np.float64], ...]
     tokens: tuple[tuple[NDArray[np.float32], ...], ...]
-    classes: tuple[NDArray[np.int32], ...]
     scale: NDArray[np.float32]
 
     @property
@@ -63,7 +82,6 @@ class Sample:
             tokens=tuple(
                 tuple(t[k] for t, k in zip(model, kept, strict=True)) for model in self.tokens
             ),
-            classes=tuple(c[k] for c, k in zip(self.classes, kept, strict=True)),
         )
 
 
@@ -95,32 +113,45 @@ class LayerFigures:
     @property
     def probe_means(self) -> tuple[float, ...]:
         """Mean IoU of the probe over the classes that occur, by model."""
-        return tuple(float(np.nanmean(each)) for each in self.probe)
+        return tuple(
+            float(each[np.isfinite(each)].mean()) if np.isfinite(each).any() else float("nan")
+            for each in self.probe
+        )
 
 
-def figures_of(sample: Sample, basis: Basis) -> LayerFigures:
-    """Measure a layer."""
+def figures_of(sample: Sample, basis: Basis, judged: Judged | None) -> LayerFigures:
+    """Measure a layer; what needs classes only if there are some."""
     explained = float(basis.explained.sum())
     cka = change = None
     if len(sample.tokens) > 1:
         first, second = (np.concatenate(model) for model in sample.tokens[:2])
         cka, change = linear_cka(first, second), relative_change(first, second)
-    classes = np.concatenate(sample.classes)
-    n = int(classes.max(initial=-1)) + 1
-    if len(np.unique(classes[classes >= 0])) < 2:
+    if judged is None:
         return LayerFigures(explained, cka, change)
-    scaled = [[each / sample.scale for each in model] for model in sample.tokens]
-    fisher = tuple(fisher_ratios(np.concatenate(model), classes, n) for model in scaled)
-    return LayerFigures(
-        explained, cka, change, fisher, tuple(_probe(sample, model) for model in scaled)
+    classes = np.concatenate(judged.classes)
+    scaled = [[each / sample.scale for each in model] for model in judged.tokens]
+    fisher = tuple(
+        fisher_ratios(np.concatenate(model), classes, judged.n_classes) for model in scaled
     )
+    probe = tuple(_probe(judged, model) for model in scaled)
+    return LayerFigures(explained, cka, change, fisher, probe)
 
 
-def _probe(sample: Sample, tokens: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    if len(tokens) > 1:
-        return probe_iou(tokens, sample.classes)
-    # Of one picture bands are left out, one after another.
-    places, classes = sample.places[0], sample.classes[0]
-    band = np.minimum((places[:, 1] * FOLDS).astype(int), FOLDS - 1)
-    parts = [band == number for number in range(FOLDS)]
-    return probe_iou([tokens[0][part] for part in parts], [classes[part] for part in parts])
+def _probe(judged: Judged, tokens: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """IoU of each class, where a probe was not fitted: other pictures, or bands of the only one."""
+    parts = [(t, c) for t, c in zip(tokens, judged.classes, strict=True) if (c >= 0).any()]
+    if len(parts) == 1:
+        index = next(i for i, c in enumerate(judged.classes) if (c >= 0).any())
+        (t, c), band = parts[0], judged.bands[index]
+        parts = [(t[band == b], c[band == b]) for b in np.unique(band)]
+        parts = [(t, c) for t, c in parts if (c >= 0).any()]
+    result = np.full(judged.n_classes, np.nan)
+    if len(parts) >= 2:
+        found = probe_iou([t for t, _ in parts], [c for _, c in parts])
+        result[: len(found)] = found
+    return result
+
+
+def bands_of(index: NDArray[np.intp], length: int) -> NDArray[np.intp]:
+    """Divide a picture into bands of whole tokens along one side, by the index of its tokens."""
+    return index * min(FOLDS, length) // length

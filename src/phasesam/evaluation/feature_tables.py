@@ -33,6 +33,14 @@ def suggested_start(views: Sequence[LayerView]) -> str | None:
     return None if place is None else views[place].name
 
 
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Give names that are there more than once their place."""
+    return tuple(
+        name if names.count(name) == 1 else f"{name} ({index + 1})"
+        for index, name in enumerate(list(names))
+    )
+
+
 def layer_columns(
     views: Sequence[LayerView], models: Sequence[str], classes: Sequence[str] = ()
 ) -> dict[str, list[Any]]:
@@ -90,8 +98,13 @@ def layer_report(
     ]
     if start is not None:
         introduction.append(
-            f"The first model tells the classes nearly as well as it ever does (95 % of its best "
-            f"probe) from {start} on: adapting from there is worth while first."
+            f"From {start} on the first model tells the classes nearly as well as it ever does "
+            "(95 % of its best probe): adapt it from there."
+        )
+    elif any(view.figures.probe for view in views):
+        introduction.append(
+            "The first model tells the classes best in earlier layers than its last, which lose "
+            "something: adapt all of it."
         )
     return Report(
         title,

@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 from phasesam.core.errors import SaveError
 
 
+def refuse_foreign(path: Path) -> None:
+    """Raise `SaveError` if something that is no Zarr group is in the place of one."""
+    if path.exists() and not (path / "zarr.json").is_file():
+        raise SaveError(f"{path} is there and no Zarr group: it is not replaced")
+
+
 def save_layer_arrays(
     path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]
 ) -> None:
@@ -34,8 +40,7 @@ def save_layer_arrays(
     """
     import zarr
 
-    if path.exists() and not (path / "zarr.json").is_file():
-        raise SaveError(f"{path} is there and no Zarr group: it is not replaced")
+    refuse_foreign(path)
     draft = path.with_name(f".{path.name}.part")
     try:
         shutil.rmtree(draft, ignore_errors=True)
@@ -45,7 +50,7 @@ def save_layer_arrays(
             group.create_array(name, data=np.ascontiguousarray(array))
         shutil.rmtree(path, ignore_errors=True)
         draft.rename(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SaveError(f"cannot write {path}: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -100,13 +100,16 @@ class FeatureLayers:
         if viewer is None:
             return
         layer = next(iter(self._similarity_layer()), None)
-        if layer is not None and layer.data.shape == similarity.shape:
-            layer.data[:] = similarity
-            layer.visible = True
-            layer.refresh(extent=False, thumbnail=False)
-            return
         if layer is not None:
-            viewer.layers.remove(layer)
+            if layer.data.shape == similarity.shape:
+                layer.data[:] = similarity
+                layer.refresh(extent=False, thumbnail=False)
+            else:
+                geometry = _on_plane(image, side)
+                layer.data = similarity.copy()
+                layer.scale, layer.translate = geometry["scale"], geometry["translate"]
+            layer.visible = True
+            return
         active = viewer.layers.selection.active
         layer = viewer.add_image(
             similarity.copy(),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+import numpy as np
 from napari.layers import Labels
+from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -18,12 +20,16 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from phasesam.core.errors import UnsupportedViewError
+from phasesam.napari_widgets.class_colours import layer_class_names
 from phasesam.napari_widgets.header import narrow_combo
 from phasesam.napari_widgets.model_status import offered_adapters
+from phasesam.napari_widgets.planes import full_resolution, spatial_shape
 from phasesam.napari_widgets.toggle_row import ToggleRow
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.layers import Image
     from qtpy.QtWidgets import QComboBox
 
 _ALONE, _NOTHING = "model alone", "nothing"
@@ -69,6 +75,32 @@ class ModelChoice(QWidget):
         kept, viewer = self.labels.currentData(), self._viewer()
         layer = None if kept is None else kept()
         return layer if viewer is not None and layer in viewer.layers else None
+
+    def labels_on(
+        self, image: Image, plane: tuple[int, ...]
+    ) -> tuple[NDArray[Any] | None, dict[int, str]]:
+        """Read the labels of a plane of an image, and names of their values; None without any.
+
+        Raises
+        ------
+        UnsupportedViewError
+            If they are of another shape or lie elsewhere.
+        """
+        layer = self.labels_layer
+        if layer is None:
+            return None, {}
+        shape, wanted = spatial_shape(layer), spatial_shape(image)
+        if shape != wanted:
+            raise UnsupportedViewError(
+                f"Labels {layer.name!r} have the shape {shape}, the image {wanted}; choose labels "
+                "of this image, or none."
+            )
+        for corner in ((0,) * len(shape), tuple(n - 1 for n in shape)):
+            if not np.allclose(layer.data_to_world(corner), image.data_to_world(corner)):
+                raise UnsupportedViewError(
+                    f"Labels {layer.name!r} lie beside the image; choose labels of it, or none."
+                )
+        return np.asarray(full_resolution(layer)[plane]), layer_class_names(layer)
 
     def refresh(self, model: str, adapter: str | None) -> None:
         """List the adapters of a model; of one in use, show it as B beside the model alone."""

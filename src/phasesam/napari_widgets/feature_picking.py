@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,15 +88,9 @@ class TokenPicker(QObject):
 
     def _place(self, position: Any) -> NDArray[np.float64] | None:
         """Pixel of the mouse on the plane that was looked at."""
-        seen, image = self._seen, self._image
-        if seen is None or image is None:
+        if self._image is None or not self.is_in_view:
             return None
-        try:
-            if self._dock.state.plane(image).index != seen.run.plane.index:
-                return None
-        except UnsupportedViewError:
-            return None
-        return world_to_data(self._dock.viewer, image, position)[-2:]
+        return world_to_data(self._dock.viewer, self._image, position)[-2:]
 
     def _on_move(self, _viewer: Any, event: Any) -> None:
         if event.is_dragging or self._point is not None or not self._ready:
@@ -136,32 +130,47 @@ class TokenPicker(QObject):
             self._layers.show_similarity(image, found, seen.side(index))
         return True
 
+    @property
+    def is_in_view(self) -> bool:
+        """Whether the viewer shows the plane that was looked at."""
+        if self._seen is None or self._image is None:
+            return False
+        try:
+            return self._dock.state.plane(self._image).index == self._seen.run.plane.index
+        except UnsupportedViewError:
+            return False
+
     def refresh(self) -> None:
         """Show the token that was clicked in another layer, or as another model sees it."""
-        if self._point is not None:
+        if self._point is not None and self.is_in_view:
             self.show(self._point)
         else:
+            # What was under the mouse was so in another layer, or on another plane.
             self._last = None
+            self._layers.hide_similarity()
 
-    def region(self, least: float, *, connected: bool) -> NDArray[np.bool_]:
-        """Pixels that look like the one that was clicked, (h, w) of the whole plane.
+    def region(self, least: float, *, connected: bool) -> Callable[[], NDArray[np.bool_]] | None:
+        """Prepare to find the pixels that look like the one that was clicked.
 
-        Raises
-        ------
-        InvalidMaskError
-            If not even that pixel is similar enough.
+        Returns
+        -------
+        callable or None
+            For a worker: returns (h, w) of the whole plane; raises `InvalidMaskError` if not even
+            that pixel is similar enough. None if nothing is held, or no layer is shown.
         """
         seen, index = self._seen, self._layers.index
         if seen is None or index is None or self._point is None:
-            return np.zeros((0, 0), bool)
+            return None
         token = seen.token_at(index, self._point)
         if token is None:
-            return np.zeros((0, 0), bool)
-        similarity = seen.similarity(index, self.model, token)
-        height, width = seen.rgb.shape[:2]
+            return None
+        similarity, side = seen.similarity(index, self.model, token), seen.side(index)
         around = (float(self._point[0]), float(self._point[1])) if connected else None
-        mask = np.zeros(seen.run.plane.shape, bool)
-        mask[:height] = similar_region(
-            similarity, seen.side(index), (height, width), least=least, around=around
-        )
-        return mask
+        shape, size = seen.run.plane.shape, (seen.rgb.shape[0], seen.rgb.shape[1])
+
+        def find() -> NDArray[np.bool_]:
+            mask = np.zeros(shape, bool)
+            mask[: size[0]] = similar_region(similarity, side, size, least=least, around=around)
+            return mask
+
+        return find

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phasesam.core.errors import InvalidSettingError
 from phasesam.core.images import Normalisation
+from phasesam.core.similar_region import similarity, unit_tokens
 from phasesam.core.types import PixelSize
+from phasesam.engines.layer_sampling import MOST_CLASSES
 from phasesam.napari_widgets.planes import ShownPlane
 from phasesam.napari_widgets.segmenters import LazySegmenter
 
@@ -105,8 +108,6 @@ class SeenLayers:
 
     def similarity(self, layer: int, model: int, token: tuple[int, int]) -> NDArray[np.float32]:
         """Cosine similarity of the tokens of a layer to one of them, (h, w)."""
-        from phasesam.engines.features import similarity, unit_tokens
-
         key = layer, model
         if key not in self._units:
             # One layer at a time is looked at: others need not stay.
@@ -118,9 +119,15 @@ class SeenLayers:
     def stack(self, model: int) -> NDArray[np.uint8]:
         """All layers as one model sees them, (n, h, w, 3), at the finest resolution of them."""
         pictures = [view.pictures[model][0] for view in self.layers]
-        finest = max(pictures, key=lambda picture: picture.shape[0] * picture.shape[1])
-        size = finest.shape[:2]
-        return np.stack([_enlarged(picture, size) for picture in pictures])
+        sides = [self.side(index) for index in range(len(pictures))]
+        finest = min(range(len(sides)), key=lambda index: sides[index])
+        size = pictures[finest].shape[:2]
+        return np.stack(
+            [
+                _enlarged(picture, size, sides[finest] / side)
+                for picture, side in zip(pictures, sides, strict=True)
+            ]
+        )
 
     @property
     def finest_side(self) -> float:
@@ -159,15 +166,21 @@ def _classes(
 ) -> tuple[NDArray[np.int32], tuple[str, ...]]:
     """Turn the values of a Labels layer into classes from 0, and name them."""
     present = [int(value) for value in np.unique(values) if value != 0]
+    if len(present) > MOST_CLASSES:
+        raise InvalidSettingError(
+            f"expected labels of at most {MOST_CLASSES} phases, got {len(present)} values: are "
+            "these objects?"
+        )
     labels = np.full(values.shape, _UNKNOWN, np.int32)
     for index, value in enumerate(present):
         labels[values == value] = index
     return labels, tuple(names.get(value, f"class {value}") for value in present)
 
 
-def _enlarged(picture: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+def _enlarged(picture: NDArray[np.uint8], size: tuple[int, ...], scale: float) -> NDArray[np.uint8]:
+    """Bring a picture to a size; one of its pixels is 1 / `scale` of the new ones."""
     rows, columns = (
-        np.minimum((np.arange(n) * m) // n, m - 1)
+        np.minimum(((np.arange(n) + 0.5) * scale).astype(np.intp), m - 1)
         for n, m in zip(size, picture.shape[:2], strict=True)
     )
     return picture[np.ix_(rows, columns)]

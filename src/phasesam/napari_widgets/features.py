@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -20,7 +21,6 @@ from qtpy.QtWidgets import (
 from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.core.similar_region import inner_points
 from phasesam.engines.features import FeatureConfig
-from phasesam.napari_widgets.class_colours import layer_class_names
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.feature_curves import LayerCurves, likeness_curves, probe_curves
 from phasesam.napari_widgets.feature_layers import MODELS, FeatureLayers
@@ -29,7 +29,7 @@ from phasesam.napari_widgets.feature_picking import TokenPicker
 from phasesam.napari_widgets.feature_run import FeatureRun, SeenLayers, feature_job
 from phasesam.napari_widgets.layers import pixel_size
 from phasesam.napari_widgets.model_status import manager_watch
-from phasesam.napari_widgets.planes import full_resolution, spatial_shape
+from phasesam.napari_widgets.planes import full_resolution
 from phasesam.napari_widgets.reopening import raised_prompt_dock
 from phasesam.napari_widgets.toggle_row import ToggleRow
 
@@ -164,6 +164,7 @@ class FeaturesDock(Dock):
     def _forget(self) -> None:
         """Let go of an image that was removed."""
         self._seen = self._image = None
+        self.grid.setChecked(False)
         self.picker.set_seen(None, None)
         self.layers.remove()
         self._show_results()
@@ -226,7 +227,7 @@ class FeaturesDock(Dock):
             self.picker.set_seen(image, seen)
             self.layers.go_to(len(seen.layers) - 1)
             self._show()
-            self.show_result(f"{len(seen.layers)} layers. Walk through them with the slider below.")
+            self.show_result(f"{len(seen.layers)} layers. {_remark(seen)}")
 
         self.start(
             feature_job(run),
@@ -246,15 +247,7 @@ class FeaturesDock(Dock):
         config = FeatureConfig(
             names or None, basis, self.continuous.isChecked(), self.foreground.isChecked(), space
         )
-        layer, values, classes = self.models.labels_layer, None, {}
-        if layer is not None:
-            if spatial_shape(layer) != spatial_shape(image):
-                raise UnsupportedViewError(
-                    f"Labels {layer.name!r} have the shape {spatial_shape(layer)}, the image "
-                    f"{spatial_shape(image)}; choose labels of this image, or none."
-                )
-            values = np.asarray(full_resolution(layer)[plane.index])
-            classes = layer_class_names(layer)
+        values, classes = self.models.labels_on(image, plane.index)
         return FeatureRun(
             full_resolution(image), plane, self.state.model_name, self.models.adapters,
             settings.normalisation, settings.exclude_data_bar, pixel_size(image), config,
@@ -279,50 +272,61 @@ class FeaturesDock(Dock):
     def _on_picked(self) -> None:
         self.tokens.set_picked(self.picker.point is not None)
 
-    def _region(self) -> np.ndarray | None:
-        """Similar region of the clicked token; None, with a message, if there is none."""
-        try:
-            mask = self.picker.region(
-                self.tokens.threshold, connected=self.tokens.connected.isChecked()
-            )
-        except PhaseSAMError as error:
-            self.show_error(str(error))
-            return None
-        return mask if mask.any() else None
+    def _find_region(self, use: Callable[[Any], Any], on_done: Callable[[Any], None]) -> None:
+        """Find the similar region of the clicked token in the background, and `use` it there."""
+        find = self.picker.region(
+            self.tokens.threshold, connected=self.tokens.connected.isChecked()
+        )
+        if find is None:
+            self.show_error("Look at the layers, then click at what is looked for.")
+            return
+        self.start(
+            lambda _progress, _should_stop: use(find()),
+            title="Finding the region",
+            on_done=on_done,
+        )
 
     def add_object(self) -> None:
         """Add the similar region to the objects of the image."""
-        mask, seen = self._region(), self.seen
-        image = None if self._image is None else self._image()
-        if mask is None or seen is None or image is None:
-            return
-        self.state.labels_layer(image)
-        try:
-            number = self.state.session(image).commit(
-                mask, plane=seen.run.plane.index, source="features", overlap="keep_existing"
-            )
-        except PhaseSAMError as error:
-            self.show_error(str(error))
-            return
-        self.state.select_object(number)
-        self.show_result(f"Object {number} added: {np.count_nonzero(mask)} pixels.")
+        seen, image = self.seen, None if self._image is None else self._image()
+
+        def add(mask: np.ndarray) -> None:
+            if seen is None or image is None or image not in self.viewer.layers:
+                return
+            self.state.labels_layer(image)
+            try:
+                number = self.state.session(image).commit(
+                    mask, plane=seen.run.plane.index, source="features", overlap="keep_existing"
+                )
+            except PhaseSAMError as error:
+                self.show_error(str(error))
+                return
+            self.state.select_object(number)
+            self.show_result(f"Object {number} added: {np.count_nonzero(mask)} pixels.")
+
+        self._find_region(lambda mask: mask, add)
 
     def prompt(self) -> None:
         """Prompt for the similar region in the Prompt dock."""
-        mask = self._region()
         image = None if self._image is None else self._image()
-        if mask is None or image is None:
+        if not self.picker.is_in_view:
+            self.show_error("Go back to the plane that was looked at.")
             return
-        self.tokens.follow.setChecked(False)
-        self.state.image_layer = image
-        try:
-            dock = raised_prompt_dock(self)
-        except PhaseSAMError as error:
-            self.show_error(str(error))
-            return
-        points = inner_points(mask)
-        if dock.prompt_with(points):
-            self.show_result(f"{len(points)} points are in the Prompt dock.")
+
+        def ask(points: np.ndarray) -> None:
+            if image is None or image not in self.viewer.layers or not self.picker.is_in_view:
+                return
+            self.tokens.follow.setChecked(False)
+            self.state.image_layer = image
+            try:
+                dock = raised_prompt_dock(self)
+            except PhaseSAMError as error:
+                self.show_error(str(error))
+                return
+            if dock.prompt_with(points):
+                self.show_result(f"{len(points)} points are in the Prompt dock.")
+
+        self._find_region(inner_points, ask)
 
     # ------------------------------------------------------------------ saving
 
@@ -377,3 +381,12 @@ class FeaturesDock(Dock):
             self.show_error(str(error))
             return
         self.show_result(f"Table written to {path}.")
+
+
+def _remark(seen: SeenLayers) -> str:
+    """Say what the user may not expect, or what comes next."""
+    if seen.found.is_same:
+        return "B has the encoder of A: the adapter leaves it as it is, there is no difference."
+    if seen.labels is not None and not seen.layers[0].figures.probe:
+        return "No two phases are most of any token: there are no figures of them."
+    return "Walk through them with the slider below."

@@ -304,7 +304,10 @@ class Lane:
             self._generation += 1
         if at_once and not self.busy:
             outcome = _Worker(job, must_finish=False).work()
-            (on_failed if isinstance(outcome, Failure) else on_done)(outcome)
+            if isinstance(outcome, Failure):
+                on_failed(outcome)
+            elif not isinstance(outcome, _Cancelled):
+                on_done(outcome)
             return
         self._waiting = (job, on_done, on_failed)
         if self._task is None:
