@@ -279,3 +279,11 @@ def test_rounded_amounts_add_up(n_classes, seed, n):
     rounded = largest_remainder(shares, n)
     assert rounded.sum() == n
     assert np.abs(rounded - shares * n).max() < 1 + 1e-6
+
+
+@pytest.mark.parametrize("side", [40, 128])
+def test_one_class_may_have_everything(side):
+    logits = np.random.default_rng(0).normal(size=(3, side, side))
+    solution = solve(logits, [0.0, 1.0, 0.0])
+    assert (solution.labels == 1).all()
+    assert solution.achieved.tolist() == [0.0, 1.0, 0.0]

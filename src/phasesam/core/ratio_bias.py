@@ -215,10 +215,11 @@ def needed_bias(z: NDArray[np.floating], bias: NDArray[np.float64], k: int) -> N
 
 
 def _needed(biased: NDArray[np.float64], k: int, own: NDArray[np.floating]) -> NDArray[np.float64]:
-    first, *others = (row for j, row in enumerate(biased) if j != k)
-    need: NDArray[np.float64] = first.copy()
-    for other in others:
-        np.maximum(need, other, out=need)
+    # The only class wins everywhere.
+    need = np.full(len(own), -np.inf)
+    for j, row in enumerate(biased):
+        if j != k:
+            np.maximum(need, row, out=need)
     need -= own
     return need
 
