@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from phasesam.core.errors import CancelledError, InvalidSettingError
 from phasesam.core.layer_basis import (
@@ -222,7 +223,17 @@ def look(
         raise InvalidSettingError(
             "layers can be compared between adapters of one model; these models have other layers"
         )
-    sampler = Sampler(tokens, labels, config.points)
+    # Products this small are slower on several threads, most of all beside other work.
+    with threadpool_limits(1, "blas"):
+        return _looked(tokens, Sampler(tokens, labels, config.points), config, should_stop)
+
+
+def _looked(
+    tokens: tuple[tuple[LayerTokens, ...], ...],
+    sampler: Sampler,
+    config: FeatureConfig,
+    should_stop: StopCallback | None,
+) -> tuple[LayerView, ...]:
     last = sampler.names[-1]
     masks = _foreground(tokens, sampler.sample(last)) if config.foreground_first else None
     views = []
