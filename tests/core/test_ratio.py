@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
@@ -59,6 +59,9 @@ def test_large_images_too(n_classes, side):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 5), st.integers(0, 10**6), st.booleans())
+@example(5, 686, True)
+@example(4, 1066, True)
+@example(5, 1319, False)
 def test_no_other_labelling_with_these_amounts_costs_less(n_classes, seed, coarse):
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(n_classes, 60))

@@ -12,6 +12,7 @@ from phasesam.core.ratio_bias import TIE, Pixels
 from phasesam.core.ratio_request import Amounts
 
 _WORTH_CHOOSING = 32
+_MOST_EXCHANGES = 10_000
 
 Preference = Callable[[NDArray[np.intp]], NDArray[np.float32]]
 """For places of pixels, (m,), how gladly each class takes them, (K, m)."""
@@ -49,7 +50,8 @@ def assign(
         counts = pixels.settled + np.bincount(np.delete(labels, shared), minlength=len(bias))
         first = None if prefer is None or len(shared) < _WORTH_CHOOSING else prefer(shared)
         labels[shared] = _shared_out(tied[:, shared], counts, _limits(amounts, bias), first)
-    _make_up(biased, labels, pixels.settled, amounts)
+    if _make_up(biased, labels, pixels.settled, amounts):
+        _exchange(biased, labels)
     return labels
 
 
@@ -121,22 +123,68 @@ def _make_up(
     labels: NDArray[np.intp],
     settled: NDArray[np.int64],
     amounts: Amounts,
-) -> None:
-    """Move what is still wrong, the cheapest pixels first; labels are changed in place."""
-    n_classes = len(biased)
+) -> bool:
+    """Move what is still wrong, the cheapest pixels first; whether anything was moved."""
+    n_classes, moved = len(biased), False
     strict = amounts.stiffness == 0
     while True:
         counts = settled + np.bincount(labels, minlength=n_classes)
         over = np.where(strict, np.maximum(counts - amounts.high, 0), 0)
         short = np.where(strict, np.maximum(amounts.low - counts, 0), 0)
         if not over.any() and not short.any():
-            return
+            return moved
         spare = np.where(strict, counts - amounts.low, counts) if not over.any() else over
         room = np.where(strict, amounts.high - counts, counts.max()) if not short.any() else short
         move = _cheapest_move(biased, labels, spare, room)
         if move is None:
+            return moved
+        labels[move[0]], moved = move[1], True
+
+
+def _exchange(biased: NDArray[np.float64], labels: NDArray[np.intp]) -> None:
+    """Let classes exchange pixels as long as that is worth while; their amounts stay.
+
+    One pixel after another may go the cheapest way and all together not: then some classes can
+    pass a pixel on in a circle at less than nothing (Klein, "A primal method for minimal cost
+    flows", 1967).
+    """
+    classes = np.arange(len(biased))
+    for _ in range(_MOST_EXCHANGES):
+        price = np.full((len(biased), len(biased)), np.inf)
+        pixel = np.zeros(price.shape, np.intp)
+        for source in classes:
+            members = np.flatnonzero(labels == source)
+            if len(members):
+                lost = biased[source, members] - biased[:, members]
+                cheapest = lost.argmin(axis=1)
+                price[source], pixel[source] = lost[classes, cheapest], members[cheapest]
+        np.fill_diagonal(price, np.inf)
+        circle = _cheap_circle(price)
+        if not circle:
             return
-        labels[move[0]] = move[1]
+        for giver, taker in zip(circle, [*circle[1:], circle[0]], strict=True):
+            labels[pixel[giver, taker]] = taker
+
+
+def _cheap_circle(price: NDArray[np.float64]) -> list[int]:
+    """Find nodes of a circle of negative price (Bellman and Ford); none if there is none."""
+    n = len(price)
+    best, before = np.zeros(n), np.full(n, -1)
+    last = -1
+    for _ in range(n):
+        through = best[:, None] + price
+        source = through.argmin(axis=0)
+        found = through[source, np.arange(n)]
+        better = np.flatnonzero(found < best - TIE)
+        if not len(better):
+            return []
+        best[better], before[better], last = found[better], source[better], int(better[0])
+    for _ in range(n):
+        last = int(before[last])
+    circle = [last]
+    while int(before[circle[-1]]) != last:
+        circle.append(int(before[circle[-1]]))
+    return circle[::-1]
 
 
 def _cheapest_move(
