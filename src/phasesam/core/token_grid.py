@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 NO_LABEL = -1
+
+_T = TypeVar("_T", bound=np.generic)
 
 # Of the plastic number: the additive recurrence in two dimensions that fills a square most evenly.
 _STEPS = (0.7548776662466927, 0.5698402909980532)
@@ -76,6 +80,30 @@ def token_labels(
     sizes = np.outer(np.diff(edges[0]), np.diff(edges[1]))
     best[(counts.sum(axis=0) < _LEAST_KNOWN * sizes) | (sizes == 0)] = NO_LABEL
     return best
+
+
+def resampled(values: NDArray[_T], grid: tuple[int, ...], scale: float) -> NDArray[_T]:
+    """Bring values of tokens to tokens of another size.
+
+    Parameters
+    ----------
+    values : (h, w, ...) array
+        Of each token, the first at the corner of the picture.
+    grid : (int, int)
+        Rows and columns of the others, the first at the same corner.
+    scale : float
+        Side of one of the others over the side of these.
+
+    Returns
+    -------
+    (rows, columns, ...) array
+        Of the token that the centre of each of the others lies in.
+    """
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * scale).astype(np.intp), m - 1)
+        for n, m in zip(grid, values.shape[:2], strict=True)
+    )
+    return values[np.ix_(rows, columns)]
 
 
 def _sums(

@@ -25,6 +25,7 @@ from phasesam.core.layer_basis import (
     principal_basis,
 )
 from phasesam.core.layer_colours import ColourSpace, Limits, colours, greyed
+from phasesam.core.token_grid import resampled
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.engines.layer_figures import LayerFigures, Sample, figures_of
 from phasesam.engines.layer_sampling import Sampler
@@ -349,15 +350,6 @@ def _foreground(tokens: tuple[tuple[LayerTokens, ...], ...], sample: Sample) -> 
     return tuple((mean > threshold) == above for mean in means)
 
 
-def _resized(mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Bring a mask of tokens to a layer with tokens of another size."""
-    rows, columns = (
-        np.minimum((np.arange(n) + 0.5) * m / n, m - 1).astype(np.intp)
-        for n, m in zip(grid, mask.shape, strict=True)
-    )
-    return mask[np.ix_(rows, columns)]
-
-
 def _coloured(
     model: tuple[LayerTokens, ...],
     view: tuple[str, Basis, Limits],
@@ -370,6 +362,7 @@ def _coloured(
     for index, each in enumerate(model):
         picture = colours(basis.scores(each.maps[name]), limits, space)
         if masks is not None:
-            picture = greyed(picture, ~_resized(masks[index], picture.shape[:2]))
+            scale = each.sides[name] / each.sides[each.names[-1]]
+            picture = greyed(picture, ~resampled(masks[index], picture.shape[:2], scale))
         drawn.append(picture)
     return tuple(drawn)

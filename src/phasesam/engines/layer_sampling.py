@@ -34,6 +34,11 @@ class Sampler:
     points : int
         Tokens of each picture and model; fewer of many pictures.
 
+    Attributes
+    ----------
+    known_classes : int
+        Classes that some token has.
+
     Raises
     ------
     InvalidSettingError
@@ -63,19 +68,13 @@ class Sampler:
                 "these objects instead of phases?"
             )
         self._grids = [self._classes(each, t) for each, t in zip(shown, given, strict=True)]
+        found = [np.unique(grid[grid >= 0]) for grid in self._grids]
+        self.known_classes = len(np.unique(np.concatenate(found)))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the layers."""
         return self._tokens[0][0].names
-
-    @property
-    def known_classes(self) -> int:
-        """Number of classes that some token has."""
-        found: set[int] = set()
-        for grid in self._grids:
-            found |= set(np.unique(grid[grid >= 0]).tolist())
-        return len(found)
 
     def _classes(
         self, picture: LayerTokens, truth: NDArray[np.integer] | None

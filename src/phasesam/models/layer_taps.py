@@ -75,11 +75,11 @@ def listening(model: SamModel, names: Sequence[str], hear: Listener) -> Iterator
         for name, module in _layers(model):
             if name not in names:
                 continue
-            is_last = is_vit and name != NECK
+            channels_last = is_vit and name != NECK
 
             def hook(
                 _module: nn.Module, _inputs: Any, output: Tensor, name: str = name,
-                channels_last: bool = is_last,
+                channels_last: bool = channels_last,
             ) -> None:  # fmt: skip
                 hear(name, output if channels_last else output.permute(0, 2, 3, 1))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.images import Normalisation
 from phasesam.core.similar_region import similarity, unit_tokens
+from phasesam.core.token_grid import resampled
 from phasesam.core.types import PixelSize
 from phasesam.engines.layer_sampling import MOST_CLASSES
 from phasesam.napari_widgets.planes import ShownPlane
@@ -124,7 +125,7 @@ class SeenLayers:
         size = pictures[finest].shape[:2]
         return np.stack(
             [
-                _enlarged(picture, size, sides[finest] / side)
+                resampled(picture, size, sides[finest] / side)
                 for picture, side in zip(pictures, sides, strict=True)
             ]
         )
@@ -175,12 +176,3 @@ def _classes(
     for index, value in enumerate(present):
         labels[values == value] = index
     return labels, tuple(names.get(value, f"class {value}") for value in present)
-
-
-def _enlarged(picture: NDArray[np.uint8], size: tuple[int, ...], scale: float) -> NDArray[np.uint8]:
-    """Bring a picture to a size; one of its pixels is 1 / `scale` of the new ones."""
-    rows, columns = (
-        np.minimum(((np.arange(n) + 0.5) * scale).astype(np.intp), m - 1)
-        for n, m in zip(size, picture.shape[:2], strict=True)
-    )
-    return picture[np.ix_(rows, columns)]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from phasesam.core.boxes import cut_by
 from phasesam.core.curation import fill_holes, smooth
 from phasesam.core.mask_set import MaskCrop, MaskSet
+from phasesam.core.similar_region import inner_points
 from phasesam.core.windows import WindowLogits
 from phasesam.napari_widgets.prompt_layers import PlanePrompts
 
@@ -217,6 +217,6 @@ def chosen_index(masks: MaskSet, scale: str) -> int:
 
 def deepest_point(crop: MaskCrop) -> NDArray[np.float64]:
     """Find the pixel of a mask that is farthest from its outline, (2,) ``(y, x)``."""
-    depth = ndimage.distance_transform_edt(np.pad(crop.array(), 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
-    return np.array([crop.y0 + y, crop.x0 + x], dtype=np.float64)
+    found = inner_points(crop.array(), 1)
+    place = found[0] if len(found) else np.zeros(2)
+    return place + np.array([crop.y0, crop.x0])
