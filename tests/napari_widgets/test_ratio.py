@@ -311,8 +311,8 @@ def test_smoothing_and_smallest_regions(mapped, until):
     mapped.rows.rows[0].spin.setValue(50)
     settled(mapped, until)
     rough = mapped.viewer.layers["SEM phase ratio"].data.copy()
-    mapped.smallest.setValue(30)
-    mapped.smallest.editingFinished.emit()
+    mapped.settings.smallest.setValue(30)
+    mapped.settings.smallest.editingFinished.emit()
     settled(mapped, until)
     smooth = mapped.viewer.layers["SEM phase ratio"].data
     assert (smooth == 1).mean() == 0.5

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,9 +14,9 @@ from phasesam.cli.plane import Watch
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.ratio import IMPLAUSIBLE
 from phasesam.core.ratio_request import RatioRequest, Wanted
-from phasesam.core.ratio_volume import solve_volume
 from phasesam.engines.phase_hints import PhaseHints
 from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
+from phasesam.engines.ratio_stack import RatioStack
 from phasesam.engines.semantic import PhaseMap
 
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
@@ -159,16 +157,16 @@ class RatioWork:
             raise InvalidSettingError(
                 "--smallest-region works plane by plane: use it with --ratio-over plane"
             )
-        self._folder = tempfile.TemporaryDirectory(prefix="phasesam-") if self._together else None
-        self._kept: list[tuple[tuple[int, ...], Path, int]] = []
+        self._stack = RatioStack() if self._together else None
+        self._indices: list[tuple[int, ...]] = []
         self._doubts: list[float] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+        if self._stack is not None:
+            self._stack.__exit__(*error)
 
     def labels(
         self, index: tuple[int, ...], found: PhaseMap, image: NDArray[Any]
@@ -177,10 +175,9 @@ class RatioWork:
         if self._recipe is None:
             return found.labels
         guide = RatioGuide(found, image, self._recipe.config)
-        if self._folder is not None:
-            path = Path(self._folder.name) / f"{len(self._kept)}.npy"
-            np.save(path, guide.solver.logits.reshape(len(found.classes), guide.rows, -1))
-            self._kept.append((index, path, guide.rows))
+        if self._stack is not None:
+            self._stack.add(guide)
+            self._indices.append(index)
             return found.labels
         guided = guide.solve(self._recipe.fractions, self._recipe.errors)
         self._doubts.append(guided.solution.contradicted)
@@ -188,15 +185,13 @@ class RatioWork:
 
     def finish(self, labels: NDArray[np.uint8], watch: Watch) -> None:
         """Write the labels of the planes of a stack."""
-        if self._recipe is None or not self._kept:
+        if self._recipe is None or self._stack is None or not self._indices:
             return
 
         def write(number: int, plane: NDArray[np.uint8]) -> None:
-            index, _, rows = self._kept[number]
-            labels[index][:rows] = plane
+            labels[self._indices[number]][: len(plane)] = plane
 
-        solution = solve_volume(
-            _Files([path for _, path, _ in self._kept]),
+        solution = self._stack.solve(
             self._recipe.fractions,
             self._recipe.errors,
             write=write,
@@ -211,16 +206,3 @@ class RatioWork:
         if worst >= IMPLAUSIBLE:
             where = "of a plane" if len(self._doubts) > 1 else "of the image"
             yield f"the ratio contradicts what the model sees in {worst:.0%} {where}"
-
-
-class _Files(Sequence[NDArray[np.float32]]):
-    """Arrays in files, read when they are asked for."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, index: Any) -> Any:
-        return np.load(self._paths[index])

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+import numpy as np
 from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QSpinBox,
 )
 
 from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.core.ratio_shares import PhaseShares
 from phasesam.engines.phase_hints import PhaseHints, takes_ratio
-from phasesam.engines.ratio_guidance import RatioConfig
 from phasesam.engines.semantic import PhaseMapConfig
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.keys import bind_keys
@@ -28,12 +26,16 @@ from phasesam.napari_widgets.phase_models import (
     class_colours,
 )
 from phasesam.napari_widgets.phase_run import layer_values, run_on
+from phasesam.napari_widgets.planes import spatial_shape
 from phasesam.napari_widgets.ratio_layers import RatioLayers
+from phasesam.napari_widgets.ratio_plane import MappedPlane
 from phasesam.napari_widgets.ratio_presets import RatioPresets
 from phasesam.napari_widgets.ratio_regions import RatioRegions
 from phasesam.napari_widgets.ratio_results import RatioResults
 from phasesam.napari_widgets.ratio_rows import RatioRows
 from phasesam.napari_widgets.ratio_run import RatioAnswer, RatioGuides, RatioTask, guide_job
+from phasesam.napari_widgets.ratio_settings import RatioSettings
+from phasesam.napari_widgets.ratio_stack import StackAnswer, stack_job
 from phasesam.napari_widgets.ratio_words import plausibility, request_name, request_text
 from phasesam.napari_widgets.strength_row import AdapterOnModel
 from phasesam.napari_widgets.workers import Failure, Lane
@@ -41,28 +43,7 @@ from phasesam.session.ratio_sheet import WHOLE, RatioSheet
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image
     from qtpy.QtWidgets import QWidget
-
-    from phasesam.models.adapter_card import AdapterCard
-
-
-@dataclass(eq=False)
-class _Mapped:
-    """The plane that the sliders are about."""
-
-    image: ref[Image]
-    plane: tuple[int, ...]
-    adapter: str
-    card: AdapterCard
-    guides: RatioGuides
-    sheet: RatioSheet
-    told: str = ""
-
-    @property
-    def title(self) -> str:
-        """The adapter, and what it was told."""
-        return f"{self.adapter}, told {self.told}" if self.told else self.adapter
 
 
 class RatioDock(Dock):
@@ -77,12 +58,12 @@ class RatioDock(Dock):
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)
         self.layers = RatioLayers(self.viewer)
-        self._mapped: _Mapped | None = None
+        self._mapped: MappedPlane | None = None
         self._answer: RatioAnswer | None = None
         self._lane = Lane(self, drop_older=False)
         self._fill()
         self._lay_out_body()
-        self._add_settings()
+        self.settings = RatioSettings(self, self._on_config)
         self._connect()
         self.refresh()
         self._on_model()
@@ -112,6 +93,11 @@ class RatioDock(Dock):
         self.before_button.setToolTip("Show the map as the model sees it, without the request")
         self.undo_button = QPushButton("Undo (Ctrl+Z)")
         self.redo_button = QPushButton("Redo")
+        self.stack_button = QPushButton("Whole stack with these shares")
+        self.stack_button.setToolTip(
+            "Map all planes, then give the stack as a whole these shares: planes may differ.\n"
+            "The maps go to a layer of their own. For shares of whole planes, not of regions."
+        )
         self.results = RatioResults(self.layers)
 
     def _lay_out_body(self) -> None:
@@ -131,27 +117,14 @@ class RatioDock(Dock):
         for widget in (self.before_button, self.undo_button, self.redo_button):
             row.addWidget(widget)
         self.body.addLayout(row)
+        self.body.addWidget(self.stack_button)
         self.body.addWidget(self.results)
-
-    def _add_settings(self) -> None:
-        self.smoothing = _pixels(50, "none")
-        self.smallest = _pixels(100_000, "any")
-        self.add_advanced(
-            "Smoothing",
-            self.smoothing,
-            "Radius within which the phases are smoothed before the shares are met, except\n"
-            "across edges of the image, in pixels.",
-        )
-        self.add_advanced(
-            "Smallest region",
-            self.smallest,
-            "Pixels that a connected region has at least; the shares hold all the same.",
-        )
 
     def _connect(self) -> None:
         self.adapters.activated.connect(lambda _index: self._show())
         self.map_button.clicked.connect(lambda *_: self.map_phases())
         self.tell_button.clicked.connect(lambda *_: self.map_phases(told=True))
+        self.stack_button.clicked.connect(lambda *_: self.solve_stack())
         self.rows.edited.connect(self._on_edited)
         self.regions.chosen.connect(self._show_shares)
         self.regions.changed.connect(self._on_regions)
@@ -164,8 +137,6 @@ class RatioDock(Dock):
         self.results.said.connect(self.show_result)
         self.results.failed.connect(self.show_error)
         self.results.margin.toggled.connect(lambda _on: self._solve())
-        for spin in (self.smoothing, self.smallest):
-            spin.editingFinished.connect(self._on_config)
         before = self.before_button.click
         bind_keys(self, {"undo": self.undo, "redo": self.redo, "before_after": before})
         manager_watch().catalogue_changed.connect(self.refresh)
@@ -176,7 +147,7 @@ class RatioDock(Dock):
     # ------------------------------------------------------------------ what is there
 
     @property
-    def mapped(self) -> _Mapped | None:
+    def mapped(self) -> MappedPlane | None:
         """The mapped plane, if it is the one in view and of the adapter chosen."""
         mapped, image, chosen = self._mapped, self.state.image_layer, self._choice.chosen
         if mapped is None or image is None or chosen is None:
@@ -213,6 +184,7 @@ class RatioDock(Dock):
             self.rows.set_phases(chosen[1].classes, class_colours(chosen[1]))
         self.regions.set_image(image if mapped else None, mapped.plane if mapped else ())
         self.presets.set_phases(mapped.card.classes if mapped else ())
+        self.stack_button.setVisible(image is not None and image.ndim > 2)
         self.tell_button.setVisible(chosen is not None and takes_ratio(chosen[1]))
         self.map_button.setEnabled(chosen is not None and image is not None and not self.running)
         if mapped is None:
@@ -231,6 +203,8 @@ class RatioDock(Dock):
         # The network takes shares of the whole plane.
         whole = sheet is not None and sheet.asked == (WHOLE,)
         self.tell_button.setEnabled(whole and not self.running)
+        is_plain = whole and self.regions.numbers() is None
+        self.stack_button.setEnabled(is_plain and not self.running)
         self.undo_button.setEnabled(sheet is not None and sheet.can_undo)
         self.redo_button.setEnabled(sheet is not None and sheet.can_redo)
         there = mapped is not None and self._answer is not None
@@ -267,14 +241,14 @@ class RatioDock(Dock):
 
         def done(guides: RatioGuides) -> None:
             plane = run.planes[0]
-            self._mapped = _Mapped(ref(image), plane, entry.name, card, guides, sheet, words)
+            self._mapped = MappedPlane(ref(image), plane, entry.name, card, guides, sheet, words)
             self._answer = None
             how = "" if hints is None else " with these shares"
             self.show_result(f"Mapped{how}. Move a slider, or type a share.")
             self._show()
 
         self.start(
-            guide_job(run, self._config(), hints),
+            guide_job(run, self.settings.config, hints),
             title="Mapping phases",
             on_done=done,
             on_failed=lambda _failure: self._show(),
@@ -283,13 +257,41 @@ class RatioDock(Dock):
         )
         self._show()
 
-    def _config(self) -> RatioConfig:
-        return RatioConfig(self.smoothing.value(), self.smallest.value())
+    def solve_stack(self) -> None:
+        """Map all planes and give the stack as a whole the shares that are asked for."""
+        mapped = self.mapped
+        image, query = (None, None) if mapped is None else (mapped.image(), mapped.sheet.query())
+        if mapped is None or image is None or query is None or WHOLE not in query.fractions:
+            self.show_error("Map a plane and ask for shares first.")
+            return
+        on = AdapterOnModel(mapped.card.base, mapped.adapter)
+        planes = tuple(np.ndindex(spatial_shape(image)[:-2]))
+        run = run_on(self.state, image, on, PhaseMapConfig(), planes=planes)
+
+        def done(answer: StackAnswer) -> None:
+            colours = class_colours(mapped.card)
+            names = mapped.card.classes
+            _, corrected = self.layers.show_stack(image, (names, colours), answer.values)
+            left = " The maps that you corrected were left as they are." if corrected else ""
+            self.results.note_stack(image.name, mapped.adapter, mapped.sheet, answer)
+            self.show_result(answer.text(names) + left)
+            self._show()
+
+        self.start(
+            stack_job(run, self.settings.config, query),
+            title="Mapping the stack",
+            on_done=done,
+            on_failed=lambda _failure: self._show(),
+            on_cancelled=self._show,
+            layer=image,
+        )
+        self._show()
 
     def _on_config(self) -> None:
         mapped = self.mapped
-        if mapped is not None and mapped.guides.guide.config != self._config():
-            mapped.guides = mapped.guides.with_config(self._config())
+        config = self.settings.config
+        if mapped is not None and mapped.guides.guide.config != config:
+            mapped.guides = mapped.guides.with_config(config)
             self._solve()
 
     # ------------------------------------------------------------------ asking
@@ -298,6 +300,7 @@ class RatioDock(Dock):
         mapped = self.mapped
         if mapped is not None:
             mapped.sheet.ask(self.regions.current, shares, goes_on=goes_on)
+            self._reveal()
             self._solve(coarse=goes_on)
 
     def _on_preset(self, shares: PhaseShares | None) -> None:
@@ -309,6 +312,7 @@ class RatioDock(Dock):
             mapped.sheet.forget(self.regions.current)
         else:
             mapped.sheet.ask(self.regions.current, shares)
+        self._reveal()
         self._solve()
 
     def _on_regions(self) -> None:
@@ -347,7 +351,7 @@ class RatioDock(Dock):
         self.show_error(failure.message, details=failure.details)
         self._show_shares()
 
-    def _on_answer(self, mapped: _Mapped, answer: RatioAnswer) -> None:
+    def _on_answer(self, mapped: MappedPlane, answer: RatioAnswer) -> None:
         if mapped is not self.mapped:
             return
         mapped.sheet.own = answer.own
@@ -360,6 +364,11 @@ class RatioDock(Dock):
                 self.results.note(image.name, mapped.title, mapped.sheet, answer)
             self._show_shares()
         self._show_map()
+
+    def _reveal(self) -> None:
+        image = self.state.image_layer
+        if image is not None:
+            self.layers.reveal(image)
 
     def _show_map(self) -> None:
         mapped, answer = self.mapped, self._answer
@@ -381,11 +390,3 @@ class RatioDock(Dock):
             before, region = self.before_button.isChecked(), self.regions.current
             name = request_name(image.name, mapped.sheet, region, before)
             self.results.keep(image, name, compares=compares)
-
-
-def _pixels(most: int, none: str) -> QSpinBox:
-    spin = QSpinBox()
-    spin.setRange(0, most)
-    spin.setSuffix(" px")
-    spin.setSpecialValueText(none)
-    return spin

@@ -33,6 +33,7 @@ class RatioLayers:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
         self._maps = PhaseLayers(viewer, title="phase ratio")
+        self._stacks = PhaseLayers(viewer, title="phase ratio of the stack")
         self._margins: WeakKeyDictionary[Image, ref[Image]] = WeakKeyDictionary()
 
     def of(self, image: Image) -> Labels | None:
@@ -55,6 +56,35 @@ class RatioLayers:
         layer, _ = self._maps.prepare(image, *classes)
         self._maps.write(layer, plane, values, moves=moves)
         return layer
+
+    def show_stack(
+        self,
+        image: Image,
+        classes: tuple[Sequence[str], Sequence[QColor]],
+        values: NDArray[np.uint8],
+    ) -> tuple[Labels, bool]:
+        """Show maps of all planes, (..., h, w), in a layer of their own instead of the other one.
+
+        Returns
+        -------
+        Labels
+            The layer.
+        bool
+            Whether maps that were corrected by hand were left alone.
+        """
+        layer, corrected = self._stacks.prepare(image, *classes)
+        layer.data = values
+        layer.visible = True
+        plane = self.of(image)
+        if plane is not None:
+            plane.visible = False
+        return layer, corrected
+
+    def reveal(self, image: Image) -> None:
+        """Show the map of one plane again, instead of those of all."""
+        plane, stack = self.of(image), self._stacks.of(image)
+        if plane is not None and stack is not None and not plane.visible:
+            plane.visible, stack.visible = True, False
 
     def copy(self, image: Image, name: str, *, opaque: bool) -> Labels | None:
         """Add a copy of the present map that nothing changes any more.

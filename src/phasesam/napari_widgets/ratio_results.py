@@ -17,13 +17,18 @@ from qtpy.QtWidgets import (
 
 from phasesam.core.errors import PhaseSAMError
 from phasesam.formats.tables import save_table_csv
-from phasesam.session.ratio_sheet import RatioExperiment, log_table
+from phasesam.session.ratio_sheet import WHOLE, RatioExperiment, log_table
 
 if TYPE_CHECKING:
+    import numpy as np
     from napari.layers import Image, Labels
+    from numpy.typing import NDArray
 
+    from phasesam.core.ratio import RatioSolution
+    from phasesam.core.ratio_volume import VolumeRatio
     from phasesam.napari_widgets.ratio_layers import RatioLayers
     from phasesam.napari_widgets.ratio_run import RatioAnswer
+    from phasesam.napari_widgets.ratio_stack import StackAnswer
     from phasesam.session.ratio_sheet import RatioSheet
 
 
@@ -92,22 +97,37 @@ class RatioResults(QWidget):
 
     def note(self, image: str, model: str, sheet: RatioSheet, answer: RatioAnswer) -> None:
         """Log what was asked and what came of it, unless it is the same again."""
-        solution = answer.solution
-        if solution is None:
+        if answer.solution is None:
             return
         for number in sheet.asked:
-            if number not in answer.own:
-                continue
-            wanted, errors = sheet.shares(number).request
-            entry = RatioExperiment(
-                image, model, sheet.classes, number,
-                tuple(share if isinstance(share, float) else None for share in wanted),
-                tuple(errors), tuple(answer.own[number].tolist()),
-                tuple(answer.achieved[number].tolist()),
-                solution.changed, solution.contradicted, solution.cost,
-            )  # fmt: skip
-            if not self.log or self.log[-1] != entry:
-                self.log.append(entry)
+            if number in answer.own:
+                amounts = (answer.own[number], answer.achieved[number])
+                self._log(image, model, (sheet, number), amounts, answer.solution)
+
+    def note_stack(self, image: str, model: str, sheet: RatioSheet, answer: StackAnswer) -> None:
+        """Log what was asked of a stack, and what came of it."""
+        amounts = (answer.own, answer.solution.achieved)
+        self._log(f"{image} (stack)", model, (sheet, WHOLE), amounts, answer.solution)
+
+    def _log(
+        self,
+        image: str,
+        model: str,
+        asked: tuple[RatioSheet, int],
+        amounts: tuple[NDArray[np.float64], NDArray[np.float64]],
+        solution: RatioSolution | VolumeRatio,
+    ) -> None:
+        sheet, number = asked
+        own, achieved = amounts
+        wanted, errors = sheet.shares(number).request
+        entry = RatioExperiment(
+            image, model, sheet.classes, number,
+            tuple(share if isinstance(share, float) else None for share in wanted),
+            tuple(errors), tuple(own.tolist()), tuple(achieved.tolist()),
+            solution.changed, solution.contradicted, solution.cost,
+        )  # fmt: skip
+        if not self.log or self.log[-1] != entry:
+            self.log.append(entry)
 
     def keep(self, image: Image, name: str, *, compares: bool) -> None:
         """Add a layer with the present map; show all side by side if they are compared."""

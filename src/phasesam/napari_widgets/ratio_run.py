@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from phasesam.core.types import ProgressCallback, StopCallback
     from phasesam.engines.phase_hints import PhaseHints
     from phasesam.engines.ratio_guidance import GuidedMap, RatioConfig, RatioGuide
+    from phasesam.engines.segmenter import Segmenter
+    from phasesam.engines.semantic import PhaseMap
 
 Regions = NDArray[np.integer[Any]]
 
@@ -176,7 +178,6 @@ def guide_job(
     """
 
     def job(progress: ProgressCallback, should_stop: StopCallback) -> RatioGuides:
-        from phasesam.engines.ratio_guidance import RatioGuide
         from phasesam.engines.semantic import WindowEmbeddings, segment_classes
 
         segmenter = run.segmenter(run.planes[0]).get()
@@ -192,7 +193,7 @@ def guide_job(
                 embeddings=embeddings,
                 hints=told,
             )
-            made = RatioGuide(found, _whole(segmenter.rgb, found.labels.shape), config)
+            made = guide_of(segmenter, found, config)
             # Here, not at the first touch of a slider.
             _ = made.coarse_solver
             return made
@@ -203,7 +204,12 @@ def guide_job(
     return job
 
 
-def _whole(rgb: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Add the data bar that a segmenter leaves out."""
-    missing = shape[0] - rgb.shape[0]
-    return np.pad(rgb, [(0, missing), (0, 0), (0, 0)]) if missing else rgb
+def guide_of(segmenter: Segmenter, found: PhaseMap, config: RatioConfig) -> RatioGuide:
+    """Make a map of the image of a segmenter ready for requests."""
+    from phasesam.engines.ratio_guidance import RatioGuide
+
+    rgb = segmenter.rgb
+    # A segmenter leaves the data bar out.
+    missing = found.labels.shape[0] - rgb.shape[0]
+    whole = np.pad(rgb, [(0, missing), (0, 0), (0, 0)]) if missing else rgb
+    return RatioGuide(found, whole, config)

@@ -22,16 +22,17 @@ def plausibility(answer: RatioAnswer) -> str:
         return "As the model sees it."
     if solution.changed == 0:
         return "Plausible: nothing changes."
-    changes = f"changes {_percent(solution.changed)} of the pixels"
+    changes = f"changes {percent(solution.changed)} of the pixels"
     against = solution.contradicted
     if against < _SOME:
         return f"Plausible: {changes}, where the model is unsure."
     if against < IMPLAUSIBLE:
         return f"Plausible: {changes}, mostly where the model is unsure."
-    return f"Doubtful: this request contradicts the image in {_percent(against)} of it; {changes}."
+    return f"Doubtful: this request contradicts the image in {percent(against)} of it; {changes}."
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Write a share with a sensible number of digits."""
     return f"{100 * share:.1f}\u00a0%" if share < 0.1 else f"{100 * share:.0f}\u00a0%"
 
 

@@ -1,0 +1,146 @@
+"""One ratio for a whole stack: every plane is mapped, then all are solved together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phasesam.core.errors import CancelledError, InvalidImageError
+from phasesam.core.images import is_constant
+from phasesam.core.ratio import IMPLAUSIBLE
+from phasesam.napari_widgets.phase_run import PhaseRun, Plane, layer_values
+from phasesam.napari_widgets.planes import ShownPlane, read_plane
+from phasesam.napari_widgets.ratio_run import guide_of
+from phasesam.napari_widgets.ratio_words import percent
+from phasesam.session.ratio_sheet import WHOLE, RatioQuery
+
+if TYPE_CHECKING:
+    from phasesam.core.ratio_volume import VolumeRatio
+    from phasesam.core.types import ProgressCallback, StopCallback
+    from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
+
+# Solving reads all maps three times; mapping a plane takes about a hundred times as long.
+_SOLVING = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class StackAnswer:
+    """What a request comes to on a stack.
+
+    Attributes
+    ----------
+    values : (..., h, w) uint8 array
+        Index of the class plus 1; 0 in data bars and in planes without contrast.
+    own : (K,) float64 array
+        Shares as the model sees them.
+    solution : VolumeRatio
+        What was achieved.
+    n_planes, n_blank : int
+        How many planes were mapped, and how many hold nothing.
+    """
+
+    values: NDArray[np.uint8]
+    own: NDArray[np.float64]
+    solution: VolumeRatio
+    n_planes: int
+    n_blank: int
+
+    def text(self, classes: tuple[str, ...]) -> str:
+        """Say in words what came of it."""
+        found = self.solution
+        shares = zip(classes, found.achieved, strict=True)
+        amounts = ", ".join(f"{name} {100 * share:.2f}\u00a0%" for name, share in shares)
+        text = f"{self.n_planes} planes: {amounts}; {percent(found.changed)} of the pixels changed."
+        if self.n_blank:
+            planes = "1 plane" if self.n_blank == 1 else f"{self.n_blank} planes"
+            text += f" Left out: {planes} without contrast."
+        if found.contradicted >= IMPLAUSIBLE:
+            text += f" Doubtful: contradicts the images in {percent(found.contradicted)} of them."
+        return text
+
+
+def stack_job(run: PhaseRun, config: RatioConfig, query: RatioQuery) -> Callable[..., StackAnswer]:
+    """Make the job that maps all planes of a run and solves one ratio for all of them.
+
+    Parameters
+    ----------
+    run : PhaseRun
+        What is mapped.
+    config : RatioConfig
+        How regular phases are to be.
+    query : RatioQuery
+        What is asked of the whole stack.
+
+    Returns
+    -------
+    callable
+        ``job(progress, should_stop)``; returns a `StackAnswer`.
+    """
+
+    def job(progress: ProgressCallback, should_stop: StopCallback) -> StackAnswer:
+        from phasesam.engines.ratio_stack import RatioStack
+
+        n = len(run.planes)
+        begin, steps = round(1000 * (1 - _SOLVING)), 1000
+        with RatioStack() as stack:
+            own: dict[Plane, NDArray[np.float64]] = {}
+            for number, plane in enumerate(run.planes):
+                if should_stop():
+                    raise CancelledError("mapping the stack was stopped")
+
+                def report(done: int, total: int, before: int = number) -> None:
+                    progress(round(begin * (before + done / total) / n), steps)
+
+                guide = _map_plane(run, plane, config, report, should_stop)
+                if guide is not None:
+                    stack.add(guide)
+                    own[plane] = guide.fractions
+            if not own:
+                raise InvalidImageError("all pixels of each plane are equal: nothing to map")
+            mapped = list(own)
+            values = np.zeros((*np.max(run.planes, axis=0) + 1, *run.shape), np.uint8)
+
+            def write(number: int, labels: NDArray[np.uint8]) -> None:
+                values[mapped[number]] = layer_values(labels)
+
+            solution = stack.solve(
+                query.fractions[WHOLE],
+                query.errors[WHOLE],
+                write=write,
+                progress=lambda done, total: progress(
+                    begin + (steps - begin) * done // total, steps
+                ),
+                should_stop=should_stop,
+            )
+        # All planes have as many pixels.
+        shares = np.mean(list(own.values()), axis=0)
+        return StackAnswer(values, shares, solution, len(mapped), n - len(mapped))
+
+    return job
+
+
+def _map_plane(
+    run: PhaseRun,
+    plane: Plane,
+    config: RatioConfig,
+    progress: ProgressCallback,
+    should_stop: StopCallback,
+) -> RatioGuide | None:
+    """Map one plane; None if it has no contrast."""
+    from phasesam.engines.semantic import segment_classes
+
+    if is_constant(read_plane(run.data, ShownPlane(plane, run.shape))):
+        return None
+    segmenter = run.segmenter(plane).get()
+    found = segment_classes(
+        segmenter,
+        config=run.config,
+        keep_probabilities=True,
+        progress=progress,
+        should_stop=should_stop,
+    )
+    return guide_of(segmenter, found, config)
