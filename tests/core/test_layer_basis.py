@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.layer_basis import class_basis, continuous, deviations, principal_basis
+from phasesam.core.layer_moments import Moments
 
 
 def made_tokens(n=800, c=24, seed=0):
@@ -143,3 +144,28 @@ def test_turned_scores_are_the_turn_of_the_scores():
     z = tokens / deviations(tokens)
     shares = [np.square(np.corrcoef(z.T, s)[-1, :-1]).mean() for s in turned.scores(tokens).T]
     assert turned.explained == pytest.approx(shares, rel=1e-3)
+
+
+@pytest.mark.parametrize("c", [127, 128, 400])
+def test_many_channels_are_reduced_as_precisely(c):
+    rng = np.random.default_rng(0)
+    tokens = (rng.normal(size=(900, 20)) @ rng.normal(size=(20, c))).astype(np.float32)
+    tokens += rng.normal(size=tokens.shape).astype(np.float32)
+    basis = principal_basis(tokens, deviations(tokens), 10)
+    z = tokens.astype(np.float64) / deviations(tokens)
+    values, vectors = np.linalg.eigh(np.cov(z.T, bias=True))
+    assert_allclose(basis.explained, values[:-11:-1] / values.sum(), rtol=1e-4)
+    directions = basis.matrix * deviations(tokens)[:, None]
+    directions /= np.linalg.norm(directions, axis=0)
+    assert_allclose(np.abs((directions * vectors[:, :-11:-1]).sum(axis=0)), 1, atol=1e-3)
+    flat = principal_basis(np.full((50, c), 3.0), np.ones(c), 10)
+    assert_allclose(flat.explained, 0)
+
+
+def test_moments_of_two_models_are_those_of_all_tokens():
+    first, second = made_tokens(seed=1), 3 * made_tokens(seed=2) + 1
+    scale = deviations(first)
+    mean, covariance = Moments.of([first, second]).covariance(scale)
+    together = np.concatenate([first, second]).astype(np.float64)
+    assert_allclose(mean, together.mean(axis=0), atol=1e-5)
+    assert_allclose(covariance, np.cov((together / scale).T, bias=True), rtol=1e-3, atol=1e-3)

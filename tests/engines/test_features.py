@@ -388,10 +388,11 @@ def test_objects_are_no_phases():
 
 
 def test_comparing_can_be_stopped():
-    asked = []
+    asked, tokens = [], made_tokens()
     with pytest.raises(CancelledError):
-        look(((made_tokens(),),), should_stop=lambda: asked.append(1) or len(asked) > 3)
-    assert len(asked) == 4
+        look(((tokens,),), should_stop=lambda: asked.append(1) or len(asked) > 3)
+    # Layers side by side ask for themselves; none is drawn any more.
+    assert 4 <= len(asked) <= len(tokens.names)
 
 
 def test_an_adapter_that_leaves_the_encoder_is_read_once(picture, make_adapter, tmp_path):

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh, svd
+from scipy.sparse.linalg import ArpackError, eigsh
 
 from phasesam.core.errors import InvalidSettingError
+from phasesam.core.layer_moments import Moments
 
 DIMENSIONS = 3
 CANDIDATES = 10
@@ -23,6 +25,8 @@ CANDIDATES = 10
 _ROUNDS = 5
 _NO_VARIANCE = 1e-10
 _SHRINKAGE = 1e-3
+# Where iterating for some eigenvectors pays, and the vectors that it works with.
+_MANY_CHANNELS, _FEW_VECTORS, _LANCZOS = 128, 12, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +66,12 @@ def deviations(tokens: ArrayLike) -> NDArray[np.float32]:
     return np.where(found > _NO_VARIANCE, found, 1.0).astype(np.float32)
 
 
-def principal_basis(tokens: ArrayLike, scale: ArrayLike, n: int = DIMENSIONS) -> Basis:
+def principal_basis(tokens: ArrayLike | Moments, scale: ArrayLike, n: int = DIMENSIONS) -> Basis:
     """Find the principal components of standardised channels.
 
     Parameters
     ----------
-    tokens : (m, c) array
+    tokens : (m, c) array, or Moments
         Of all models and pictures together.
     scale : (c,) array
         Deviations that the channels are divided by, those of the base model.
@@ -79,12 +83,12 @@ def principal_basis(tokens: ArrayLike, scale: ArrayLike, n: int = DIMENSIONS) ->
     Basis
         Signs are such that the largest loading of each component is positive.
     """
-    z, mean, scale = _standardised(tokens, scale)
-    covariance = (z.T @ z).astype(np.float64) / max(len(z), 1)
+    moments = tokens if isinstance(tokens, Moments) else Moments.of([tokens])
+    mean, covariance = moments.covariance(scale)
     variances, vectors = _largest(covariance, n)
     total = float(np.trace(covariance))
     explained = variances / total if total > 0 else np.zeros(n)
-    return Basis(mean, _whitening(variances, vectors, scale), explained)
+    return Basis(mean, _whitening(variances, vectors, np.asarray(scale, np.float32)), explained)
 
 
 def class_basis(
@@ -210,10 +214,30 @@ def _largest(
     """Largest eigenvalues (n,) and their vectors (c, n), signs settled."""
     size = len(matrix)
     n = min(n, size)
-    values, vectors = eigh(matrix, metric, subset_by_index=(size - n, size - 1))
+    few = metric is None and size >= _MANY_CHANNELS and n <= _FEW_VECTORS
+    found = _leading(matrix, n) if few else None
+    values, vectors = found or eigh(matrix, metric, subset_by_index=(size - n, size - 1))
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(n)]
     return values, vectors * np.where(largest < 0, -1.0, 1.0)
+
+
+def _leading(
+    matrix: NDArray[np.float64], n: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Find the largest eigenvalues, rising, by Lanczos' iteration; None where it goes astray.
+
+    To the same precision several times as fast as a full reduction.
+    """
+    if not np.trace(matrix) > 0:
+        return None
+    start = np.random.default_rng(0).normal(size=len(matrix))
+    try:
+        values, vectors = eigsh(matrix, n, v0=start, ncv=_LANCZOS)
+    except ArpackError:
+        return None
+    order = np.argsort(values)
+    return values[order], vectors[:, order]
 
 
 def _orthonormal(directions: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve
 
 from phasesam.core.errors import InvalidSettingError
+from phasesam.core.layer_moments import Moments
 
 FOLDS = 5
 _ENOUGH = 0.95
@@ -29,10 +30,7 @@ def linear_cka(first: ArrayLike, second: ArrayLike) -> float:
         NaN where one of them does not vary. After Kornblith et al., "Similarity of neural network
         representations revisited" (ICML 2019).
     """
-    x, y = _centred(first), _centred(second)
-    shared = float(np.square(x.T @ y, dtype=np.float64).sum())
-    own = np.square(x.T @ x, dtype=np.float64).sum() * np.square(y.T @ y, dtype=np.float64).sum()
-    return shared / float(np.sqrt(own)) if own > 0 else float("nan")
+    return Moments.of([first, second]).cka
 
 
 def relative_change(base: ArrayLike, adapted: ArrayLike) -> float:
@@ -160,12 +158,6 @@ def earliest_useful(scores: Sequence[float]) -> int | None:
     poor = np.flatnonzero(~(values >= _ENOUGH * np.nanmax(values)))
     first = int(poor[-1]) + 1 if len(poor) else 0
     return first if first < len(values) else None
-
-
-def _centred(features: ArrayLike) -> NDArray[np.float32]:
-    x = np.array(features, np.float32)
-    x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return x
 
 
 def _moments(

@@ -7,8 +7,10 @@ basis, and the same is said in numbers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -27,7 +29,7 @@ from phasesam.core.layer_basis import (
 from phasesam.core.layer_colours import ColourSpace, Limits, colours, greyed
 from phasesam.core.token_grid import resampled
 from phasesam.core.types import ProgressCallback, StopCallback
-from phasesam.engines.layer_figures import LayerFigures, Sample, figures_of
+from phasesam.engines.layer_figures import Judged, LayerFigures, Sample, figures_of
 from phasesam.engines.layer_sampling import Sampler
 from phasesam.engines.layer_tokens import LayerTokens, TokenShelf, read_layers
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from phasesam.engines.encoded_image import EncodedImage
 
 Masks = tuple[NDArray[np.bool_], ...]
+_MOST_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -237,17 +240,57 @@ def _looked(
 ) -> tuple[LayerView, ...]:
     last = sampler.names[-1]
     masks = _foreground(tokens, sampler.sample(last)) if config.foreground_first else None
-    views = []
-    for name, basis in zip(sampler.names, _bases(sampler, config, masks, should_stop), strict=True):
+
+    def study(name: str) -> _Studied:
         _go_on(should_stop)
-        limits = Limits.of(basis.scores(_sample(sampler, name, masks).together))
+        return _study(sampler, name, config, masks)
+
+    def draw(studied: _Studied, directions: NDArray[np.float64] | None) -> LayerView:
+        _go_on(should_stop)
+        basis, scores = studied.basis, studied.scores
+        if directions is not None:
+            basis, scores = basis.turned(directions), scores @ directions.astype(np.float32)
+        limits = Limits.of(scores)
         drawn = tuple(
-            _coloured(model, (name, basis, limits), config.space, masks) for model in tokens
+            _coloured(model, (studied.name, basis, limits), config.space, masks) for model in tokens
         )
-        # Figures are of all tokens, whatever is coloured.
-        figures = figures_of(sampler.sample(name), basis, sampler.judged(name))
-        views.append(LayerView(name, drawn, basis, limits, figures))
-    return tuple(views)
+        figures = replace(studied.figures, explained=float(basis.explained.sum()))
+        return LayerView(studied.name, drawn, basis, limits, figures)
+
+    # Layers side by side, for the products within one are too small for several threads.
+    with ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as workers:
+        all_studied = list(workers.map(study, sampler.names))
+        chosen: Sequence[NDArray[np.float64] | None] = [None] * len(all_studied)
+        if config.continuous:
+            weights = [_weights(studied.basis) for studied in all_studied]
+            chosen = continuous([studied.scores for studied in all_studied], weights)
+        return tuple(workers.map(draw, all_studied, chosen))
+
+
+@dataclass(frozen=True, eq=False)
+class _Studied:
+    """A layer whose directions have been found, but not settled."""
+
+    name: str
+    basis: Basis
+    scores: NDArray[np.floating]
+    figures: LayerFigures
+
+
+def _study(sampler: Sampler, name: str, config: FeatureConfig, masks: Masks | None) -> _Studied:
+    sample = sampler.sample(name)
+    moments, judged = sample.moments, sampler.judged(name)
+    # Figures are of all tokens, whatever is coloured.
+    figures = figures_of(sample, moments, judged)
+    if masks is not None:
+        sample = sample.within(masks)
+        moments = sample.moments
+    if config.basis == "classes":
+        basis = _class_basis(sampler, sample, judged)
+    else:
+        n = CANDIDATES if config.continuous else DIMENSIONS
+        basis = principal_basis(moments, sample.scale, min(n, len(sample.scale)))
+    return _Studied(name, basis, basis.scores(sample.together), figures)
 
 
 def _encoder(picture: EncodedImage) -> tuple[str, Hashable]:
@@ -291,41 +334,15 @@ def _channels(layers: dict[str, tuple[int, ...]]) -> list[int]:
     return [shape[-1] for shape in layers.values()]
 
 
-def _bases(
-    sampler: Sampler, config: FeatureConfig, masks: Masks | None, should_stop: StopCallback | None
-) -> list[Basis]:
-    """Find the directions of all layers."""
-    bases, scores = [], []
-    for name in sampler.names:
-        _go_on(should_stop)
-        sample = _sample(sampler, name, masks)
-        bases.append(_basis(sampler, sample, config))
-        if config.continuous:
-            scores.append(bases[-1].scores(sample.together))
-    if not config.continuous:
-        return bases
-    chosen = continuous(scores, [_weights(basis) for basis in bases])
-    return [basis.turned(directions) for basis, directions in zip(bases, chosen, strict=True)]
-
-
-def _sample(sampler: Sampler, name: str, masks: Masks | None) -> Sample:
-    sample = sampler.sample(name)
-    return sample if masks is None else sample.within(masks)
-
-
-def _basis(sampler: Sampler, sample: Sample, config: FeatureConfig) -> Basis:
-    if config.basis == "classes":
-        judged = sampler.judged(sample.name)
-        if judged is None:
-            raise InvalidSettingError(
-                "directions between classes need labels of two classes or more that are most of "
-                f"some token, got {sampler.known_classes}"
-            )
-        together = np.concatenate([each for model in judged.tokens for each in model])
-        classes = np.concatenate([*judged.classes] * len(judged.tokens))
-        return class_basis(together, classes, sample.scale)
-    n = CANDIDATES if config.continuous else DIMENSIONS
-    return principal_basis(sample.together, sample.scale, min(n, sample.together.shape[1]))
+def _class_basis(sampler: Sampler, sample: Sample, judged: Judged | None) -> Basis:
+    if judged is None:
+        raise InvalidSettingError(
+            "directions between classes need labels of two classes or more that are most of "
+            f"some token, got {sampler.known_classes}"
+        )
+    together = np.concatenate([each for model in judged.tokens for each in model])
+    classes = np.concatenate([*judged.classes] * len(judged.tokens))
+    return class_basis(together, classes, sample.scale)
 
 
 def _weights(basis: Basis) -> NDArray[np.float64]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.core.layer_basis import Basis
+from phasesam.core.layer_moments import Moments
 from phasesam.core.layer_numbers import (
     FOLDS,
     fisher_ratios,
-    linear_cka,
     probe_iou,
     relative_change,
 )
@@ -62,6 +61,11 @@ class Sample:
     places: tuple[NDArray[np.float64], ...]
     tokens: tuple[tuple[NDArray[np.float32], ...], ...]
     scale: NDArray[np.float32]
+
+    @property
+    def moments(self) -> Moments:
+        """How the channels vary together, in all models."""
+        return Moments.of([np.concatenate(model) for model in self.tokens])
 
     @property
     def together(self) -> NDArray[np.float32]:
@@ -119,13 +123,16 @@ class LayerFigures:
         )
 
 
-def figures_of(sample: Sample, basis: Basis, judged: Judged | None) -> LayerFigures:
-    """Measure a layer; what needs classes only if there are some."""
-    explained = float(basis.explained.sum())
+def figures_of(sample: Sample, moments: Moments, judged: Judged | None) -> LayerFigures:
+    """Measure a layer; what needs classes only if there are some.
+
+    What its directions explain is not known yet.
+    """
+    explained = float("nan")
     cka = change = None
     if len(sample.tokens) > 1:
-        first, second = (np.concatenate(model) for model in sample.tokens[:2])
-        cka, change = linear_cka(first, second), relative_change(first, second)
+        cka = moments.cka
+        change = relative_change(*(np.concatenate(model) for model in sample.tokens[:2]))
     if judged is None:
         return LayerFigures(explained, cka, change)
     classes = np.concatenate(judged.classes)
