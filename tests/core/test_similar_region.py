@@ -2,10 +2,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from phasesam.core.errors import InvalidMaskError
-from phasesam.core.similar_region import inner_points, similar_region
+from phasesam.core.similar_region import (
+    class_similarity,
+    inner_points,
+    similar_region,
+    similarity,
+    unit_tokens,
+)
 
 
 def test_a_region_is_where_its_tokens_are():
@@ -27,6 +33,22 @@ def test_only_the_part_around_a_pixel():
     assert not mask[:, 50:].any()
     with pytest.raises(InvalidMaskError, match=r"\(24, 48\) itself is less similar than 0.50"):
         similar_region(similarity, 8.0, (48, 96), least=0.5, around=(24, 48))
+
+
+def test_likeness_to_a_class_is_that_to_its_mean():
+    tokens = np.random.default_rng(0).normal(size=(5, 6, 9))
+    members = np.zeros((5, 6), bool)
+    members[1:3, 2:5] = True
+    units = unit_tokens(tokens)
+    found = class_similarity(units, members)
+    mean = units[members].mean(axis=0).astype(np.float64)
+    expected = units @ (mean / np.linalg.norm(mean))
+    assert_allclose(found, expected, atol=1e-6)
+    members[:] = False
+    members[3, 4] = True
+    assert_allclose(class_similarity(units, members), similarity(units, (3, 4)), atol=1e-6)
+    with pytest.raises(InvalidMaskError, match="most of no token"):
+        class_similarity(units, np.zeros((5, 6), bool))
 
 
 def test_images_that_no_token_fits_exactly():

@@ -22,6 +22,7 @@ from phasesam.engines.features import (
 )
 from phasesam.engines.layer_tokens import LayerTokens, TokenShelf, read_layers
 from phasesam.engines.segmenter import Segmenter
+from phasesam.formats.overlay import PALETTE
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.layer_taps import check_layers, layer_names, listening
 from phasesam.models.sam import build_model
@@ -379,6 +380,26 @@ def test_figures_do_not_depend_on_what_is_coloured():
     masked = look(((tokens,),), [labels], FeatureConfig(foreground_first=True))
     for one, other in zip(plain, masked, strict=True):
         assert_array_equal(one.figures.probe[0], other.figures.probe[0])
+
+
+def test_groups_have_the_same_colours_in_all_layers():
+    # Halves of the picture differ in all layers; their numbers would be random.
+    tokens = made_tokens(drift=0.05)
+    for each in tokens.maps.values():
+        each[:, 10:] += 9
+    views = look(((tokens,),), config=FeatureConfig(groups=2))
+    for view in views:
+        left, right = view.pictures[0][0][:, :10], view.pictures[0][0][:, 10:]
+        # The larger group is the first.
+        assert (left == PALETTE[1]).all()
+        assert (right == PALETTE[0]).all()
+    independent = look(((tokens,),), config=FeatureConfig(groups=2, continuous=False))
+    assert difference(views, independent) == 0
+    assert all(len(view.basis.explained) == 3 for view in independent)
+    masked = look(((tokens,),), config=FeatureConfig(groups=2, foreground_first=True))
+    assert (masked[-1].pictures[0][0][:, 12:] == 40).all()
+    with pytest.raises(InvalidSettingError, match="2 to 8 groups"):
+        FeatureConfig(groups=1)
 
 
 def test_objects_are_no_phases():

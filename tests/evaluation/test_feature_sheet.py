@@ -6,7 +6,7 @@ from phasesam.core.layer_basis import Basis
 from phasesam.core.layer_colours import Limits
 from phasesam.engines.features import LayerView
 from phasesam.engines.layer_figures import LayerFigures
-from phasesam.evaluation.feature_sheet import SheetTexts, contact_sheet
+from phasesam.evaluation.feature_sheet import SheetTexts, Target, contact_sheet
 from phasesam.evaluation.feature_tables import (
     layer_columns,
     layer_plots,
@@ -62,11 +62,41 @@ def test_each_layer_is_where_it_belongs():
 
 def test_text_is_on_the_sheet_and_escaped(tmp_path):
     image = np.full((60, 80, 3), 90, np.uint8)
-    sheet = contact_sheet(made_views(), image, SheetTexts(("a<b", "c")), target=image)
+    target = Target.of(np.zeros((60, 80), int), ("a",))
+    sheet = contact_sheet(made_views(), image, SheetTexts(("a<b", "c")), target=target)
     assert "a&lt;b" in sheet.to_svg()
     assert (sheet.to_rgb() < 100).all(axis=-1).any()
     with pytest.raises(InvalidSettingError, match=r"\.png or \.svg, got sheet\.gif"):
         sheet.save(tmp_path / "sheet.gif")
+
+
+def test_the_colours_of_the_target_are_named():
+    labels = np.full((60, 80), -1)
+    labels[:20], labels[20:40] = 0, 2
+    target = Target.of(labels, ("matrix", "never seen", "pore<5 um"))
+    image = np.full((60, 80, 3), 90, np.uint8)
+    plain = contact_sheet(made_views(), image, SheetTexts(("A", "B")))
+    sheet = contact_sheet(made_views(), image, SheetTexts(("A", "B")), target=target)
+    assert sheet.height > plain.height
+    rgb, places = sheet.to_rgb(), [sheet.cells[1].rgb[10, 10], sheet.cells[1].rgb[30, 10]]
+    for mark, colour in zip(sheet.marks, places, strict=True):
+        assert (rgb[mark.y + 3, mark.x + 3] == colour).all()
+        assert mark.y > max(cell.y for cell in sheet.cells) + sheet.cell[1]
+    assert (target.rgb[50, 10] == 255).all()
+    texts = {caption.text for caption in sheet.captions}
+    assert {"matrix", "pore<5 um"} <= texts
+    assert "never seen" not in texts
+    assert "pore&lt;5 um" in sheet.to_svg()
+
+
+def test_many_names_go_to_further_lines():
+    names = [f"a phase with quite a long name {k}" for k in range(12)]
+    target = Target.of(np.arange(12)[:, None].repeat(20, 1), names)
+    image = np.zeros((12, 20, 3), np.uint8)
+    sheet = contact_sheet(made_views(), image, SheetTexts(("A", "B"), columns=4), target=target)
+    assert len({mark.y for mark in sheet.marks}) > 1
+    assert max(mark.y for mark in sheet.marks) < sheet.height
+    assert max(mark.x for mark in sheet.marks) < sheet.width
 
 
 def test_tables_and_curves():
@@ -79,6 +109,7 @@ def test_tables_and_curves():
     report = layer_report("Layers", views, models, ("matrix", "pore"))
     text = report.to_markdown()
     assert "From block4 on" in text
+    assert "adapter.blocks=block4" in text
     assert "0.500 / 0.500" in text
     assert [plot.title for plot in layer_plots(views, models)] == [
         "Linear probe", "Fisher ratio", "Likeness and change", "Variance in the pictures",

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from phasesam.core.errors import CheckpointError, InvalidSettingError
-from phasesam.models.adapter_config import AdapterConfig, encoder_layers
+from phasesam.models.adapter_config import AdapterConfig, blocks_from, encoder_layers
 from phasesam.models.adapters import (
     AdapterCard,
     adapter_tensors,
@@ -230,7 +230,35 @@ def test_the_published_gate_learns_from_balance_only(base, picture):
     assert any(gate.weight.grad is not None for gate in gates)
 
 
+@pytest.mark.parametrize("blocks", ["block3", "stage2", "stage9.block1"])
+def test_blocks_that_are_not_there(base, blocks):
+    with pytest.raises(InvalidSettingError, match=r"has no .* 2 blocks|blocks must"):
+        encoder_layers(base, AdapterConfig(blocks=blocks))
+
+
+def test_stages_that_are_not_there():
+    tiny_vit = build_model("mobile_sam")
+    for blocks in ("block3", "stage4.block3"):
+        with pytest.raises(InvalidSettingError, match="4 stages"):
+            encoder_layers(tiny_vit, AdapterConfig(blocks=blocks))
+
+
+@pytest.mark.parametrize(
+    ("layer", "blocks"),
+    [
+        ("block1", "all"), ("block7", "block7"), ("stage1.block2", "all"), ("stage1.out", "stage2"),
+        ("stage3.block4", "stage3.block4"), ("stage3.out", "stage4"), ("neck", None),
+    ],
+)  # fmt: skip
+def test_a_layer_says_where_to_begin(layer, blocks):
+    assert blocks_from(layer) == blocks
+    if blocks is not None:
+        AdapterConfig(blocks=blocks)
+
+
 def test_late_blocks_and_patch_embedding(base):
+    second = encoder_layers(base, AdapterConfig(blocks="block2"))
+    assert second == encoder_layers(base, AdapterConfig())
     assert encoder_layers(base, AdapterConfig()) == [
         "image_encoder.blocks.1.attn.qkv", "image_encoder.blocks.1.attn.proj",
     ]  # fmt: skip
@@ -243,6 +271,10 @@ def test_late_blocks_and_patch_embedding(base):
     ("config", "count"),
     [
         (AdapterConfig(rank=4, encoder=("qkv", "proj", "mlp")), 32),
+        (AdapterConfig(rank=4, encoder=("qkv",), blocks="stage2"), 10),
+        (AdapterConfig(rank=4, encoder=("qkv",), blocks="stage3"), 8),
+        (AdapterConfig(rank=4, encoder=("qkv",), blocks="stage3.block3"), 6),
+        (AdapterConfig(rank=4, encoder=("qkv",), blocks="stage4.block2"), 1),
         (AdapterConfig("conv_lora", encoder=("qkv", "proj"), rank=4), 16),
         (AdapterConfig(encoder=("qv",), blocks="all", rank=4), 10),
     ],

@@ -10,7 +10,8 @@ from qtpy.QtWidgets import QApplication
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapter_store import import_adapter
 from phasesam.napari_widgets.features import FeaturesDock
-from phasesam.napari_widgets.reopening import find_prompt_dock
+from phasesam.napari_widgets.prompts import PromptDock
+from phasesam.napari_widgets.reopening import find_dock
 
 pytestmark = pytest.mark.gui
 
@@ -70,13 +71,13 @@ def test_look_walk_point_click_prompt_and_save(
     dock.tokens.least.setValue(50)
     qtbot.mouseClick(dock.tokens.prompt_button, Qt.MouseButton.LeftButton)
     until(lambda: not dock.running)
-    prompt = find_prompt_dock(dock)
+    prompt = find_dock(dock, PromptDock)
     assert prompt is not None
     present = prompt.controller.present()
     assert present.prompts.count >= 1
     assert (present.prompts.labels == 1).all()
     until(lambda: present.answer is not None, timeout=60_000)
 
-    dock.save_sheet(str(tmp_path / "sheet.svg"))
+    dock.saving.save_sheet(str(tmp_path / "sheet.svg"))
     until(lambda: not dock.running)
     assert (tmp_path / "sheet.svg").read_text().startswith("<svg")

@@ -146,14 +146,14 @@ def test_a_token_becomes_an_object(dock, until, viewer_model):
 def test_sheet_and_table_are_written(dock, until, tmp_path):
     dock.models.second.setCurrentIndex(dock.models.second.findData("powder"))
     look(dock, until)
-    dock.save_sheet(str(tmp_path / "sheet.png"))
+    dock.saving.save_sheet(str(tmp_path / "sheet.png"))
     until(lambda: not dock.running)
     with Picture.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 4 * 160
-    dock.save_table(str(tmp_path / "table.csv"))
+    dock.saving.save_table(str(tmp_path / "table.csv"))
     with (tmp_path / "table.csv").open(newline="") as file:
         assert [row["layer"] for row in csv.DictReader(file)] == list(LAYERS)
-    dock.save_sheet(str(tmp_path / "sheet.gif"))
+    dock.saving.save_sheet(str(tmp_path / "sheet.gif"))
     until(lambda: not dock.running)
     assert ".png or .svg" in dock.footer.result.text()
 
@@ -225,7 +225,7 @@ def test_layers_leave_with_the_image(dock, until, viewer_model):
     viewer_model.layers.remove("SEM")
     assert dock.seen is None
     assert not any("features" in layer.name for layer in viewer_model.layers)
-    assert not dock.sheet_button.isEnabled()
+    assert not dock.saving.sheet_button.isEnabled()
 
 
 def test_cancelling_leaves_nothing(dock, until, viewer_model):

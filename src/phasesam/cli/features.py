@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from phasesam.cli.batch_options import ModelOptions, panel
 from phasesam.cli.console import Interruption, exits_cleanly, message_console
 from phasesam.cli.evaluate_options import ReportOptions
 from phasesam.cli.evaluation_output import SCORES_FILE, deliver, refuse_to_replace, tell
 from phasesam.cli.exit_codes import ExitCode
+from phasesam.cli.feature_files import SeenImage, file_name, save_arrays, save_sheets
 from phasesam.cli.help_pages import with_examples
 from phasesam.cli.inputs import find_jobs
 from phasesam.cli.label_options import parse_classes
@@ -28,7 +27,6 @@ from phasesam.core.errors import InvalidSettingError, SaveError
 if TYPE_CHECKING:
     from phasesam.engines.features import FeatureConfig, LayerComparison
     from phasesam.engines.segmenter import Segmenter
-    from phasesam.evaluation.report import Picture
     from phasesam.models.adapter_loading import Adapter
 
 HELP = with_examples(
@@ -145,6 +143,15 @@ class FeatureLook:
             text="Whether directions follow from layer to layer, or each layer has its own.",
         ),
     ] = True
+    groups: Annotated[
+        int,
+        _look(
+            "--groups",
+            metavar="N",
+            min=0,
+            text="Colour this many groups of alike tokens instead of directions; 0 for none.",
+        ),
+    ] = 0
     foreground_first: Annotated[
         bool, _look("--foreground-first", text="Colour only what the last layer sets apart.")
     ] = False
@@ -176,17 +183,9 @@ class FeatureLook:
             self.continuous,
             self.foreground_first,
             self.colours,  # type: ignore[arg-type]
+            self.groups,
             self.points,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """An image with its name and, if there are labels, the class of each pixel."""
-
-    name: str
-    image: NDArray[np.generic]
-    labels: NDArray[np.int32] | None = None
 
 
 @with_options(FeatureInputs, FeatureLook, ModelOptions, ReportOptions)
@@ -229,10 +228,12 @@ def features(
     names = list(distinct([Path(name).name.removesuffix(".safetensors") for name in names]))
     tell(_warnings(found, inputs, classes))
     sheets = (
-        [] if output.output is None else _save_sheets(found, seen, pictures, names, output.output)
+        []
+        if output.output is None
+        else save_sheets(found, seen, pictures, (names, classes), output.output)
     )
     if output.output is not None and look.arrays:
-        _save_arrays(found, seen, names, output.output / ARRAYS)
+        save_arrays(found, seen, names, output.output / ARRAYS)
     columns = layer_columns(found.layers, names, classes)
     report = layer_report(output.title or "Layers", found.layers, names, classes, sheets)
     values = {
@@ -243,7 +244,7 @@ def features(
     return ExitCode.OK
 
 
-def _refuse_results(output: ReportOptions, seen: Sequence[_Seen], *, arrays: bool) -> None:
+def _refuse_results(output: ReportOptions, seen: Sequence[SeenImage], *, arrays: bool) -> None:
     """Stop before the work when sheets or arrays are there already, or cannot be replaced."""
     from phasesam.evaluation.feature_sheet import FORMATS
     from phasesam.formats.layer_arrays import refuse_foreign
@@ -279,13 +280,13 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _segmenter(each: _Seen, model: str, adapter: Adapter, inputs: FeatureInputs) -> Segmenter:
+def _segmenter(each: SeenImage, model: str, adapter: Adapter, inputs: FeatureInputs) -> Segmenter:
     from phasesam.engines.segmenter import Segmenter
 
     return Segmenter(each.image, model, adapter=adapter, exclude_data_bar=inputs.data_bar_detection)
 
 
-def _read(inputs: FeatureInputs) -> tuple[list[_Seen], tuple[str, ...]]:
+def _read(inputs: FeatureInputs) -> tuple[list[SeenImage], tuple[str, ...]]:
     """Read the images, and labels if there are any; also names of the classes."""
     if inputs.labels is not None:
         return _read_labelled(inputs, inputs.labels)
@@ -304,11 +305,11 @@ def _read(inputs: FeatureInputs) -> tuple[list[_Seen], tuple[str, ...]]:
             raise InvalidSettingError(
                 f"{job.source} has {len(planes)} planes, from 0; there is no plane {number}"
             )
-        seen.append(_Seen(_file_name(job.name), micrograph.plane(planes[number])))
+        seen.append(SeenImage(file_name(job.name), micrograph.plane(planes[number])))
     return seen, ()
 
 
-def _read_labelled(inputs: FeatureInputs, labels: Path) -> tuple[list[_Seen], tuple[str, ...]]:
+def _read_labelled(inputs: FeatureInputs, labels: Path) -> tuple[list[SeenImage], tuple[str, ...]]:
     """Read pairs of the same names."""
     from phasesam.evaluation.label_files import ValueChoice, classes_of, match_label_files
     from phasesam.training.data_sources import ImageFile
@@ -337,60 +338,5 @@ def _read_labelled(inputs: FeatureInputs, labels: Path) -> tuple[list[_Seen], tu
             )
         # One image is named after itself, not after its labels.
         name = pair.name.replace(labels.stem, source.stem, 1) if source.is_file() else pair.name
-        seen.append(_Seen(_file_name(name), image, truth))
+        seen.append(SeenImage(file_name(name), image, truth))
     return seen, tuple(classes.values())
-
-
-def _file_name(name: str) -> str:
-    """Keep what is a name of files and of Zarr groups everywhere."""
-    return re.sub(r"[^\w+-]+", "_", name).strip("_") or "image"
-
-
-def _save_sheets(
-    found: LayerComparison,
-    seen: Sequence[_Seen],
-    pictures: Sequence[Segmenter],
-    names: Sequence[str],
-    folder: Path,
-) -> list[Picture]:
-    """Write the contact sheets; also give them as pictures of the report."""
-    from phasesam.cli.results import prepare_folder
-    from phasesam.evaluation.feature_sheet import FORMATS, SheetTexts, contact_sheet
-    from phasesam.evaluation.report import Picture
-    from phasesam.formats.overlay import PALETTE
-
-    prepare_folder(folder)
-    shown = []
-    for index, (each, picture) in enumerate(zip(seen, pictures, strict=True)):
-        target = None
-        if each.labels is not None:
-            target = PALETTE[each.labels[: len(picture.rgb)] % len(PALETTE)]
-            target[each.labels[: len(picture.rgb)] < 0] = 255
-        sheet = contact_sheet(
-            found.layers, picture.rgb, SheetTexts(tuple(names)), target=target, index=index
-        )
-        for ending in FORMATS:
-            sheet.save(folder / f"{each.name}_layers{ending}")
-        caption = "Features of the layers; the same colour means the same in all of them."
-        shown.append(Picture(each.name, caption, sheet.to_rgb()))
-    return shown
-
-
-def _save_arrays(
-    found: LayerComparison, seen: Sequence[_Seen], names: Sequence[str], path: Path
-) -> None:
-    """Write features and colours, by image, model and layer."""
-    from phasesam.formats.layer_arrays import save_layer_arrays
-
-    models = [
-        re.sub(r"[^\w+. ()-]+", "_", name).strip(".") or f"{m}" for m, name in enumerate(names)
-    ]
-    arrays: dict[str, NDArray[Any]] = {}
-    for m, model in enumerate(models):
-        for i, each in enumerate(seen):
-            for view in found.layers:
-                place = f"{each.name}/{model}/{view.name}"
-                arrays[f"{place}/features"] = found.tokens[m][i].maps[view.name]
-                arrays[f"{place}/colours"] = view.pictures[m][i]
-    attributes = {"models": models, "layers": [view.name for view in found.layers]}
-    save_layer_arrays(path, arrays, attributes)

@@ -44,6 +44,35 @@ def unit_tokens(tokens: NDArray[np.floating]) -> NDArray[np.float32]:
     return units
 
 
+def class_similarity(units: NDArray[np.float32], members: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Cosine similarity of all tokens of a layer to the mean of a class.
+
+    Parameters
+    ----------
+    units : (h, w, c) float32 array
+        From `unit_tokens`.
+    members : (h, w) bool array
+        Tokens of the class.
+
+    Returns
+    -------
+    (h, w) float32 array
+        Within -1 to 1.
+
+    Raises
+    ------
+    InvalidMaskError
+        If no token is of the class.
+    """
+    if not members.any():
+        raise InvalidMaskError("the class is most of no token here: there is no mean of it")
+    mean = units[members].mean(axis=0)
+    found: NDArray[np.float32] = units @ (
+        mean / max(float(np.linalg.norm(mean)), np.finfo(np.float32).tiny)
+    )
+    return found
+
+
 def similar_region(
     similarity: NDArray[np.float32],
     side: float,

@@ -11,6 +11,7 @@ import os
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -26,9 +27,10 @@ from phasesam.core.layer_basis import (
     continuous,
     principal_basis,
 )
-from phasesam.core.layer_colours import ColourSpace, Limits, colours, greyed
-from phasesam.core.token_grid import resampled
+from phasesam.core.layer_colours import ColourSpace, Limits, colours
+from phasesam.core.layer_groups import followed_groups
 from phasesam.core.types import ProgressCallback, StopCallback
+from phasesam.engines.layer_drawing import MOST_GROUPS, Groups, Masks, drawn, foreground
 from phasesam.engines.layer_figures import Judged, LayerFigures, Sample, figures_of
 from phasesam.engines.layer_sampling import Sampler
 from phasesam.engines.layer_tokens import LayerTokens, TokenShelf, read_layers
@@ -36,7 +38,6 @@ from phasesam.engines.layer_tokens import LayerTokens, TokenShelf, read_layers
 if TYPE_CHECKING:
     from phasesam.engines.encoded_image import EncodedImage
 
-Masks = tuple[NDArray[np.bool_], ...]
 _MOST_WORKERS = 4
 
 
@@ -58,6 +59,9 @@ class FeatureConfig:
         part, by Otsu's threshold), and only that is coloured.
     space : {"rgb", "lab"}
         See `phasesam.core.layer_colours.colours`.
+    groups : int
+        Instead of colours by direction, colour this many groups of alike tokens (k-means among
+        all models and pictures), which keep their colours from layer to layer; 0 for none.
     points : int
         Tokens of each picture and model that bases and figures are made from; fewer of many
         pictures.
@@ -73,6 +77,7 @@ class FeatureConfig:
     continuous: bool = True
     foreground_first: bool = False
     space: ColourSpace = "rgb"
+    groups: int = 0
     points: int = 2048
 
     def __post_init__(self) -> None:
@@ -80,6 +85,10 @@ class FeatureConfig:
             raise InvalidSettingError(
                 "expected a basis of principal or classes and colours of rgb or lab, got "
                 f"{self.basis!r} and {self.space!r}"
+            )
+        if self.groups and not 2 <= self.groups <= MOST_GROUPS:
+            raise InvalidSettingError(
+                f"expected 2 to {MOST_GROUPS} groups, or 0 for none, got {self.groups}"
             )
         if self.points < 16:
             raise InvalidSettingError(f"expected 16 points or more, got {self.points}")
@@ -239,32 +248,60 @@ def _looked(
     should_stop: StopCallback | None,
 ) -> tuple[LayerView, ...]:
     last = sampler.names[-1]
-    masks = _foreground(tokens, sampler.sample(last)) if config.foreground_first else None
+    masks = foreground(tokens, sampler.sample(last)) if config.foreground_first else None
 
     def study(name: str) -> _Studied:
         _go_on(should_stop)
         return _study(sampler, name, config, masks)
 
-    def draw(studied: _Studied, directions: NDArray[np.float64] | None) -> LayerView:
+    def draw(
+        studied: _Studied,
+        directions: NDArray[np.float64] | None,
+        numbers: NDArray[np.intp] | None,
+    ) -> LayerView:
         _go_on(should_stop)
-        basis, scores = studied.basis, studied.scores
+        name, basis, scores = studied.name, studied.basis, studied.scores
         if directions is not None:
             basis, scores = basis.turned(directions), scores @ directions.astype(np.float32)
         limits = Limits.of(scores)
-        drawn = tuple(
-            _coloured(model, (studied.name, basis, limits), config.space, masks) for model in tokens
-        )
+        if studied.groups is not None and numbers is not None:
+            paint = studied.groups.paint(numbers)
+        else:
+            paint = partial(_coloured, basis, limits, config.space)
         figures = replace(studied.figures, explained=float(basis.explained.sum()))
-        return LayerView(studied.name, drawn, basis, limits, figures)
+        pictures = tuple(drawn(model, name, paint, masks) for model in tokens)
+        return LayerView(name, pictures, basis, limits, figures)
 
     # Layers side by side, for the products within one are too small for several threads.
     with ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as workers:
         all_studied = list(workers.map(study, sampler.names))
-        chosen: Sequence[NDArray[np.float64] | None] = [None] * len(all_studied)
-        if config.continuous:
-            weights = [_weights(studied.basis) for studied in all_studied]
-            chosen = continuous([studied.scores for studied in all_studied], weights)
-        return tuple(workers.map(draw, all_studied, chosen))
+        chosen, numbers = _followed(all_studied, config)
+        return tuple(workers.map(draw, all_studied, chosen, numbers))
+
+
+def _coloured(
+    basis: Basis, limits: Limits, space: ColourSpace, tokens: NDArray[np.float16]
+) -> NDArray[np.uint8]:
+    return colours(basis.scores(tokens), limits, space)
+
+
+def _followed(
+    layers: Sequence[_Studied], config: FeatureConfig
+) -> tuple[Sequence[NDArray[np.float64] | None], Sequence[NDArray[np.intp] | None]]:
+    """Settle directions, and numbers of groups, from layer to layer."""
+    chosen: Sequence[NDArray[np.float64] | None] = [None] * len(layers)
+    numbers: Sequence[NDArray[np.intp] | None] = [None] * len(layers)
+    if config.continuous:
+        weights = [_weights(studied.basis) for studied in layers]
+        chosen = continuous([studied.scores for studied in layers], weights)
+    elif config.groups:
+        # More directions than are shown tell groups apart.
+        widths = [studied.scores.shape[1] for studied in layers]
+        chosen = [np.eye(width, min(DIMENSIONS, width)) for width in widths]
+    if config.groups:
+        sorted_ = [s.groups.sort(s.scores) for s in layers if s.groups is not None]
+        numbers = followed_groups(sorted_, config.groups)
+    return chosen, numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +312,7 @@ class _Studied:
     basis: Basis
     scores: NDArray[np.floating]
     figures: LayerFigures
+    groups: Groups | None
 
 
 def _study(sampler: Sampler, name: str, config: FeatureConfig, masks: Masks | None) -> _Studied:
@@ -288,9 +326,11 @@ def _study(sampler: Sampler, name: str, config: FeatureConfig, masks: Masks | No
     if config.basis == "classes":
         basis = _class_basis(sampler, sample, judged)
     else:
-        n = CANDIDATES if config.continuous else DIMENSIONS
+        n = CANDIDATES if config.continuous or config.groups else DIMENSIONS
         basis = principal_basis(moments, sample.scale, min(n, len(sample.scale)))
-    return _Studied(name, basis, basis.scores(sample.together), figures)
+    scores = basis.scores(sample.together)
+    groups = Groups.of(basis, scores, _weights(basis), config.groups) if config.groups else None
+    return _Studied(name, basis, scores, figures, groups)
 
 
 def _encoder(picture: EncodedImage) -> tuple[str, Hashable]:
@@ -349,37 +389,3 @@ def _weights(basis: Basis) -> NDArray[np.float64]:
     """How much directions count; those between classes alike, and what is left of a constant."""
     shares = basis.explained
     return shares if (shares > 0).all() else np.ones_like(shares)
-
-
-def _foreground(tokens: tuple[tuple[LayerTokens, ...], ...], sample: Sample) -> Masks:
-    """Tell objects from what is around them, (h, w) of each picture in the last layer."""
-    from skimage.filters import threshold_otsu
-
-    name = sample.name
-    basis = principal_basis(sample.together, sample.scale, 1)
-    means = [
-        np.mean([basis.scores(model[index].maps[name])[..., 0] for model in tokens], axis=0)
-        for index in range(len(tokens[0]))
-    ]
-    values = np.concatenate([mean.reshape(-1) for mean in means])
-    threshold = threshold_otsu(values)
-    above = np.count_nonzero(values > threshold) * 2 <= len(values)
-    return tuple((mean > threshold) == above for mean in means)
-
-
-def _coloured(
-    model: tuple[LayerTokens, ...],
-    view: tuple[str, Basis, Limits],
-    space: ColourSpace,
-    masks: Masks | None,
-) -> tuple[NDArray[np.uint8], ...]:
-    """Colour all pictures as one model sees them in one layer."""
-    name, basis, limits = view
-    drawn = []
-    for index, each in enumerate(model):
-        picture = colours(basis.scores(each.maps[name]), limits, space)
-        if masks is not None:
-            scale = each.sides[name] / each.sides[each.names[-1]]
-            picture = greyed(picture, ~resampled(masks[index], picture.shape[:2], scale))
-        drawn.append(picture)
-    return tuple(drawn)

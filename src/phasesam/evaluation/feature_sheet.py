@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from phasesam.core.errors import InvalidSettingError
 from phasesam.engines.features import LayerView
 from phasesam.formats.atomic import atomic_file
+from phasesam.formats.overlay import PALETTE
 
 FORMATS = (".png", ".svg")
 
@@ -26,6 +28,7 @@ _SIDE = 26
 _HEADING = 22
 _BELOW = 16
 _FONT = 13
+_MARK = 12
 _SMALL = 11
 _INK, _FAINT = (34, 34, 34), (110, 110, 110)
 _MOST_PER_ROW = 9
@@ -45,6 +48,40 @@ class SheetTexts:
 
     models: tuple[str, ...]
     columns: int = _MOST_PER_ROW
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Labels of the picture, in colours.
+
+    Attributes
+    ----------
+    rgb : (H, W, 3) uint8 array
+        White where nothing is known.
+    legend : tuple of (str, (int, int, int))
+        Name and colour of each class.
+    """
+
+    rgb: NDArray[np.uint8]
+    legend: tuple[tuple[str, tuple[int, int, int]], ...]
+
+    @classmethod
+    def of(cls, labels: NDArray[np.integer], names: Sequence[str]) -> Self:
+        """Colour classes (H, W), from 0, negative where unknown; only those there are."""
+        rgb = PALETTE[labels % len(PALETTE)]
+        rgb[labels < 0] = 255
+        present = [k for k in np.unique(labels).tolist() if 0 <= k < len(names)]
+        legend = [(names[k], tuple(PALETTE[k % len(PALETTE)].tolist())) for k in present]
+        return cls(rgb, tuple(legend))
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A square of one colour, before the name of a class."""
+
+    x: int
+    y: int
+    colour: tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +114,7 @@ class ContactSheet:
         Of the sheet in pixels.
     cell : (int, int)
         Width and height of a picture on it.
-    cells, captions : tuple
+    cells, captions, marks : tuple
         What is on it.
     """
 
@@ -86,6 +123,7 @@ class ContactSheet:
     cell: tuple[int, int]
     cells: tuple[_Cell, ...]
     captions: tuple[_Caption, ...]
+    marks: tuple[_Mark, ...] = ()
 
     def to_rgb(self) -> NDArray[np.uint8]:
         """Draw it, (height, width, 3), white where there is nothing."""
@@ -93,6 +131,9 @@ class ContactSheet:
         for cell in self.cells:
             page.paste(_scaled(cell, self.cell), (cell.x, cell.y))
         draw = ImageDraw.Draw(page)
+        for mark in self.marks:
+            end = mark.x + _MARK - 1, mark.y + _MARK - 1
+            draw.rectangle((mark.x, mark.y, *end), fill=mark.colour)
         for caption in self.captions:
             colour, font = _FAINT if caption.faint else _INK, ImageFont.load_default(caption.size)
             if not caption.upright:
@@ -120,6 +161,11 @@ class ContactSheet:
             parts.append(
                 f'<image x="{cell.x}" y="{cell.y}" width="{width}" height="{height}"{style} '
                 f'preserveAspectRatio="none" href="data:image/png;base64,{_png(rgb)}"/>'
+            )
+        for mark in self.marks:
+            parts.append(
+                f'<rect x="{mark.x}" y="{mark.y}" width="{_MARK}" height="{_MARK}" '
+                f'fill="rgb{mark.colour}"/>'
             )
         for c in self.captions:
             red, green, blue = _FAINT if c.faint else _INK
@@ -160,7 +206,7 @@ def contact_sheet(
     image: NDArray[np.uint8],
     texts: SheetTexts,
     *,
-    target: NDArray[np.uint8] | None = None,
+    target: Target | None = None,
     index: int = 0,
 ) -> ContactSheet:
     """Arrange the layers of one picture: the first model above the second.
@@ -173,8 +219,8 @@ def contact_sheet(
         The picture, without its data bar.
     texts : SheetTexts
         What is written beside.
-    target : (H, W, 3) uint8 array, optional
-        Its labels, in colours.
+    target : Target, optional
+        Its labels; the names of their colours are below.
     index : int
         Which of the pictures.
 
@@ -184,7 +230,7 @@ def contact_sheet(
     """
     scale = _CELL / max(image.shape[:2])
     cell = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    first = [("input", image), *([("target", target)] if target is not None else [])]
+    first = [("input", image), *([("target", target.rgb)] if target is not None else [])]
     columns = min(texts.columns, len(first) + len(views))
     n_models = len(views[0].pictures)
     step = cell[0] + _GAP, cell[1] + _GAP + _BELOW
@@ -211,7 +257,26 @@ def contact_sheet(
             )
         y += _HEADING + n_models * step[1] + _GAP
     width = 2 * _MARGIN + _SIDE + columns * step[0] - _GAP
-    return ContactSheet(width, y - _GAP + _MARGIN, cell, tuple(cells), tuple(captions))
+    marks, names, y = _legend(() if target is None else target.legend, y, width - _MARGIN)
+    height = y - _GAP + _MARGIN
+    return ContactSheet(width, height, cell, tuple(cells), (*captions, *names), marks)
+
+
+def _legend(
+    legend: Sequence[tuple[str, tuple[int, int, int]]], y: int, right: int
+) -> tuple[tuple[_Mark, ...], tuple[_Caption, ...], int]:
+    """Place marks and names in lines from a height on; also where that ends."""
+    font = ImageFont.load_default(_FONT)
+    x = left = _MARGIN + _SIDE
+    marks, names = [], []
+    for name, colour in legend:
+        length = round(font.getlength(name))
+        if x > left and x + 2 * _MARK + length > right:
+            x, y = left, y + _HEADING
+        marks.append(_Mark(x, y + (_HEADING - _MARK) // 2, colour))
+        names.append(_Caption(x + _MARK + _GAP + length // 2, y + _HEADING // 2, name))
+        x += 2 * _MARK + _GAP + length + _GAP
+    return tuple(marks), tuple(names), y + (_HEADING if legend else 0)
 
 
 def _words(view: LayerView, model: int) -> str:

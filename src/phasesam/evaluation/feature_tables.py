@@ -12,6 +12,7 @@ from phasesam.core.layer_numbers import earliest_useful
 from phasesam.engines.features import LayerView
 from phasesam.evaluation.curve_plot import Curve
 from phasesam.evaluation.report import Picture, Plot, Report, Table
+from phasesam.models.adapter_config import blocks_from
 
 NOTE = (
     "Shown: share of the variance that the three directions of the pictures have. Likeness: linear "
@@ -99,12 +100,12 @@ def layer_report(
     if start is not None:
         introduction.append(
             f"From {start} on the first model tells the classes nearly as well as it ever does "
-            "(95 % of its best probe): adapt it from there."
+            f"(95 % of its best probe): {_advice(blocks_from(start))}."
         )
     elif any(view.figures.probe for view in views):
         introduction.append(
             "The first model tells the classes best in earlier layers than its last, which lose "
-            "something: adapt all of it."
+            "something: adapt all of it (adapter.blocks=all)."
         )
     return Report(
         title,
@@ -113,6 +114,12 @@ def layer_report(
         layer_plots(views, models),
         tuple(pictures),
     )
+
+
+def _advice(blocks: str | None) -> str:
+    if blocks is None:
+        return "adapting the decoder only may do (adapter.encoder=[])"
+    return f"adapt it from there (adapter.blocks={blocks})"
 
 
 def _tables(

@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
 Method = Literal["lora", "conv_lora"]
 EncoderTarget = Literal["qkv", "qv", "proj", "mlp"]
-Blocks = Literal["all", "late"]
 Part = Literal["none", "lora", "full"]
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "method": ("lora", "conv_lora"),
-    "blocks": ("all", "late"),
     "decoder": ("none", "lora", "full"),
     "hq": ("none", "lora", "full"),
     "gate": ("dense", "switch", "published"),
@@ -28,10 +26,14 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 _TARGETS = ("qkv", "qv", "proj", "mlp")
 
-_VIT_BLOCK = re.compile(r"image_encoder\.blocks\.(\d+)\.(attn\.qkv|attn\.proj|mlp\.lin[12])")
-_TINY_BLOCK = re.compile(
-    r"image_encoder\.layers\.([123])\.blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc[12])"
+_VIT_BLOCK = re.compile(
+    r"image_encoder\.blocks\.(?P<first>\d+)\.(?P<kind>attn\.qkv|attn\.proj|mlp\.lin[12])"
 )
+_TINY_BLOCK = re.compile(
+    r"image_encoder\.layers\.(?P<first>[123])\.blocks\.(?P<second>\d+)"
+    r"\.(?P<kind>attn\.qkv|attn\.proj|mlp\.fc[12])"
+)
+_BEGIN = re.compile(r"all|late|block[1-9]\d*|stage[1-4](\.block[1-9]\d*)?")
 _DECODER = re.compile(
     r"mask_decoder\.transformer\.(layers\.\d+\.\w*attn\w*|final_attn_token_to_image)"
     r"\.(q_proj|k_proj|v_proj|out_proj)|mask_decoder\.transformer\.layers\.\d+\.mlp\.lin[12]"
@@ -54,9 +56,10 @@ class AdapterConfig:
         Layers of each encoder block: "qkv" with one bottleneck for query, key and value (as
         peft does), "qv" with one each for query and value (as SAMed does), the output
         projection, the multi-layer perceptron. Empty for none.
-    blocks : {"all", "late"}
-        All blocks, or the second half: then the first half is the same for the base and all
-        adapters, and runs once an image in training.
+    blocks : str
+        "all" blocks, the "late" half, or the name of the first one: "block7" of a ViT, "stage3" or
+        "stage3.block2" of a TinyViT. Those before it are the same for the base and all adapters,
+        and run once an image in training.
     decoder : {"none", "lora", "full"}
         The transformer of the mask decoder.
     hq : {"none", "lora", "full"}
@@ -85,7 +88,7 @@ class AdapterConfig:
 
     method: Method = "lora"
     encoder: tuple[EncoderTarget, ...] = ("qkv", "proj")
-    blocks: Blocks = "late"
+    blocks: str = "late"
     decoder: Part = "lora"
     hq: Part = "none"
     detail: bool = True
@@ -106,6 +109,11 @@ class AdapterConfig:
                 raise InvalidSettingError(
                     f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
                 )
+        if not isinstance(self.blocks, str) or not _BEGIN.fullmatch(self.blocks):
+            raise InvalidSettingError(
+                "blocks must be all, late, or the first one such as block7, stage3 or "
+                f"stage3.block2, got {self.blocks!r}"
+            )
         unknown = [target for target in self.encoder if target not in _TARGETS]
         if unknown or {"qkv", "qv"} <= set(self.encoder):
             raise InvalidSettingError(
@@ -168,16 +176,59 @@ def encoder_layers(model: nn.Module, config: AdapterConfig) -> list[str]:
         "mlp.lin1": {"mlp"}, "mlp.lin2": {"mlp"}, "mlp.fc1": {"mlp"}, "mlp.fc2": {"mlp"},
     }  # fmt: skip
     chosen = set(config.encoder)
+    begin = _begin(model, config.blocks)
     names = []
     for name, _ in model.named_modules():
         match = _VIT_BLOCK.fullmatch(name) or _TINY_BLOCK.fullmatch(name)
-        if match is None or not wanted[match[2]] & chosen:
+        if match is None or not wanted[match["kind"]] & chosen:
             continue
-        if config.blocks == "all" or int(match[1]) >= first_late(model):
+        place = int(match["first"]), int(match.groupdict().get("second") or 0)
+        if place >= begin:
             names.append(name)
     if not names:
         raise InvalidSettingError("the image encoder has no layers of the kind asked for")
     return names
+
+
+def _begin(model: nn.Module, blocks: str) -> tuple[int, int]:
+    """Index of the first block that is adapted, of a TinyViT of its stage and within it."""
+    encoder: Any = model.image_encoder
+    is_vit = hasattr(encoder, "blocks")
+    if blocks in ("all", "late"):
+        return (0 if blocks == "all" else first_late(model)), 0
+    first, _, second = blocks.removeprefix("block").removeprefix("stage").partition(".block")
+    index = int(first) - 1, int(second or 1) - 1
+    fits = is_vit == blocks.startswith("block")
+    stages = encoder.blocks if is_vit else encoder.layers
+    if not fits or index[0] >= len(stages) or (second and index[1] >= len(stages[index[0]].blocks)):
+        kind = f"{len(stages)} blocks, block1" if is_vit else f"{len(stages)} stages, stage1"
+        raise InvalidSettingError(
+            f"the image encoder has no {blocks} to adapt from; it has {kind} to "
+            f"{'block' if is_vit else 'stage'}{len(stages)}"
+        )
+    return index
+
+
+def blocks_from(layer: str) -> str | None:
+    """Find the setting `AdapterConfig.blocks` that adapts from a layer on.
+
+    Parameters
+    ----------
+    layer : str
+        As `phasesam.models.layer_taps.layer_names` has them.
+
+    Returns
+    -------
+    str or None
+        None for the neck: after the last block there is only the decoder to be adapted.
+    """
+    stage, _, part = layer.partition(".")
+    if part == "out":
+        # What the next stage begins with.
+        return f"stage{int(stage.removeprefix('stage')) + 1}"
+    if stage == "stage1" or layer == "block1":
+        return "all"
+    return layer if _BEGIN.fullmatch(layer) else None
 
 
 def first_late(model: nn.Module) -> int:

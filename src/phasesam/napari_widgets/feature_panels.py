@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
     from qtpy.QtWidgets import QComboBox
+
+    from phasesam.engines.features import LayerView
 
 _ALONE, _NOTHING = "model alone", "nothing"
 _PERCENT = 100
@@ -77,9 +80,9 @@ class ModelChoice(QWidget):
         return layer if viewer is not None and layer in viewer.layers else None
 
     def labels_on(
-        self, image: Image, plane: tuple[int, ...]
-    ) -> tuple[NDArray[Any] | None, dict[int, str]]:
-        """Read the labels of a plane of an image, and names of their values; None without any.
+        self, image: Image, planes: Sequence[tuple[int, ...]]
+    ) -> tuple[tuple[NDArray[Any], ...], dict[int, str]]:
+        """Read the labels of planes of an image, and names of their values; nothing without any.
 
         Raises
         ------
@@ -88,7 +91,7 @@ class ModelChoice(QWidget):
         """
         layer = self.labels_layer
         if layer is None:
-            return None, {}
+            return (), {}
         shape, wanted = spatial_shape(layer), spatial_shape(image)
         if shape != wanted:
             raise UnsupportedViewError(
@@ -100,7 +103,8 @@ class ModelChoice(QWidget):
                 raise UnsupportedViewError(
                     f"Labels {layer.name!r} lie beside the image; choose labels of it, or none."
                 )
-        return np.asarray(full_resolution(layer)[plane]), layer_class_names(layer)
+        data = full_resolution(layer)
+        return tuple(np.asarray(data[plane]) for plane in planes), layer_class_names(layer)
 
     def refresh(self, model: str, adapter: str | None) -> None:
         """List the adapters of a model; of one in use, show it as B beside the model alone."""
@@ -147,6 +151,8 @@ class TokenPanel(QWidget):
     """Whether the mouse is followed."""
     model_chosen = Signal(int)
     """Whose features are compared."""
+    class_chosen = Signal(object)
+    """Index of the class whose mean is compared with; None for what is under the mouse."""
     object_wanted = Signal()
     prompts_wanted = Signal()
 
@@ -157,6 +163,9 @@ class TokenPanel(QWidget):
             "Show how similar all tokens of the present layer are to the one under the mouse\n"
             "(cosine, without what all have in common). A click holds it, another moves it, one\n"
             "beside the image lets go."
+        )
+        self.towards = narrow_combo(
+            "What tokens are compared with: the one under the mouse, or the mean of a phase"
         )
         self.whose = ToggleRow(
             (("0", "A", "As model A sees it"), ("1", "B", "As B sees it")), columns=2
@@ -180,6 +189,9 @@ class TokenPanel(QWidget):
         self.least.valueChanged.connect(self._show_least)
         self.object_button.clicked.connect(lambda *_: self.object_wanted.emit())
         self.prompt_button.clicked.connect(lambda *_: self.prompts_wanted.emit())
+        self.towards.activated.connect(
+            lambda _index: self.class_chosen.emit(self.towards.currentData())
+        )
         self._show_least()
         self.set_ready(0)
         self.set_picked(False)
@@ -187,16 +199,19 @@ class TokenPanel(QWidget):
     def _lay_out(self) -> None:
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        first, second, third = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
+        first, zeroth, second, third = (QHBoxLayout() for _ in range(4))
         first.addWidget(self.follow, 1)
         first.addWidget(self.whose)
+        self.towards_title = QLabel("Similar to")
+        zeroth.addWidget(self.towards_title)
+        zeroth.addWidget(self.towards, 1)
         second.addWidget(QLabel("At least"))
         second.addWidget(self.least, 1)
         second.addWidget(self.least_text)
         second.addWidget(self.connected)
         third.addWidget(self.object_button)
         third.addWidget(self.prompt_button)
-        for row in (first, second, third):
+        for row in (first, zeroth, second, third):
             column.addLayout(row)
 
     def _show_least(self) -> None:
@@ -207,8 +222,14 @@ class TokenPanel(QWidget):
         """Similarity that is asked for, 0–1."""
         return self.least.value() / _PERCENT
 
-    def set_ready(self, n_models: int) -> None:
-        """Say of how many models there are features."""
+    def set_ready(self, n_models: int, classes: Sequence[str] = ()) -> None:
+        """Say of how many models there are features, and which classes there are."""
+        self.towards.clear()
+        self.towards.addItem("the token under the mouse", None)
+        for index, name in enumerate(classes):
+            self.towards.addItem(name, index)
+        self.towards.setVisible(bool(classes))
+        self.towards_title.setVisible(bool(classes))
         self.follow.setEnabled(n_models > 0)
         if not n_models:
             self.follow.setChecked(False)
@@ -216,7 +237,49 @@ class TokenPanel(QWidget):
         if n_models < 2:
             self.whose.set_current("0")
 
-    def set_picked(self, is_picked: bool) -> None:
-        """Say whether a token is held."""
-        for widget in (self.least, self.connected, self.object_button, self.prompt_button):
-            widget.setEnabled(is_picked)
+    def set_picked(self, holds: bool, *, is_class: bool = False) -> None:
+        """Say whether a token, or the mean of a class, is compared with."""
+        for widget in (self.least, self.object_button, self.prompt_button):
+            widget.setEnabled(holds)
+        self.connected.setEnabled(holds and not is_class)
+
+
+class BeginPanel(QWidget):
+    """Where adapting should begin, as the probe of model A says."""
+
+    chosen = Signal(str)
+    """The user wants to adapt from there; the setting ``blocks`` of adapters."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._blocks: str | None = None
+        self.text = QLabel()
+        self.text.setWordWrap(True)
+        self.button = QPushButton("Set in Fine-tune")
+        self.button.setToolTip("Make the Fine-tune dock adapt the encoder from this layer on")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.text, 1)
+        row.addWidget(self.button)
+        self.button.clicked.connect(lambda *_: self.chosen.emit(self._blocks))
+        self.set_layers(())
+
+    def set_layers(self, layers: Sequence[LayerView]) -> None:
+        """Look at the probes of layers; nothing is said without any."""
+        has_probe = any(view.figures.probe for view in layers)
+        self.setVisible(has_probe)
+        if not has_probe:
+            return
+        from phasesam.evaluation.feature_tables import suggested_start
+        from phasesam.models.adapter_config import blocks_from
+
+        start = suggested_start(layers)
+        self._blocks = "all" if start is None else blocks_from(start)
+        if start is None:
+            text = "A loses something towards its end: all of the encoder is worth adapting."
+        elif self._blocks is None:
+            text = "A tells the phases best at its very end: adapting the decoder may do."
+        else:
+            text = f"A tells the phases nearly as well as ever from {start} on: adapt there."
+        self.text.setText(text)
+        self.button.setVisible(self._blocks is not None)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
-from phasesam.core.errors import UnsupportedViewError
+from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.core.similar_region import similar_region
 from phasesam.napari_widgets.layers import world_to_data
 
@@ -39,6 +39,8 @@ class TokenPicker(QObject):
         Whether the mouse is followed.
     model : int
         Whose features are compared, 0 or 1.
+    class_index : int or None
+        Class whose mean tokens are compared with instead of one under the mouse.
     """
 
     picked = Signal()
@@ -53,6 +55,7 @@ class TokenPicker(QObject):
         self._last: tuple[int, int, tuple[int, int]] | None = None
         self.is_on = False
         self.model = 0
+        self.class_index: int | None = None
         viewer = dock.viewer
         viewer.mouse_move_callbacks.append(self._on_move)
         viewer.mouse_drag_callbacks.append(self._on_drag)
@@ -63,6 +66,7 @@ class TokenPicker(QObject):
         """Follow the mouse over another image, or over none."""
         self._image, self._seen = image, seen
         self.model = min(self.model, 0 if seen is None else seen.n_models - 1)
+        self.class_index = None
         self.let_go()
 
     def let_go(self) -> None:
@@ -130,6 +134,23 @@ class TokenPicker(QObject):
             self._layers.show_similarity(image, found, seen.side(index))
         return True
 
+    def _show_class(self, index: int) -> None:
+        seen, image, layer = self._seen, self._image, self._layers.index
+        if seen is None or image is None or layer is None:
+            return
+        try:
+            found = seen.class_similarity(layer, self.model, index)
+        except PhaseSAMError as error:
+            self._layers.hide_similarity()
+            self._dock.show_error(f"{seen.classes[index]}: {error}.")
+            return
+        self._layers.show_similarity(image, found, seen.side(layer))
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is something to compare with: a clicked token, or a class."""
+        return self._point is not None or self.class_index is not None
+
     @property
     def is_in_view(self) -> bool:
         """Whether the viewer shows the plane that was looked at."""
@@ -141,8 +162,10 @@ class TokenPicker(QObject):
             return False
 
     def refresh(self) -> None:
-        """Show the token that was clicked in another layer, or as another model sees it."""
-        if self._point is not None and self.is_in_view:
+        """Show what is compared with in another layer, or as another model sees it."""
+        if self.class_index is not None and self.is_in_view:
+            self._show_class(self.class_index)
+        elif self._point is not None and self.is_in_view:
             self.show(self._point)
         else:
             # What was under the mouse was so in another layer, or on another plane.
@@ -150,7 +173,7 @@ class TokenPicker(QObject):
             self._layers.hide_similarity()
 
     def region(self, least: float, *, connected: bool) -> Callable[[], NDArray[np.bool_]] | None:
-        """Prepare to find the pixels that look like the one that was clicked.
+        """Prepare to find the pixels that look like the one that was clicked, or like a class.
 
         Returns
         -------
@@ -159,13 +182,17 @@ class TokenPicker(QObject):
             that pixel is similar enough. None if nothing is held, or no layer is shown.
         """
         seen, index = self._seen, self._layers.index
-        if seen is None or index is None or self._point is None:
+        if seen is None or index is None:
             return None
-        token = seen.token_at(index, self._point)
-        if token is None:
+        around = None
+        if self.class_index is not None:
+            similarity = seen.class_similarity(index, self.model, self.class_index)
+        elif self._point is not None and (token := seen.token_at(index, self._point)) is not None:
+            similarity = seen.similarity(index, self.model, token)
+            around = (float(self._point[0]), float(self._point[1])) if connected else None
+        else:
             return None
-        similarity, side = seen.similarity(index, self.model, token), seen.side(index)
-        around = (float(self._point[0]), float(self._point[1])) if connected else None
+        side = seen.side(index)
         shape, size = seen.run.plane.shape, (seen.rgb.shape[0], seen.rgb.shape[1])
 
         def find() -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.core.errors import InvalidSettingError
-from phasesam.core.images import Normalisation
-from phasesam.core.similar_region import similarity, unit_tokens
-from phasesam.core.token_grid import resampled
+from phasesam.core.errors import InvalidMaskError, InvalidSettingError
+from phasesam.core.images import Normalisation, is_constant
+from phasesam.core.similar_region import class_similarity, similarity, unit_tokens
+from phasesam.core.token_grid import resampled, token_labels
 from phasesam.core.types import PixelSize
 from phasesam.engines.layer_sampling import MOST_CLASSES
-from phasesam.napari_widgets.planes import ShownPlane
+from phasesam.napari_widgets.planes import ShownPlane, read_plane
 from phasesam.napari_widgets.segmenters import LazySegmenter
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ class FeatureRun:
         As for `phasesam.Segmenter`.
     config : FeatureConfig
         Layers and colours.
-    labels : (h, w) integer array or None
-        Values of a Labels layer: 0 is unknown.
+    labels : tuple of (h, w) integer array
+        Values of a Labels layer on the plane and on the others: 0 is unknown. Or empty.
     classes : dict of int to str
         Name of each value.
+    others : tuple of ShownPlane
+        More planes that the directions are made from.
     """
 
     data: Any
@@ -57,8 +60,9 @@ class FeatureRun:
     exclude_data_bar: bool
     pixel_size: PixelSize
     config: FeatureConfig
-    labels: NDArray[Any] | None = None
+    labels: tuple[NDArray[Any], ...] = ()
     classes: dict[int, str] = field(default_factory=dict)
+    others: tuple[ShownPlane, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +113,31 @@ class SeenLayers:
 
     def similarity(self, layer: int, model: int, token: tuple[int, int]) -> NDArray[np.float32]:
         """Cosine similarity of the tokens of a layer to one of them, (h, w)."""
+        return similarity(self._unit_tokens(layer, model), token)
+
+    def class_similarity(self, layer: int, model: int, index: int) -> NDArray[np.float32]:
+        """Cosine similarity of the tokens of a layer to the mean of a class, (h, w).
+
+        Raises
+        ------
+        InvalidMaskError
+            If the class is most of no token.
+        """
+        units = self._unit_tokens(layer, model)
+        if self.labels is None:
+            raise InvalidMaskError("there are no labels")
+        grid = (units.shape[0], units.shape[1])
+        classes = token_labels(self.labels, grid, self.side(layer))
+        return class_similarity(units, classes == index)
+
+    def _unit_tokens(self, layer: int, model: int) -> NDArray[np.float32]:
         key = layer, model
         if key not in self._units:
             # One layer at a time is looked at: others need not stay.
             self._units.clear()
             tokens = self.found.tokens[model][0]
             self._units[key] = unit_tokens(tokens.maps[self.layers[layer].name])
-        return similarity(self._units[key], token)
+        return self._units[key]
 
     def stack(self, model: int) -> NDArray[np.uint8]:
         """All layers as one model sees them, (n, h, w, 3), at the finest resolution of them."""
@@ -142,37 +164,72 @@ def feature_job(run: FeatureRun) -> Callable[..., SeenLayers]:
     def job(progress: ProgressCallback, should_stop: StopCallback) -> SeenLayers:
         from phasesam.engines.features import compare_layers
 
-        segmenter = LazySegmenter(
-            run.data,
-            run.plane,
-            model=run.model,
-            normalisation=run.normalisation,
-            exclude_data_bar=run.exclude_data_bar,
-            pixel_size=run.pixel_size,
-            adapter=run.adapters[0],
-        ).get()
-        others = [segmenter.with_adapter(adapter) for adapter in run.adapters[1:]]
-        labels, names = (None, ()) if run.labels is None else _classes(run.labels, run.classes)
+        every = (run.plane, *run.others)
+        # The one in view is to tell if it has nothing to see.
+        chosen = [i for i, plane in enumerate(every) if i == 0 or _has_contrast(run, plane)]
+        pictures = [
+            LazySegmenter(
+                run.data,
+                plane,
+                model=run.model,
+                normalisation=run.normalisation,
+                exclude_data_bar=run.exclude_data_bar,
+                pixel_size=run.pixel_size,
+                adapter=run.adapters[0],
+            ).get()
+            for plane in (every[i] for i in chosen)
+        ]
+        segmenter = pictures[0]
+        others = [each.with_adapter(a) for a in run.adapters[1:] for each in pictures]
+        labels, names = _classes([run.labels[i] for i in chosen] if run.labels else [], run.classes)
         found = compare_layers(
-            [segmenter], others, [labels], run.config, progress=progress, should_stop=should_stop
+            pictures, others, labels, run.config, progress=progress, should_stop=should_stop
         )
-        shown = None if labels is None else labels[: len(segmenter.rgb)]
+        shown = labels[0][: len(segmenter.rgb)] if labels else None
         return SeenLayers(run, found, segmenter.rgb, shown, names)
 
     return job
 
 
+def _has_contrast(run: FeatureRun, plane: ShownPlane) -> bool:
+    return not is_constant(read_plane(run.data, plane))
+
+
+def spread_planes(shape: tuple[int, ...], shown: ShownPlane, n: int) -> tuple[ShownPlane, ...]:
+    """Choose planes of a stack (..., h, w) besides the one shown, spread over all.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the stack.
+    shown : ShownPlane
+        In view.
+    n : int
+        Planes, with the one shown.
+    """
+    count = math.prod(shape[:-2])
+    own = int(np.ravel_multi_index(shown.index, shape[:-2])) if shown.index else 0
+    places = np.round(np.linspace(0, count - 1, min(n, count))).astype(int)
+    # The one in view stands for its neighbour among them.
+    rest = np.delete(places, np.abs(places - own).argmin())
+    indices = np.transpose(np.unravel_index(rest, shape[:-2])).tolist() if len(rest) else []
+    return tuple(ShownPlane(tuple(index), shown.shape) for index in indices)
+
+
 def _classes(
-    values: NDArray[Any], names: dict[int, str]
-) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    planes: list[NDArray[Any]], names: dict[int, str]
+) -> tuple[list[NDArray[np.int32]], tuple[str, ...]]:
     """Turn the values of a Labels layer into classes from 0, and name them."""
-    present = [int(value) for value in np.unique(values) if value != 0]
+    present = sorted({int(value) for values in planes for value in np.unique(values)} - {0})
     if len(present) > MOST_CLASSES:
         raise InvalidSettingError(
             f"expected labels of at most {MOST_CLASSES} phases, got {len(present)} values: are "
             "these objects?"
         )
-    labels = np.full(values.shape, _UNKNOWN, np.int32)
-    for index, value in enumerate(present):
-        labels[values == value] = index
-    return labels, tuple(names.get(value, f"class {value}") for value in present)
+    found = []
+    for values in planes:
+        labels = np.full(values.shape, _UNKNOWN, np.int32)
+        for index, value in enumerate(present):
+            labels[values == value] = index
+        found.append(labels)
+    return found, tuple(names.get(value, f"class {value}") for value in present)

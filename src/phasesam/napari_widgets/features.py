@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
 from qtpy.QtWidgets import (
     QCheckBox,
-    QFileDialog,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QPushButton,
+    QSpinBox,
     QWidget,
 )
 
 from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.core.similar_region import inner_points
 from phasesam.engines.features import FeatureConfig
+from phasesam.engines.layer_drawing import MOST_GROUPS
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.feature_curves import LayerCurves, likeness_curves, probe_curves
 from phasesam.napari_widgets.feature_layers import MODELS, FeatureLayers
-from phasesam.napari_widgets.feature_panels import ModelChoice, TokenPanel
+from phasesam.napari_widgets.feature_panels import BeginPanel, ModelChoice, TokenPanel
 from phasesam.napari_widgets.feature_picking import TokenPicker
-from phasesam.napari_widgets.feature_run import FeatureRun, SeenLayers, feature_job
+from phasesam.napari_widgets.feature_run import FeatureRun, SeenLayers, feature_job, spread_planes
+from phasesam.napari_widgets.feature_saving import FeatureSaving
+from phasesam.napari_widgets.finetune import FineTuneDock
 from phasesam.napari_widgets.layers import pixel_size
 from phasesam.napari_widgets.model_status import manager_watch
-from phasesam.napari_widgets.planes import full_resolution
-from phasesam.napari_widgets.reopening import raised_prompt_dock
+from phasesam.napari_widgets.planes import full_resolution, spatial_shape
+from phasesam.napari_widgets.prompts import PromptDock
+from phasesam.napari_widgets.reopening import raised_dock
 from phasesam.napari_widgets.toggle_row import ToggleRow
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ _BASES = (
 _SPACES = (
     ("rgb", "RGB", "Three directions as red, green and blue"),
     ("lab", "Lab", "As lightness and hue: equal differences look equal"),
+    ("groups", "Groups", "Groups of alike tokens (k-means), one colour each in all layers"),
 )
 _PROBE_TIP = (
     "Mean IoU of a linear map from the features of a layer to the labelled phases, where it was\n"
@@ -88,25 +91,25 @@ class FeaturesDock(Dock):
         self.probe = LayerCurves("Linear probe", _PROBE_TIP)
         self.likeness = LayerCurves("A and B", _LIKENESS_TIP)
         self.tokens = TokenPanel()
-        self.sheet_button = QPushButton("Save sheet …")
-        self.sheet_button.setToolTip("All layers on one page, A above B, as PNG or SVG")
-        self.table_button = QPushButton("Save table …")
-        self.table_button.setToolTip("The figures of all layers as CSV")
-        saving = QHBoxLayout()
-        saving.addWidget(self.sheet_button)
-        saving.addWidget(self.table_button)
+        self.begin = BeginPanel()
+        self.saving = FeatureSaving(self)
         for widget in (
-            self.models, self.look_button, self.where, self.grid, self.probe, self.likeness,
-            self.tokens,
+            self.models, self.look_button, self.where, self.grid, self.probe, self.begin,
+            self.likeness, self.tokens, self.saving,
         ):  # fmt: skip
             self.body.addWidget(widget)
-        self.body.addLayout(saving)
 
     def _add_settings(self) -> None:
         self.which = QLineEdit()
         self.which.setPlaceholderText("all")
         self.basis = ToggleRow(_BASES, columns=2)
-        self.space = ToggleRow(_SPACES, columns=2)
+        self.space = ToggleRow(_SPACES, columns=3)
+        self.groups = QSpinBox()
+        self.groups.setRange(2, MOST_GROUPS)
+        self.groups.setValue(4)
+        self.planes = QSpinBox()
+        self.planes.setRange(1, 64)
+        self.planes.setSpecialValueText("the one in view")
         self.basis.set_current("principal")
         self.space.set_current("rgb")
         self.continuous = QCheckBox("Colours follow from layer to layer")
@@ -115,6 +118,13 @@ class FeaturesDock(Dock):
         self.add_advanced("Layers", self.which, "Names, separated by commas: block3, block6, neck")
         self.add_advanced("Directions", self.basis)
         self.add_advanced("Colours", self.space)
+        self.add_advanced("Groups", self.groups, "How many, where groups are coloured")
+        self.add_advanced(
+            "Planes",
+            self.planes,
+            "Of a stack: planes that directions, groups and figures are made from, spread over\n"
+            "it. The colours then hardly depend on which plane is in view. Each is encoded.",
+        )
         self.add_advanced(
             "", self.continuous, "Otherwise each layer has its own directions, in their own order"
         )
@@ -129,11 +139,11 @@ class FeaturesDock(Dock):
             curves.chosen.connect(self.layers.go_to)
         self.tokens.followed.connect(self._on_followed)
         self.tokens.model_chosen.connect(self._on_model_chosen)
+        self.tokens.class_chosen.connect(self._on_class_chosen)
         self.tokens.object_wanted.connect(self.add_object)
         self.tokens.prompts_wanted.connect(self.prompt)
         self.picker.picked.connect(self._on_picked)
-        self.sheet_button.clicked.connect(lambda *_: self._ask_for_sheet())
-        self.table_button.clicked.connect(lambda *_: self._ask_for_table())
+        self.begin.chosen.connect(self.adapt_from)
         manager_watch().catalogue_changed.connect(self.refresh)
         events, layers = self.state.events, self.viewer.layers.events
         self.subscriptions.connect(events.model_changed, self.refresh)
@@ -176,10 +186,10 @@ class FeaturesDock(Dock):
     def _show_results(self) -> None:
         """Show what there is to see of the last run."""
         seen = self.seen
-        for button in (self.sheet_button, self.table_button):
-            button.setEnabled(seen is not None)
+        self.saving.set_seen(seen, self._titles)
+        self.begin.set_layers(() if seen is None else seen.layers)
         self.grid.setEnabled(seen is not None)
-        self.tokens.set_ready(0 if seen is None else seen.n_models)
+        self.tokens.set_ready(*((0,) if seen is None else (seen.n_models, seen.classes)))
         names = () if seen is None else tuple(view.name for view in seen.layers)
         self.probe.set_curves([] if seen is None else probe_curves(seen), names)
         self.likeness.set_curves([] if seen is None else likeness_curves(seen), names)
@@ -244,20 +254,27 @@ class FeaturesDock(Dock):
         names = tuple(n for n in self.which.text().replace(" ", "").split(",") if n)
         basis: Any = self.basis.current
         space: Any = self.space.current
+        is_grouped = space == "groups"
         config = FeatureConfig(
-            names or None, basis, self.continuous.isChecked(), self.foreground.isChecked(), space
-        )
-        values, classes = self.models.labels_on(image, plane.index)
+            names or None, basis, self.continuous.isChecked(), self.foreground.isChecked(),
+            "rgb" if is_grouped else space, self.groups.value() if is_grouped else 0,
+        )  # fmt: skip
+        others = spread_planes(spatial_shape(image), plane, self.planes.value())
+        values, classes = self.models.labels_on(image, [p.index for p in (plane, *others)])
         return FeatureRun(
             full_resolution(image), plane, self.state.model_name, self.models.adapters,
             settings.normalisation, settings.exclude_data_bar, pixel_size(image), config,
-            values, classes,
+            values, classes, others,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ tokens
 
     def _on_followed(self, on: bool) -> None:
         self.picker.is_on = on
+        if on and self.picker.class_index is not None:
+            self.picker.class_index = None
+            self.picker.let_go()
+            self.tokens.towards.setCurrentIndex(0)
         image = None if self._image is None else self._image()
         if not on:
             self.picker.let_go()
@@ -265,12 +282,29 @@ class FeaturesDock(Dock):
             # Clicks are ours now: they are not to set points for prompts.
             self.viewer.layers.selection.active = image
 
+    def _on_class_chosen(self, index: int | None) -> None:
+        self.tokens.follow.setChecked(False)
+        self.picker.let_go()
+        self.picker.class_index = index
+        self.picker.refresh()
+        self._on_picked()
+
     def _on_model_chosen(self, model: int) -> None:
         self.picker.model = model
         self.picker.refresh()
 
     def _on_picked(self) -> None:
-        self.tokens.set_picked(self.picker.point is not None)
+        self.tokens.set_picked(self.picker.holds, is_class=self.picker.class_index is not None)
+
+    def adapt_from(self, blocks: str) -> None:
+        """Make the Fine-tune dock adapt the encoder from a layer on."""
+        try:
+            dock = raised_dock(self, FineTuneDock, "Fine-tune")
+        except PhaseSAMError as error:
+            self.show_error(str(error))
+            return
+        dock.adapt_from(blocks)
+        self.show_result(f"Fine-tune adapts the encoder with blocks={blocks}.")
 
     def _find_region(self, use: Callable[[Any], Any], on_done: Callable[[Any], None]) -> None:
         """Find the similar region of the clicked token in the background, and `use` it there."""
@@ -319,7 +353,7 @@ class FeaturesDock(Dock):
             self.tokens.follow.setChecked(False)
             self.state.image_layer = image
             try:
-                dock = raised_prompt_dock(self)
+                dock = raised_dock(self, PromptDock, "Prompt")
             except PhaseSAMError as error:
                 self.show_error(str(error))
                 return
@@ -327,60 +361,6 @@ class FeaturesDock(Dock):
                 self.show_result(f"{len(points)} points are in the Prompt dock.")
 
         self._find_region(inner_points, ask)
-
-    # ------------------------------------------------------------------ saving
-
-    def _ask_for_sheet(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save sheet", "layers.png", "Pictures (*.png *.svg)"
-        )
-        if path:
-            self.save_sheet(path)
-
-    def _ask_for_table(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Save table", "layers.csv", "CSV (*.csv)")
-        if path:
-            self.save_table(path)
-
-    def save_sheet(self, path: str) -> None:
-        """Write the contact sheet as PNG or SVG, in the background."""
-        seen, titles = self.seen, self._titles
-        if seen is None:
-            return
-
-        def job(_progress: Any, _should_stop: Any) -> str:
-            from phasesam.evaluation.feature_sheet import SheetTexts, contact_sheet
-            from phasesam.formats.overlay import PALETTE
-
-            target = None
-            if seen.labels is not None:
-                target = PALETTE[seen.labels % len(PALETTE)]
-                target[seen.labels < 0] = 255
-            sheet = contact_sheet(seen.layers, seen.rgb, SheetTexts(titles), target=target)
-            sheet.save(Path(path))
-            return path
-
-        self.start(
-            job,
-            title="Saving the sheet",
-            on_done=lambda name: self.show_result(f"Sheet written to {name}."),
-            must_finish=True,
-        )
-
-    def save_table(self, path: str) -> None:
-        """Write the figures as CSV."""
-        from phasesam.evaluation.feature_tables import layer_columns
-        from phasesam.formats.tables import save_table_csv
-
-        seen = self.seen
-        if seen is None:
-            return
-        try:
-            save_table_csv(path, layer_columns(seen.layers, self._titles, seen.classes))
-        except PhaseSAMError as error:
-            self.show_error(str(error))
-            return
-        self.show_result(f"Table written to {path}.")
 
 
 def _remark(seen: SeenLayers) -> str:

@@ -347,6 +347,11 @@ class FineTuneDock(Dock):
         else:
             self.page.cancel()
 
+    def adapt_from(self, blocks: str) -> None:
+        """Adapt the encoder from a layer on; see `AdapterConfig.blocks`."""
+        self.show_setup()
+        self.recipe.adapt_from(blocks)
+
     def use_folder(self, path: str | Path) -> None:
         """Learn from a folder or file."""
         self.data.use_folder(Path(path))

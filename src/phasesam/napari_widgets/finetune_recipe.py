@@ -11,6 +11,7 @@ from qtpy.QtGui import QValidator
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QCheckBox,
+    QComboBox,
     QDoubleSpinBox,
     QGridLayout,
     QInputDialog,
@@ -102,6 +103,10 @@ class RecipePanel(QWidget):
         self.views = _count_box(1, 100_000)
         self.batch = _count_box(1, 256)
         self.rank = _count_box(1, 2048)
+        self.blocks = QComboBox()
+        for text, blocks in (("late half", "late"), ("all", "all")):
+            self.blocks.addItem(text, blocks)
+        self.blocks.activated.connect(self._on_setting)
         self.side = _count_box(0, 100_000)
         self.side.setSpecialValueText(_WHOLE_IMAGE)
         self.side.setSuffix(" px")
@@ -125,6 +130,12 @@ class RecipePanel(QWidget):
             ("Views per epoch", self.views, "Pictures drawn from the training images each epoch."),
             ("Batch", self.batch, "Views to one step. More are steadier and slower."),
             ("Rank", self.rank, "Width of the adapter: how much it can change in the model."),
+            (
+                "Encoder blocks",
+                self.blocks,
+                "Blocks of the encoder that are adapted, if the recipe adapts any. Encoder\n"
+                "features can suggest where to begin. Earlier ones make training slower.",
+            ),
             (
                 "Window",
                 self.side,
@@ -215,6 +226,7 @@ class RecipePanel(QWidget):
             adapter=replace(
                 adapter,
                 rank=rank,
+                blocks=self.blocks.currentData(),
                 decoder_rank=rank if same else adapter.decoder_rank,
                 ratio=told if self._tells else "none",
             ),
@@ -264,6 +276,8 @@ class RecipePanel(QWidget):
             blocker = QSignalBlocker(box)
             box.setValue(value)
             blocker.unblock()
+        self.blocks.setEnabled(bool(recipe.adapter.encoder))
+        self._show_blocks(recipe.adapter.blocks)
         for name, rate in self.rates.items():
             blocker = QSignalBlocker(rate)
             rate.setValue(getattr(recipe.optimiser, name))
@@ -274,6 +288,17 @@ class RecipePanel(QWidget):
         self.side.setSpecialValueText(_AUTOMATIC if recipe.auto_window else _WHOLE_IMAGE)
         self.description.setText(recipe.description)
         self.recipes.setToolTip(recipe.description)
+
+    def _show_blocks(self, blocks: str) -> None:
+        """Show a choice of blocks, also one that is not offered yet."""
+        if self.blocks.findData(blocks) < 0:
+            self.blocks.addItem(f"from {blocks} on", blocks)
+        self.blocks.setCurrentIndex(self.blocks.findData(blocks))
+
+    def adapt_from(self, blocks: str) -> None:
+        """Adapt other blocks of the encoder than the recipe says."""
+        self._show_blocks(blocks)
+        self.changed.emit()
 
     def _on_setting(self, _value: float) -> None:
         self.changed.emit()

@@ -1,8 +1,8 @@
-"""Hands an object of the table over to the Prompt dock, to be corrected with further clicks."""
+"""Hands things over to another dock, such as an object that is to be corrected with clicks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from phasesam.core.errors import SessionError
 from phasesam.napari_widgets.prompts import PromptDock
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from phasesam.napari_widgets.dock import Dock
 
 _PLUGIN = "napari-phasesam"
-_TITLE = "Prompt"
+T = TypeVar("T", bound="Dock")
 
 
 def reopen_in_prompt_dock(dock: Dock, object_id: int) -> None:
@@ -29,48 +29,57 @@ def reopen_in_prompt_dock(dock: Dock, object_id: int) -> None:
     SessionError
         If there is no Prompt dock and none can be opened.
     """
-    prompt = raised_prompt_dock(dock)
+    prompt = raised_dock(dock, PromptDock, "Prompt")
     if prompt.reopen(object_id):
         dock.show_result(f"Object {object_id} is open in the Prompt dock.")
     else:
         raise SessionError(f"Object {object_id} could not be re-opened; see the Prompt dock.")
 
 
-def raised_prompt_dock(dock: Dock) -> PromptDock:
-    """Bring the Prompt dock of the same viewer to the front, opened if need be.
+def raised_dock(dock: Dock, kind: type[T], title: str) -> T:
+    """Bring another dock of the same viewer to the front, opened if need be.
+
+    Parameters
+    ----------
+    dock : Dock
+        Where the wish comes from.
+    kind : type
+        Class of the other one.
+    title : str
+        As it is in the menu.
 
     Raises
     ------
     SessionError
         If there is none and none can be opened.
     """
-    prompt = find_prompt_dock(dock) or _open_prompt_dock(dock)
-    if prompt is None:
-        raise SessionError("Open the Prompt dock first: Plugins > PhaseSAM > Prompt.")
-    holder = prompt.parentWidget()
+    other = find_dock(dock, kind) or _open_dock(dock, kind, title)
+    if other is None:
+        raise SessionError(f"Open the {title} dock first: Plugins > PhaseSAM > {title}.")
+    holder = other.parentWidget()
     if holder is not None:
         holder.show()
         holder.raise_()
-    return prompt
+    return other
 
 
-def find_prompt_dock(dock: Dock) -> PromptDock | None:
-    """Find the Prompt dock of the same viewer, None if it is not open."""
+def find_dock(dock: Dock, kind: type[T]) -> T | None:
+    """Find another dock of the same viewer, None if it is not open."""
     window = getattr(dock.viewer, "window", None)
     if window is None:
         return None
     for widget in window.dock_widgets.values():
-        if isinstance(widget, PromptDock):
+        if isinstance(widget, kind):
             return widget
     return None
 
 
-def _open_prompt_dock(dock: Dock) -> PromptDock | None:
+def _open_dock(dock: Dock, kind: type[T], title: str) -> T | None:
     window = getattr(dock.viewer, "window", None)
     if window is None:
         return None
     try:
-        _holder, widget = window.add_plugin_dock_widget(_PLUGIN, _TITLE)
+        _holder, widget = window.add_plugin_dock_widget(_PLUGIN, title)
     except (ValueError, KeyError) as error:
-        raise SessionError(f"The Prompt dock could not be opened: {error}") from error
-    return widget if isinstance(widget, PromptDock) else None
+        raise SessionError(f"The {title} dock could not be opened: {error}") from error
+    return widget if isinstance(widget, kind) else None

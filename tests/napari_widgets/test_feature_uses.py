@@ -1,0 +1,134 @@
+"""What layers are good for: a place to begin adapting, likeness to a phase, groups, slices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from phasesam.core.similar_region import class_similarity, unit_tokens
+from phasesam.core.token_grid import token_labels
+from phasesam.formats.overlay import PALETTE
+from phasesam.napari_widgets.feature_run import spread_planes
+from phasesam.napari_widgets.features import FeaturesDock
+from phasesam.napari_widgets.finetune import FineTuneDock
+from phasesam.napari_widgets.planes import ShownPlane
+
+
+@pytest.fixture
+def dock(viewer_model, shown, disc_image):
+    viewer_model.add_image(disc_image, name="SEM")
+    viewer_model.add_labels(np.where(disc_image > 0.5, 2, 1), name="phases")
+    dock = shown(FeaturesDock(viewer_model), (460, 800))
+    dock.state.choose_model("tiny")
+    dock.models.labels.setCurrentIndex(dock.models.labels.findText("phases"))
+    return dock
+
+
+def look(dock, until):
+    dock.look()
+    until(lambda: not dock.running, timeout=120_000)
+
+
+def choose(dock, name):
+    dock.tokens.towards.setCurrentIndex(dock.tokens.towards.findText(name))
+    dock.tokens.towards.activated.emit(dock.tokens.towards.currentIndex())
+
+
+def test_tokens_like_a_phase(dock, until, viewer_model):
+    look(dock, until)
+    assert dock.tokens.towards.isVisible()
+    choose(dock, "class 2")
+    layer = viewer_model.layers["SEM similarity"]
+    units = unit_tokens(dock.seen.found.tokens[0][0].maps["neck"])
+    members = token_labels(dock.seen.labels, units.shape[:2], dock.seen.side(2)) == 1
+    assert_allclose(layer.data, class_similarity(units, members), atol=1e-6)
+    assert dock.tokens.object_button.isEnabled()
+    assert not dock.tokens.connected.isEnabled()
+    before = layer.data.copy()
+    dock.layers.go_to(0)
+    assert (viewer_model.layers["SEM similarity"].data != before).any()
+    dock.tokens.object_button.click()
+    until(lambda: not dock.running)
+    assert "Object 1 added" in dock.footer.result.text()
+    # The mouse takes over again.
+    dock.tokens.follow.setChecked(True)
+    assert dock.tokens.towards.currentIndex() == 0
+    assert dock.picker.class_index is None
+    assert not dock.tokens.object_button.isEnabled()
+
+
+def test_a_phase_that_is_most_of_no_token(dock, until, viewer_model):
+    labels = viewer_model.layers["phases"]
+    labels.data[0, 0] = 3
+    look(dock, until)
+    choose(dock, "class 3")
+    assert "class 3: the class is most of no token" in dock.footer.result.text()
+    assert "SEM similarity" not in viewer_model.layers
+
+
+def test_without_labels_only_the_mouse(dock, until):
+    dock.models.labels.setCurrentIndex(0)
+    look(dock, until)
+    assert not dock.tokens.towards.isVisible()
+    assert not dock.begin.isVisible()
+
+
+def test_where_to_begin_goes_to_the_recipe(dock, until, viewer_model, shown, monkeypatch):
+    look(dock, until)
+    assert dock.begin.isVisible()
+    assert "adapt" in dock.begin.text.text()
+    dock.begin.chosen.emit("block2")
+    assert "Open the Fine-tune dock first" in dock.footer.result.text()
+    other = shown(FineTuneDock(viewer_model), (460, 800))
+    monkeypatch.setattr("phasesam.napari_widgets.features.raised_dock", lambda *_: other)
+    dock.begin.chosen.emit("block2")
+    assert other.recipe.blocks.currentText() == "from block2 on"
+    assert other.recipe.recipe().adapter.blocks == "block2"
+    # A recipe that is chosen brings its own.
+    other.recipe.select(other.recipe.recipes.currentData())
+    assert other.recipe.recipe().adapter.blocks == "late"
+
+
+def test_groups_are_coloured(dock, until, viewer_model):
+    dock.space.set_current("groups")
+    dock.groups.setValue(3)
+    look(dock, until)
+    stack = viewer_model.layers["SEM features A"].data
+    colours = {tuple(colour) for colour in stack.reshape(-1, 3).tolist()}
+    assert colours <= {tuple(colour) for colour in PALETTE[:3].tolist()}
+    assert len(colours) > 1
+
+
+def test_directions_of_several_planes(viewer_model, shown, until, disc_image):
+    planes = np.stack([disc_image, np.flipud(disc_image), np.zeros_like(disc_image), 1 - disc_image])
+    viewer_model.add_image(planes, name="scan")
+    truth = np.where(planes > 0.5, 2, 1)
+    viewer_model.add_labels(truth, name="phases")
+    viewer_model.dims.set_current_step(0, 1)
+    dock = shown(FeaturesDock(viewer_model), (460, 800))
+    dock.state.choose_model("tiny")
+    dock.models.labels.setCurrentIndex(dock.models.labels.findText("phases"))
+    look(dock, until)
+    alone = viewer_model.layers["scan features A"].data.copy()
+    dock.planes.setValue(4)
+    look(dock, until)
+    assert dock.seen.run.plane.index == (1,)
+    # The plane without contrast is left out.
+    assert len(dock.seen.found.tokens[0]) == 3
+    together = viewer_model.layers["scan features A"].data
+    assert together.shape == alone.shape
+    assert (together != alone).any()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 9])
+@pytest.mark.parametrize("own", [0, 3, 6])
+def test_planes_are_spread_around_the_one_shown(n, own):
+    shown = ShownPlane((own,), (4, 5))
+    found = spread_planes((7, 4, 5), shown, n)
+    indices = [plane.index for plane in found]
+    assert len(indices) == min(n, 7) - 1
+    assert len({*indices}) == len(indices)
+    if n >= 7:
+        assert (own,) not in indices
+    assert spread_planes((4, 5), ShownPlane((), (4, 5)), n) == ()
