@@ -398,7 +398,7 @@ def test_groups_have_the_same_colours_in_all_layers():
     assert all(len(view.basis.explained) == 3 for view in independent)
     masked = look(((tokens,),), config=FeatureConfig(groups=2, foreground_first=True))
     assert (masked[-1].pictures[0][0][:, 12:] == 40).all()
-    with pytest.raises(InvalidSettingError, match="2 to 8 groups"):
+    with pytest.raises(InvalidSettingError, match="2 to 7 groups"):
         FeatureConfig(groups=1)
 
 
