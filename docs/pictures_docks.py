@@ -1,9 +1,10 @@
 """Draw the pictures of the docks: ``xvfb-run python docs/pictures_docks.py [FOLDER OF SAMPLES]``.
 
 Opens napari on the samples, works with the bundled model as a user would, and saves prompt.png,
-models.png, automatic_masks.png, objects.png, phase_ratio.png, fine_tune.png, training.png and
-phases.png to docs/pictures. The last three need a training of some minutes; ``-k phases`` draws
-only those, ``-k ratio`` only that of the phase ratio, ``-k objects`` only the others.
+models.png, automatic_masks.png, objects.png, phase_ratio.png, fine_tune.png, training.png,
+phases.png and encoder_features.png to docs/pictures. The last four need a training of some minutes;
+``-k phases`` draws only those, ``-k ratio`` only that of the phase ratio, ``-k objects`` only the
+others.
 """
 
 from __future__ import annotations
@@ -212,6 +213,22 @@ def picture_phases(viewer) -> None:
     save(viewer, "phases.png")
 
 
+def picture_features(viewer) -> None:
+    """What the last layers make of it, without and with the adapter."""
+    viewer.layers.clear()
+    add_steel(viewer, simulate_steel(seed=7), "New steel", 0)
+    dock = dock_of(viewer, "features", "Encoder features")
+    dock.models.second.setCurrentIndex(dock.models.second.findData("steel-phases"))
+    dock.models.labels.setCurrentIndex(dock.models.labels.findText("New steel painted"))
+    dock.look()
+    wait_for(lambda: dock.seen is not None and not dock.running)
+    viewer.layers["New steel painted"].opacity = 1
+    dock.grid.setChecked(True)
+    dock.layers.go_to(len(dock.seen.layers) - 2)
+    viewer.reset_view()
+    save(viewer, "encoder_features.png")
+
+
 def draw_phases() -> None:
     """Draw the pictures that need a training."""
     viewer = napari.Viewer()
@@ -220,6 +237,7 @@ def draw_phases() -> None:
         add_steel(viewer, simulate_steel(seed=seed), f"Steel {place + 1}", place)
     picture_finetune(viewer)
     picture_phases(viewer)
+    picture_features(viewer)
     viewer.close()
 
 

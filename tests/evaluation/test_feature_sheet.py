@@ -89,6 +89,14 @@ def test_the_colours_of_the_target_are_named():
     assert "pore&lt;5 um" in sheet.to_svg()
 
 
+def test_the_picture_itself_can_be_left_out():
+    sheet = contact_sheet(made_views(), None, SheetTexts(("A", "B")))
+    assert all(cell.is_tokens for cell in sheet.cells)
+    height, width = made_views()[-1].pictures[0][0].shape[:2]
+    assert sheet.cell[0] / sheet.cell[1] == pytest.approx(width / height, abs=0.05)
+    assert "input" not in {caption.text for caption in sheet.captions}
+
+
 def test_many_names_go_to_further_lines():
     names = [f"a phase with quite a long name {k}" for k in range(12)]
     target = Target.of(np.arange(12)[:, None].repeat(20, 1), names)

@@ -101,7 +101,9 @@ def test_groups_are_coloured(dock, until, viewer_model):
 
 
 def test_directions_of_several_planes(viewer_model, shown, until, disc_image):
-    planes = np.stack([disc_image, np.flipud(disc_image), np.zeros_like(disc_image), 1 - disc_image])
+    planes = np.stack(
+        [disc_image, np.flipud(disc_image), np.zeros_like(disc_image), 1 - disc_image]
+    )
     viewer_model.add_image(planes, name="scan")
     truth = np.where(planes > 0.5, 2, 1)
     viewer_model.add_labels(truth, name="phases")

@@ -203,7 +203,7 @@ class ContactSheet:
 
 def contact_sheet(
     views: Sequence[LayerView],
-    image: NDArray[np.uint8],
+    image: NDArray[np.uint8] | None,
     texts: SheetTexts,
     *,
     target: Target | None = None,
@@ -215,8 +215,8 @@ def contact_sheet(
     ----------
     views : sequence of LayerView
         From `phasesam.engines.features.compare_layers`.
-    image : (H, W, 3) uint8 array
-        The picture, without its data bar.
+    image : (H, W, 3) uint8 array or None
+        The picture, without its data bar; None leaves it out.
     texts : SheetTexts
         What is written beside.
     target : Target, optional
@@ -228,9 +228,13 @@ def contact_sheet(
     -------
     ContactSheet
     """
-    scale = _CELL / max(image.shape[:2])
-    cell = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    first = [("input", image), *([("target", target.rgb)] if target is not None else [])]
+    shape = (views[-1].pictures[0][index] if image is None else image).shape
+    scale = _CELL / max(shape[:2])
+    cell = max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
+    first = [
+        *([] if image is None else [("input", image)]),
+        *([("target", target.rgb)] if target is not None else []),
+    ]
     columns = min(texts.columns, len(first) + len(views))
     n_models = len(views[0].pictures)
     step = cell[0] + _GAP, cell[1] + _GAP + _BELOW
