@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from phasesam.engines.phase_hints import PhaseHints
     from phasesam.engines.ratio_guidance import GuidedMap, RatioConfig, RatioGuide
     from phasesam.engines.segmenter import Segmenter
-    from phasesam.engines.semantic import PhaseMap
+    from phasesam.engines.semantic import WindowEmbeddings
 
 Regions = NDArray[np.integer[Any]]
 
@@ -178,22 +178,14 @@ def guide_job(
     """
 
     def job(progress: ProgressCallback, should_stop: StopCallback) -> RatioGuides:
-        from phasesam.engines.semantic import WindowEmbeddings, segment_classes
-
         segmenter = run.segmenter(run.planes[0]).get()
         embeddings: WindowEmbeddings | None = None if hints is None else {}
 
         def guide(told: PhaseHints | None) -> RatioGuide:
-            found = segment_classes(
-                segmenter,
-                config=run.config,
-                keep_probabilities=True,
-                progress=progress,
-                should_stop=should_stop,
-                embeddings=embeddings,
-                hints=told,
-            )
-            made = guide_of(segmenter, found, config)
+            made = map_for_ratio(
+                segmenter, run, config,
+                progress=progress, should_stop=should_stop, hints=told, embeddings=embeddings,
+            )  # fmt: skip
             # Here, not at the first touch of a slider.
             _ = made.coarse_solver
             return made
@@ -204,10 +196,29 @@ def guide_job(
     return job
 
 
-def guide_of(segmenter: Segmenter, found: PhaseMap, config: RatioConfig) -> RatioGuide:
-    """Make a map of the image of a segmenter ready for requests."""
+def map_for_ratio(
+    segmenter: Segmenter,
+    run: PhaseRun,
+    config: RatioConfig,
+    *,
+    progress: ProgressCallback,
+    should_stop: StopCallback,
+    hints: PhaseHints | None = None,
+    embeddings: WindowEmbeddings | None = None,
+) -> RatioGuide:
+    """Map the phases of a plane, ready for requests; see `phasesam.segment_classes`."""
     from phasesam.engines.ratio_guidance import RatioGuide
+    from phasesam.engines.semantic import segment_classes
 
+    found = segment_classes(
+        segmenter,
+        config=run.config,
+        keep_probabilities=True,
+        progress=progress,
+        should_stop=should_stop,
+        embeddings=embeddings,
+        hints=hints,
+    )
     rgb = segmenter.rgb
     # A segmenter leaves the data bar out.
     missing = found.labels.shape[0] - rgb.shape[0]

@@ -14,7 +14,7 @@ from phasesam.core.images import is_constant
 from phasesam.core.ratio import IMPLAUSIBLE
 from phasesam.napari_widgets.phase_run import PhaseRun, Plane, layer_values
 from phasesam.napari_widgets.planes import ShownPlane, read_plane
-from phasesam.napari_widgets.ratio_run import guide_of
+from phasesam.napari_widgets.ratio_run import map_for_ratio
 from phasesam.napari_widgets.ratio_words import percent
 from phasesam.session.ratio_sheet import WHOLE, RatioQuery
 
@@ -131,16 +131,7 @@ def _map_plane(
     should_stop: StopCallback,
 ) -> RatioGuide | None:
     """Map one plane; None if it has no contrast."""
-    from phasesam.engines.semantic import segment_classes
-
     if is_constant(read_plane(run.data, ShownPlane(plane, run.shape))):
         return None
     segmenter = run.segmenter(plane).get()
-    found = segment_classes(
-        segmenter,
-        config=run.config,
-        keep_probabilities=True,
-        progress=progress,
-        should_stop=should_stop,
-    )
-    return guide_of(segmenter, found, config)
+    return map_for_ratio(segmenter, run, config, progress=progress, should_stop=should_stop)
