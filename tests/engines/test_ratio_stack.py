@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phasesam.core.errors import InvalidImageError, InvalidSettingError
+from phasesam.core.errors import InvalidImageError, InvalidSettingError, SaveError
 from phasesam.core.ratio import solve
 from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
 from phasesam.engines.ratio_stack import RatioStack
@@ -57,7 +57,17 @@ def test_what_does_not_go_together_is_refused():
             stack.add(guide(0, config=RatioConfig(smallest=5)))
         with pytest.raises(InvalidImageError, match="at least one slice"):
             stack.solve([0.5, 0.5, 0], write=lambda *_: None)
+    with pytest.raises(SaveError, match=r"need 4000000000\.0 GB .* set TMPDIR"):
+        RatioStack(10**18)
+
+
+def test_planes_may_differ_in_height():
+    labels = {}
+    with RatioStack() as stack:
         stack.add(guide(0))
-        stack.add(guide(1, rows=24))
-        with pytest.raises(InvalidImageError, match="one shape"):
-            stack.solve([0.5, 0.5, 0], write=lambda *_: None)
+        stack.add(guide(1, rows=24, data_bar=22))
+        found = stack.solve([0.5, 0.25, 0.25], write=labels.__setitem__)
+    assert labels[1].shape == (24, 30)
+    counts = [np.bincount(each.ravel(), minlength=256)[:3] for each in labels.values()]
+    assert np.sum(counts, axis=0).tolist() == [630, 315, 315]
+    assert found.achieved.tolist() == [0.5, 0.25, 0.25]

@@ -104,6 +104,51 @@ def test_cancelled_and_refused_stacks_leave_nothing_behind(asked, until):
     assert RESULT not in asked.viewer.layers
 
 
+def test_what_is_asked_meanwhile_does_not_count(asked, until):
+    asked.stack_button.click()
+    asked.rows.rows[1].spin.setValue(60)
+    settled(asked, until)
+    entry = next(e for e in asked.results.log if e.image == "stack (stack)")
+    assert entry.wanted[1] == 0.35
+    assert entry.achieved[1] == pytest.approx(0.35, abs=1e-3)
+    layer, plane = asked.viewer.layers[RESULT], asked.viewer.layers["stack phase ratio"]
+    assert (layer.visible, plane.visible) == (False, True)
+    assert "hidden layer" in asked.footer.result.text()
+
+
+@pytest.mark.parametrize("what", ["before", "undo", "map", "smoothing"])
+def test_the_plane_comes_back_when_it_is_worked_on(asked, until, what):
+    asked.stack_button.click()
+    settled(asked, until)
+    layer, plane = asked.viewer.layers[RESULT], asked.viewer.layers["stack phase ratio"]
+    assert (layer.visible, plane.visible) == (True, False)
+    if what == "before":
+        asked.before_button.click()
+    elif what == "undo":
+        asked.undo()
+    elif what == "map":
+        asked.map_button.click()
+    else:
+        asked.settings.smoothing.setValue(2)
+        asked.settings.smoothing.editingFinished.emit()
+    settled(asked, until)
+    assert (layer.visible, plane.visible) == (False, True)
+
+
+def test_what_is_shown_is_kept(asked, until):
+    asked.stack_button.click()
+    settled(asked, until)
+    asked.results.keep_button.click()
+    kept = asked.viewer.layers[-1]
+    assert kept.name.startswith("stack whole stack ")
+    np.testing.assert_array_equal(kept.data, asked.viewer.layers[RESULT].data)
+    asked.before_button.click()
+    asked.results.keep_button.click()
+    kept = asked.viewer.layers[-1]
+    assert kept.name == "stack as the model sees it"
+    assert not kept.data[0].any()
+
+
 def test_a_corrected_stack_is_left_alone(asked, until):
     asked.stack_button.click()
     settled(asked, until)

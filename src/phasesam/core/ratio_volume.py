@@ -51,6 +51,7 @@ def solve_volume(
     ----------
     slices : sequence of (K, h, w) float arrays
         Logits of each slice, read several times; a Zarr or dask array (z, K, h, w) will do.
+        Slices may differ in height and width.
     fractions, uncertainty
         As for `phasesam.core.ratio.solve`.
     write : callable
@@ -68,7 +69,7 @@ def solve_volume(
     Raises
     ------
     InvalidImageError, InvalidSettingError
-        As `phasesam.core.ratio.solve`; also if slices differ in shape.
+        As `phasesam.core.ratio.solve`; also if slices differ in their number of classes.
     CancelledError
         If it was stopped; some slices may have been written.
     """
@@ -121,7 +122,7 @@ class _Stack:
         self._slices = slices
         self._progress, self._should_stop = progress, should_stop
         self._read = 0
-        self._shape: tuple[int, ...] | None = None
+        self._n_classes: int | None = None
         self.classes: NDArray[np.intp] = np.arange(0)
         self.jittered = False
 
@@ -132,12 +133,12 @@ class _Stack:
             if self._should_stop is not None and self._should_stop():
                 raise CancelledError("solving the ratio of the stack was stopped")
             solver = RatioSolver(self._slices[index])
-            shape = (solver.n_classes, *solver.shape)
-            if self._shape not in (None, shape):
+            if self._n_classes not in (None, solver.n_classes):
                 raise InvalidImageError(
-                    f"expected slices of one shape, got {self._shape} and {shape} as slice {index}"
+                    f"expected slices of {self._n_classes} classes, got {solver.n_classes} in "
+                    f"slice {index}"
                 )
-            self._shape = shape
+            self._n_classes = solver.n_classes
             yield solver
             self._read += 1
             if self._progress is not None:

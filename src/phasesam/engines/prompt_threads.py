@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
+
+from phasesam.engines.blas_threads import one_blas_thread
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -35,12 +37,13 @@ class PromptThreads:
         self.before = torch.get_num_threads()
         self.count = self.before if device.type == "cpu" else 1
         self._pool: ThreadPoolExecutor | None = None
-        self._blas: threadpool_limits | None = None
+        self._blas: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> PromptThreads:
         if self.count > 1:
             # numpy's products would start threads of their own in each of ours.
-            self._blas = threadpool_limits(limits=1, user_api="blas")
+            self._blas = one_blas_thread()
+            self._blas.__enter__()
             self._pool = ThreadPoolExecutor(
                 self.count, thread_name_prefix="prompts", initializer=torch.set_num_threads,
                 initargs=(1,),
@@ -56,7 +59,7 @@ class PromptThreads:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             if self._blas is not None:
-                self._blas.restore_original_limits()
+                self._blas.__exit__(None, None, None)
             # Some of torch's libraries keep one setting for all threads.
             torch.set_num_threads(self.before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.core.errors import InvalidSettingError
+from phasesam.core.errors import InvalidSettingError, SaveError
 from phasesam.core.ratio import Errors
 from phasesam.core.ratio_request import Wanted
 from phasesam.core.ratio_volume import VolumeRatio, solve_volume
@@ -18,12 +19,25 @@ from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.engines.ratio_guidance import RatioGuide
 from phasesam.engines.semantic import NO_CLASS
 
+_BYTES = np.dtype(np.float32).itemsize
+
 
 class RatioStack:
     """Collects the maps of the planes of a stack, and labels all with one ratio.
 
     Use it as a context: the files that it keeps are gone at its end. Memory does not grow with
-    the number of planes; on the disk a pixel takes four bytes for each class.
+    the number of planes; in the folder for temporary files a pixel takes four bytes for each
+    class.
+
+    Parameters
+    ----------
+    n_values : int
+        How many values, pixels times classes, will be kept, if that is known.
+
+    Raises
+    ------
+    SaveError
+        If there is no room for so many.
 
     Examples
     --------
@@ -34,7 +48,15 @@ class RatioStack:
     ...     stack.solve([0.25, 0.55, None], write=labels.__setitem__)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_values: int = 0) -> None:
+        needed, folder = _BYTES * n_values, tempfile.gettempdir()
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise SaveError(
+                f"the maps of the stack need {needed / 1e9:.1f} GB in {folder}, where "
+                f"{free / 1e9:.1f} GB are free: set TMPDIR to a folder with more room, or take "
+                "fewer planes"
+            )
         self._folder = tempfile.TemporaryDirectory(prefix="phasesam-")
         self._heights: list[int] = []
 
@@ -54,13 +76,20 @@ class RatioStack:
         ------
         InvalidSettingError
             If regions of a least size are wanted: those are found plane by plane.
+        SaveError
+            If it cannot be kept.
         """
         if guide.config.smallest > 1:
             raise InvalidSettingError(
                 "a smallest region works plane by plane, not for a stack with one ratio; got "
                 f"{guide.config.smallest} pixels"
             )
-        np.save(self._path(len(self)), guide.solver.logits.reshape(-1, *guide.solver.shape))
+        try:
+            np.save(self._path(len(self)), guide.solver.logits.reshape(-1, *guide.solver.shape))
+        except OSError as error:
+            raise SaveError(
+                f"the map of plane {len(self)} could not be kept in {self._folder.name}: {error}"
+            ) from error
         self._heights.append(guide.shape[0])
 
     def _path(self, number: int) -> Path:

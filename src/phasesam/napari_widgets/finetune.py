@@ -347,10 +347,17 @@ class FineTuneDock(Dock):
         else:
             self.page.cancel()
 
-    def adapt_from(self, blocks: str) -> None:
-        """Adapt the encoder from a layer on; see `AdapterConfig.blocks`."""
-        self.show_setup()
-        self.recipe.adapt_from(blocks)
+    def adapt_from(self, blocks: str) -> bool:
+        """Adapt the encoder from a layer on in the next training; see `AdapterConfig.blocks`.
+
+        Returns
+        -------
+        bool
+            False if the recipe that is chosen leaves the encoder alone.
+        """
+        if not self.running:
+            self.show_setup()
+        return self.recipe.adapt_from(blocks)
 
     def use_folder(self, path: str | Path) -> None:
         """Learn from a folder or file."""

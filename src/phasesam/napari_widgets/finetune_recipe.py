@@ -295,10 +295,13 @@ class RecipePanel(QWidget):
             self.blocks.addItem(f"from {blocks} on", blocks)
         self.blocks.setCurrentIndex(self.blocks.findData(blocks))
 
-    def adapt_from(self, blocks: str) -> None:
-        """Adapt other blocks of the encoder than the recipe says."""
+    def adapt_from(self, blocks: str) -> bool:
+        """Adapt other blocks of the encoder than the recipe says; False if it adapts none."""
+        if not self.blocks.isEnabled():
+            return False
         self._show_blocks(blocks)
         self.changed.emit()
+        return True
 
     def _on_setting(self, _value: float) -> None:
         self.changed.emit()

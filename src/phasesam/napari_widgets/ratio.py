@@ -35,7 +35,7 @@ from phasesam.napari_widgets.ratio_results import RatioResults
 from phasesam.napari_widgets.ratio_rows import RatioRows
 from phasesam.napari_widgets.ratio_run import RatioAnswer, RatioGuides, RatioTask, guide_job
 from phasesam.napari_widgets.ratio_settings import RatioSettings
-from phasesam.napari_widgets.ratio_stack import StackAnswer, stack_job
+from phasesam.napari_widgets.ratio_stack import StackAnswer, show_stack, stack_job
 from phasesam.napari_widgets.ratio_words import plausibility, request_name, request_text
 from phasesam.napari_widgets.strength_row import AdapterOnModel
 from phasesam.napari_widgets.workers import Failure, Lane
@@ -130,13 +130,13 @@ class RatioDock(Dock):
         self.regions.changed.connect(self._on_regions)
         self.presets.chosen.connect(self._on_preset)
         self.presets.failed.connect(self.show_error)
-        self.before_button.toggled.connect(lambda _on: self._show_map())
+        self.before_button.toggled.connect(lambda _on: self._show_map(reveals=True))
         self.undo_button.clicked.connect(lambda *_: self.undo())
         self.redo_button.clicked.connect(lambda *_: self.redo())
         self.results.asked.connect(self._keep)
         self.results.said.connect(self.show_result)
         self.results.failed.connect(self.show_error)
-        self.results.margin.toggled.connect(lambda _on: self._solve())
+        self.results.margin.toggled.connect(lambda _on: self._solve(reveals=True))
         before = self.before_button.click
         bind_keys(self, {"undo": self.undo, "redo": self.redo, "before_after": before})
         manager_watch().catalogue_changed.connect(self.refresh)
@@ -243,6 +243,7 @@ class RatioDock(Dock):
             plane = run.planes[0]
             self._mapped = MappedPlane(ref(image), plane, entry.name, card, guides, sheet, words)
             self._answer = None
+            self._reveal()
             how = "" if hints is None else " with these shares"
             self.show_result(f"Mapped{how}. Move a slider, or type a share.")
             self._show()
@@ -264,17 +265,16 @@ class RatioDock(Dock):
         if mapped is None or image is None or query is None or WHOLE not in query.fractions:
             self.show_error("Map a plane and ask for shares first.")
             return
+        if self.settings.config.smallest > 1:
+            self.show_error("A smallest region works plane by plane: set it to any for a stack.")
+            return
         on = AdapterOnModel(mapped.card.base, mapped.adapter)
+        shares = mapped.sheet.shares(WHOLE)
         planes = tuple(np.ndindex(spatial_shape(image)[:-2]))
         run = run_on(self.state, image, on, PhaseMapConfig(), planes=planes)
 
         def done(answer: StackAnswer) -> None:
-            colours = class_colours(mapped.card)
-            names = mapped.card.classes
-            _, corrected = self.layers.show_stack(image, (names, colours), answer.values)
-            left = " The maps that you corrected were left as they are." if corrected else ""
-            self.results.note_stack(image.name, mapped.adapter, mapped.sheet, answer)
-            self.show_result(answer.text(names) + left)
+            self.show_result(show_stack(answer, (image, mapped, shares), self.layers, self.results))
             self._show()
 
         self.start(
@@ -292,7 +292,7 @@ class RatioDock(Dock):
         config = self.settings.config
         if mapped is not None and mapped.guides.guide.config != config:
             mapped.guides = mapped.guides.with_config(config)
-            self._solve()
+            self._solve(reveals=True)
 
     # ------------------------------------------------------------------ asking
 
@@ -300,8 +300,7 @@ class RatioDock(Dock):
         mapped = self.mapped
         if mapped is not None:
             mapped.sheet.ask(self.regions.current, shares, goes_on=goes_on)
-            self._reveal()
-            self._solve(coarse=goes_on)
+            self._solve(coarse=goes_on, reveals=True)
 
     def _on_preset(self, shares: PhaseShares | None) -> None:
         """Take shares from somewhere else; None asks for nothing any more."""
@@ -312,31 +311,35 @@ class RatioDock(Dock):
             mapped.sheet.forget(self.regions.current)
         else:
             mapped.sheet.ask(self.regions.current, shares)
-        self._reveal()
-        self._solve()
+        self._solve(reveals=True)
 
     def _on_regions(self) -> None:
         self._show_shares()
         if self.mapped is not None:
-            self._solve()
+            self._solve(reveals=True)
 
     def undo(self) -> None:
         """Take the last change of the shares back."""
         mapped = self.mapped
         if mapped is not None and mapped.sheet.undo():
-            self._solve()
+            self._solve(reveals=True)
 
     def redo(self) -> None:
         """Do it again."""
         mapped = self.mapped
         if mapped is not None and mapped.sheet.redo():
-            self._solve()
+            self._solve(reveals=True)
 
-    def _solve(self, *, coarse: bool = False) -> None:
-        """Solve what is asked; while a slider moves, coarsely."""
+    def _solve(self, *, coarse: bool = False, reveals: bool = False) -> None:
+        """Solve what is asked; while a slider moves, coarsely.
+
+        It ``reveals`` the map of the plane where that of the stack is shown.
+        """
         mapped = self.mapped
         if mapped is None:
             return
+        if reveals:
+            self._reveal()
         numbers = self.regions.numbers()
         query = mapped.sheet.query(self.regions.present())
         task = RatioTask(mapped.guides, query, numbers, coarse, self.results.margin.isChecked())
@@ -370,7 +373,9 @@ class RatioDock(Dock):
         if image is not None:
             self.layers.reveal(image)
 
-    def _show_map(self) -> None:
+    def _show_map(self, *, reveals: bool = False) -> None:
+        if reveals:
+            self._reveal()
         mapped, answer = self.mapped, self._answer
         image = None if mapped is None else mapped.image()
         if mapped is None or answer is None or image is None:
@@ -388,5 +393,6 @@ class RatioDock(Dock):
         image = None if mapped is None else mapped.image()
         if mapped is not None and image is not None:
             before, region = self.before_button.isChecked(), self.regions.current
-            name = request_name(image.name, mapped.sheet, region, before)
+            name = self.layers.stack_name(image)
+            name = name or request_name(image.name, mapped.sheet, region, before)
             self.results.keep(image, name, compares=compares)

@@ -33,6 +33,7 @@ class RatioLayers:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
         self._maps = PhaseLayers(viewer, title="phase ratio")
+        self._stack_names: WeakKeyDictionary[Labels, str] = WeakKeyDictionary()
         self._stacks = PhaseLayers(viewer, title="phase ratio of the stack")
         self._margins: WeakKeyDictionary[Image, ref[Image]] = WeakKeyDictionary()
 
@@ -62,36 +63,57 @@ class RatioLayers:
         image: Image,
         classes: tuple[Sequence[str], Sequence[QColor]],
         values: NDArray[np.uint8],
-    ) -> tuple[Labels, bool]:
+        *,
+        name: str,
+        visible: bool,
+    ) -> bool:
         """Show maps of all planes, (..., h, w), in a layer of their own instead of the other one.
+
+        Parameters
+        ----------
+        image, classes, values
+            As for `show`.
+        name : str
+            Of copies.
+        visible : bool
+            Whether it takes the place of the map of one plane at once.
 
         Returns
         -------
-        Labels
-            The layer.
         bool
             Whether maps that were corrected by hand were left alone.
         """
         layer, corrected = self._stacks.prepare(image, *classes)
         layer.data = values
-        layer.visible = True
+        layer.visible = visible
+        self._stack_names[layer] = name
         plane = self.of(image)
-        if plane is not None:
+        if plane is not None and visible:
             plane.visible = False
-        return layer, corrected
+        return corrected
+
+    def stack_name(self, image: Image) -> str | None:
+        """Return the name for a copy of the maps of all planes, if these are what is shown."""
+        plane, stack = self.of(image), self._stacks.of(image)
+        if stack is None or not stack.visible or (plane is not None and plane.visible):
+            return None
+        return self._stack_names.get(stack)
 
     def reveal(self, image: Image) -> None:
         """Show the map of one plane again, instead of those of all."""
         plane, stack = self.of(image), self._stacks.of(image)
-        if plane is not None and stack is not None and not plane.visible:
-            plane.visible, stack.visible = True, False
+        if stack is not None and stack.visible:
+            stack.visible = False
+            if plane is not None:
+                plane.visible = True
 
     def copy(self, image: Image, name: str, *, opaque: bool) -> Labels | None:
-        """Add a copy of the present map that nothing changes any more.
+        """Add a copy of the map that is shown, and that nothing changes any more.
 
         Beside the image instead of on it, it has to be opaque to be seen well.
         """
-        viewer, layer = self._viewer(), self.of(image)
+        stack = self._stacks if self.stack_name(image) else None
+        viewer, layer = self._viewer(), (stack or self._maps).of(image)
         if viewer is None or layer is None:
             return None
         active = viewer.layers.selection.active

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from phasesam.core.ratio import RatioSolution
+    from phasesam.core.ratio_shares import PhaseShares
     from phasesam.core.ratio_volume import VolumeRatio
     from phasesam.napari_widgets.ratio_layers import RatioLayers
     from phasesam.napari_widgets.ratio_run import RatioAnswer
@@ -102,26 +103,34 @@ class RatioResults(QWidget):
         for number in sheet.asked:
             if number in answer.own:
                 amounts = (answer.own[number], answer.achieved[number])
-                self._log(image, model, (sheet, number), amounts, answer.solution)
+                asked = (sheet.classes, number, sheet.shares(number))
+                self._log(image, model, asked, amounts, answer.solution)
 
-    def note_stack(self, image: str, model: str, sheet: RatioSheet, answer: StackAnswer) -> None:
-        """Log what was asked of a stack, and what came of it."""
+    def note_stack(
+        self,
+        image: str,
+        model: str,
+        asked: tuple[tuple[str, ...], PhaseShares],
+        answer: StackAnswer,
+    ) -> None:
+        """Log what was asked of a stack, classes and shares, and what came of it."""
+        classes, shares = asked
         amounts = (answer.own, answer.solution.achieved)
-        self._log(f"{image} (stack)", model, (sheet, WHOLE), amounts, answer.solution)
+        self._log(f"{image} (stack)", model, (classes, WHOLE, shares), amounts, answer.solution)
 
     def _log(
         self,
         image: str,
         model: str,
-        asked: tuple[RatioSheet, int],
+        asked: tuple[tuple[str, ...], int, PhaseShares],
         amounts: tuple[NDArray[np.float64], NDArray[np.float64]],
         solution: RatioSolution | VolumeRatio,
     ) -> None:
-        sheet, number = asked
+        classes, number, shares = asked
         own, achieved = amounts
-        wanted, errors = sheet.shares(number).request
+        wanted, errors = shares.request
         entry = RatioExperiment(
-            image, model, sheet.classes, number,
+            image, model, classes, number,
             tuple(share if isinstance(share, float) else None for share in wanted),
             tuple(errors), tuple(own.tolist()), tuple(achieved.tolist()),
             solution.changed, solution.contradicted, solution.cost,

@@ -12,16 +12,23 @@ from numpy.typing import NDArray
 from phasesam.core.errors import CancelledError, InvalidImageError
 from phasesam.core.images import is_constant
 from phasesam.core.ratio import IMPLAUSIBLE
+from phasesam.napari_widgets.phase_models import class_colours
 from phasesam.napari_widgets.phase_run import PhaseRun, Plane, layer_values
 from phasesam.napari_widgets.planes import ShownPlane, read_plane
 from phasesam.napari_widgets.ratio_run import map_for_ratio
-from phasesam.napari_widgets.ratio_words import percent
+from phasesam.napari_widgets.ratio_words import percent, request_text
 from phasesam.session.ratio_sheet import WHOLE, RatioQuery
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from phasesam.core.ratio_shares import PhaseShares
     from phasesam.core.ratio_volume import VolumeRatio
     from phasesam.core.types import ProgressCallback, StopCallback
     from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
+    from phasesam.napari_widgets.ratio_layers import RatioLayers
+    from phasesam.napari_widgets.ratio_plane import MappedPlane
+    from phasesam.napari_widgets.ratio_results import RatioResults
 
 # Solving reads all maps three times; mapping a plane takes about a hundred times as long.
 _SOLVING = 0.05
@@ -86,8 +93,9 @@ def stack_job(run: PhaseRun, config: RatioConfig, query: RatioQuery) -> Callable
 
         n = len(run.planes)
         begin, steps = round(1000 * (1 - _SOLVING)), 1000
-        with RatioStack() as stack:
-            own: dict[Plane, NDArray[np.float64]] = {}
+        n_classes = len(query.fractions[WHOLE])
+        with RatioStack(n * n_classes * run.shape[0] * run.shape[1]) as stack:
+            own: dict[Plane, tuple[NDArray[np.float64], int]] = {}
             for number, plane in enumerate(run.planes):
                 if should_stop():
                     raise CancelledError("mapping the stack was stopped")
@@ -98,7 +106,7 @@ def stack_job(run: PhaseRun, config: RatioConfig, query: RatioQuery) -> Callable
                 guide = _map_plane(run, plane, config, report, should_stop)
                 if guide is not None:
                     stack.add(guide)
-                    own[plane] = guide.fractions
+                    own[plane] = guide.fractions, guide.solver.own.size
             if not own:
                 raise InvalidImageError("all pixels of each plane are equal: nothing to map")
             mapped = list(own)
@@ -116,8 +124,9 @@ def stack_job(run: PhaseRun, config: RatioConfig, query: RatioQuery) -> Callable
                 ),
                 should_stop=should_stop,
             )
-        # All planes have as many pixels.
-        shares = np.mean(list(own.values()), axis=0)
+        # Data bars may leave some planes fewer pixels than others.
+        fractions, pixels = zip(*own.values(), strict=True)
+        shares = np.average(fractions, axis=0, weights=pixels)
         return StackAnswer(values, shares, solution, len(mapped), n - len(mapped))
 
     return job
@@ -135,3 +144,40 @@ def _map_plane(
         return None
     segmenter = run.segmenter(plane).get()
     return map_for_ratio(segmenter, run, config, progress=progress, should_stop=should_stop)
+
+
+def show_stack(
+    answer: StackAnswer,
+    asked: tuple[Image, MappedPlane, PhaseShares],
+    layers: RatioLayers,
+    results: RatioResults,
+) -> str:
+    """Show and log what came of a request; also say it in words.
+
+    Parameters
+    ----------
+    answer : StackAnswer
+        What came of it.
+    asked : tuple
+        The image, the plane that the sliders are about, and the shares when the work began.
+    layers : RatioLayers
+        Show it.
+    results : RatioResults
+        Keep the log.
+    """
+    image, mapped, shares = asked
+    names = mapped.card.classes
+    # Who has gone on to other shares is not to lose sight of them.
+    is_asked = mapped.sheet.shares(WHOLE).request == shares.request
+    corrected = layers.show_stack(
+        image,
+        (names, class_colours(mapped.card)),
+        answer.values,
+        name=f"{image.name} whole stack {request_text(shares)}",
+        visible=is_asked,
+    )
+    results.note_stack(image.name, mapped.adapter, (names, shares), answer)
+    text = answer.text(names)
+    if corrected:
+        text += " The maps that you corrected were left as they are."
+    return text if is_asked else f"{text} The maps are in a hidden layer."
