@@ -33,6 +33,19 @@ def test_no_more_groups_than_different_tokens():
     assert len(group_centres(np.zeros((10, 3)), 5)) == 1
 
 
+def test_groups_are_numbered_like_classes():
+    groups = np.repeat([0, 1, 2, 3], [50, 30, 20, 10])
+    classes = np.repeat([2, -1, 0, 2], [50, 30, 20, 10])
+    numbers = followed_groups([groups, groups], 4, classes)
+    for number in numbers:
+        assert number[0] == 2
+        assert number[2] == 0
+        # Those left over have what is free, the larger first.
+        assert (number[1], number[3]) == (1, 3)
+    many = followed_groups([groups], 4, np.repeat([6, 5, 4, 3], [50, 30, 20, 10]))
+    assert many[0].tolist() == [6, 5, 4, 3]
+
+
 @given(seed=st.integers(0, 200))
 @settings(max_examples=30, deadline=None)
 def test_groups_keep_their_number_from_layer_to_layer(seed):

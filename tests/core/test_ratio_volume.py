@@ -83,10 +83,21 @@ def test_progress_and_stop():
         solved(Slices(5), [0.2, 0.3, 0.5], should_stop=lambda: True)
 
 
+def test_slices_may_differ_in_size():
+    rng = np.random.default_rng(0)
+    slices = [rng.normal(size=(3, n, 30)).astype(np.float32) for n in (20, 25, 35)]
+    labels = {}
+    solution = solve_volume(slices, [0.2, 0.3, 0.5], write=labels.__setitem__)
+    assert [labels[i].shape[0] for i in range(3)] == [20, 25, 35]
+    counts = sum(np.bincount(each.ravel(), minlength=3) for each in labels.values())
+    assert counts.tolist() == [480, 720, 1200]
+    assert solution.achieved.tolist() == [0.2, 0.3, 0.5]
+
+
 def test_bad_stacks_are_refused():
     with pytest.raises(InvalidImageError, match="at least one slice"):
         solved([], [0.5, 0.5])
-    with pytest.raises(InvalidImageError, match="as slice 1"):
-        solved([np.zeros((2, 4, 4)), np.zeros((2, 4, 5))], [0.5, 0.5])
+    with pytest.raises(InvalidImageError, match="of 2 classes, got 3 in slice 1"):
+        solved([np.zeros((2, 4, 4)), np.zeros((3, 4, 4))], [0.5, 0.5])
     with pytest.raises(InvalidSettingError, match="expected shares of 3 classes, got 2"):
         solved(Slices(2), [0.5, 0.5])

@@ -15,11 +15,8 @@ from phasesam.core.errors import (
 from phasesam.core.layer_basis import principal_basis
 from phasesam.core.layer_colours import Limits, colours
 from phasesam.core.similar_region import similarity, unit_tokens
-from phasesam.engines.features import (
-    FeatureConfig,
-    compare_layers,
-    look,
-)
+from phasesam.engines.feature_config import FeatureConfig
+from phasesam.engines.features import compare_layers, look
 from phasesam.engines.layer_tokens import LayerTokens, TokenShelf, read_layers
 from phasesam.engines.segmenter import Segmenter
 from phasesam.formats.overlay import PALETTE
@@ -393,6 +390,11 @@ def test_groups_have_the_same_colours_in_all_layers():
         # The larger group is the first.
         assert (left == PALETTE[1]).all()
         assert (right == PALETTE[0]).all()
+    # With labels their colours are those of the classes.
+    labels = np.ones((384, 512), int)
+    labels[:, 160:] = 0
+    named = look(((tokens,),), [1 - labels], FeatureConfig(groups=2))
+    assert (named[0].pictures[0][0][:, :10] == PALETTE[0]).all()
     independent = look(((tokens,),), config=FeatureConfig(groups=2, continuous=False))
     assert difference(views, independent) == 0
     assert all(len(view.basis.explained) == 3 for view in independent)

@@ -65,6 +65,55 @@ def test_a_phase_that_is_most_of_no_token(dock, until, viewer_model):
     choose(dock, "class 3")
     assert "class 3: the class is most of no token" in dock.footer.result.text()
     assert "SEM similarity" not in viewer_model.layers
+    assert not dock.tokens.object_button.isEnabled()
+    dock.add_object()
+    assert "most of no token" in dock.footer.result.text()
+    choose(dock, "class 2")
+    assert dock.tokens.object_button.isEnabled()
+
+
+def test_combo_and_picker_say_the_same(dock, until, viewer_model):
+    look(dock, until)
+    choose(dock, "class 2")
+    other = viewer_model.add_image(np.random.default_rng(0).random((40, 50)), name="other")
+    viewer_model.layers.selection.active = other
+    assert dock.tokens.towards.currentText() == "class 2"
+    assert dock.picker.class_index == 1
+    viewer_model.layers.selection.active = viewer_model.layers["SEM"]
+    dock.look()
+    dock.cancel()
+    until(lambda: not dock.running)
+    assert dock.tokens.towards.currentText() == "class 2"
+    # Looking again begins anew.
+    look(dock, until)
+    assert dock.tokens.towards.currentIndex() == 0
+    assert dock.picker.class_index is None
+    assert not dock.tokens.object_button.isEnabled()
+    choose(dock, "class 2")
+    choose(dock, "the token under the mouse")
+    assert dock.tokens.follow.isChecked()
+    assert dock.picker.class_index is None
+
+
+def test_nothing_is_compared_once_the_colours_are_gone(dock, until, viewer_model):
+    look(dock, until)
+    choose(dock, "class 2")
+    viewer_model.layers.remove("SEM features A")
+    assert not viewer_model.layers["SEM similarity"].visible
+    assert not dock.tokens.object_button.isEnabled()
+
+
+def test_nothing_is_suggested_that_is_not_known(dock, until, viewer_model):
+    dock.which.setText("block2, neck")
+    look(dock, until)
+    assert dock.probe.isVisible()
+    assert not dock.begin.isVisible()
+    dock.which.setText("")
+    # Labels in one band only: no probe can be judged.
+    labels = viewer_model.layers["phases"]
+    labels.data[:, 20:] = 0
+    look(dock, until)
+    assert not dock.begin.isVisible()
 
 
 def test_without_labels_only_the_mouse(dock, until):
@@ -85,6 +134,17 @@ def test_where_to_begin_goes_to_the_recipe(dock, until, viewer_model, shown, mon
     dock.begin.chosen.emit("block2")
     assert other.recipe.blocks.currentText() == "from block2 on"
     assert other.recipe.recipe().adapter.blocks == "block2"
+    # What runs goes on.
+    with monkeypatch.context() as patch:
+        left = []
+        patch.setattr(FineTuneDock, "running", True)
+        patch.setattr(FineTuneDock, "show_setup", lambda _dock: left.append(1))
+        dock.begin.chosen.emit("all")
+        assert not left
+    assert other.recipe.recipe().adapter.blocks == "all"
+    other.recipe.blocks.setEnabled(False)
+    dock.begin.chosen.emit("block2")
+    assert "leaves the encoder alone" in dock.footer.result.text()
     # A recipe that is chosen brings its own.
     other.recipe.select(other.recipe.recipes.currentData())
     assert other.recipe.recipe().adapter.blocks == "late"

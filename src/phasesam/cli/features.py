@@ -25,7 +25,8 @@ from phasesam.cli.progress import step_bar
 from phasesam.core.errors import InvalidSettingError, SaveError
 
 if TYPE_CHECKING:
-    from phasesam.engines.features import FeatureConfig, LayerComparison
+    from phasesam.engines.feature_config import FeatureConfig
+    from phasesam.engines.features import LayerComparison
     from phasesam.engines.segmenter import Segmenter
     from phasesam.models.adapter_loading import Adapter
 
@@ -174,7 +175,7 @@ class FeatureLook:
         InvalidSettingError
             If a setting is none of those there are.
         """
-        from phasesam.engines.features import FeatureConfig
+        from phasesam.engines.feature_config import FeatureConfig
 
         layers = self.layers and tuple(name.strip() for name in self.layers.split(","))
         return FeatureConfig(
@@ -235,10 +236,13 @@ def features(
     if output.output is not None and look.arrays:
         save_arrays(found, seen, names, output.output / ARRAYS)
     columns = layer_columns(found.layers, names, classes)
-    report = layer_report(output.title or "Layers", found.layers, names, classes, sheets)
+    are_all = config.layers is None
+    report = layer_report(
+        output.title or "Layers", found.layers, names, classes, sheets, are_all=are_all
+    )
     values = {
         "layers": {name: [_plain(v) for v in column] for name, column in columns.items()},
-        "suggested_start": suggested_start(found.layers),
+        "suggested_start": suggested_start(found.layers) if are_all else None,
     }
     deliver(report, {SCORES_FILE: columns}, values, output)
     return ExitCode.OK

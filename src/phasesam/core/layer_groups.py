@@ -41,7 +41,9 @@ def nearest_group(scores: NDArray[np.floating], centres: NDArray[np.float32]) ->
     return index.astype(np.intp).reshape(scores.shape[:-1])
 
 
-def followed_groups(groups: Sequence[NDArray[np.intp]], n: int) -> list[NDArray[np.intp]]:
+def followed_groups(
+    groups: Sequence[NDArray[np.intp]], n: int, classes: NDArray[np.integer] | None = None
+) -> list[NDArray[np.intp]]:
     """Give the groups of each layer numbers such that most tokens keep theirs.
 
     Parameters
@@ -50,20 +52,45 @@ def followed_groups(groups: Sequence[NDArray[np.intp]], n: int) -> list[NDArray[
         Group of the same tokens in each layer, from 0.
     n : int
         Groups at most.
+    classes : (m,) integer array, optional
+        Class of each token, negative where unknown.
 
     Returns
     -------
     list of (n,) integer array
-        New number by old number: in the last layer the largest group is 0; from there
-        backwards as many tokens as can be have the number that they have in the layer after
+        New number by old number. In the last layer the largest group is 0; with classes, groups
+        have the numbers of the classes that they fit best. From there backwards as many tokens
+        as can be have the number that they have in the layer after
         (Kuhn, Naval Research Logistics 2, 1955).
     """
-    sizes = np.bincount(groups[-1], minlength=n)
-    numbers = [np.argsort(np.argsort(-sizes, kind="stable"))]
+    numbers = [_first_numbers(groups[-1], n, classes)]
     after = numbers[0][groups[-1]]
+    most = int(numbers[0].max()) + 1
     for own in reversed(groups[:-1]):
-        common = np.bincount(own * n + after, minlength=n * n).reshape(n, n)
+        common = np.bincount(own * most + after, minlength=n * most).reshape(n, most)
         _, number = linear_sum_assignment(common, maximize=True)
         numbers.append(number)
         after = number[own]
     return numbers[::-1]
+
+
+def _first_numbers(
+    groups: NDArray[np.intp], n: int, classes: NDArray[np.integer] | None
+) -> NDArray[np.intp]:
+    sizes = np.bincount(groups, minlength=n)
+    order = np.argsort(-sizes, kind="stable")
+    numbers = np.full(n, -1, np.intp)
+    if classes is not None and (classes >= 0).any():
+        known = classes >= 0
+        n_classes = int(classes.max()) + 1
+        places = groups[known] * n_classes + classes[known]
+        common = np.bincount(places, minlength=n * n_classes).reshape(n, n_classes)
+        fitting, found = linear_sum_assignment(common, maximize=True)
+        # A class that a group has nothing of says nothing about it.
+        some = common[fitting, found] > 0
+        numbers[fitting[some]] = found[some]
+    free = iter(np.setdiff1d(np.arange(2 * n), numbers))
+    for group in order:
+        if numbers[group] < 0:
+            numbers[group] = next(free)
+    return numbers

@@ -12,11 +12,10 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from phasesam.core.errors import CancelledError, InvalidSettingError
 from phasesam.core.layer_basis import (
@@ -30,7 +29,9 @@ from phasesam.core.layer_basis import (
 from phasesam.core.layer_colours import ColourSpace, Limits, colours
 from phasesam.core.layer_groups import followed_groups
 from phasesam.core.types import ProgressCallback, StopCallback
-from phasesam.engines.layer_drawing import MOST_GROUPS, Groups, Masks, drawn, foreground
+from phasesam.engines.blas_threads import one_blas_thread
+from phasesam.engines.feature_config import FeatureConfig
+from phasesam.engines.layer_drawing import Groups, Masks, drawn, foreground
 from phasesam.engines.layer_figures import Judged, LayerFigures, Sample, figures_of
 from phasesam.engines.layer_sampling import Sampler
 from phasesam.engines.layer_tokens import LayerTokens, TokenShelf, read_layers
@@ -39,59 +40,8 @@ if TYPE_CHECKING:
     from phasesam.engines.encoded_image import EncodedImage
 
 _MOST_WORKERS = 4
-
-
-@dataclass(frozen=True)
-class FeatureConfig:
-    """What is compared, and how it is coloured.
-
-    Attributes
-    ----------
-    layers : tuple of str or None
-        Names of layers, in any order; all of them for None.
-    basis : {"principal", "classes"}
-        Directions of largest variance, or those that tell labelled classes apart.
-    continuous : bool
-        Whether the directions of each layer are chosen to look like those of its neighbours, so
-        that colours change as little as the features do; otherwise each layer has its own.
-    foreground_first : bool
-        Whether the first component of the last layer decides what is foreground (the smaller
-        part, by Otsu's threshold), and only that is coloured.
-    space : {"rgb", "lab"}
-        See `phasesam.core.layer_colours.colours`.
-    groups : int
-        Instead of colours by direction, colour this many groups of alike tokens (k-means among
-        all models and pictures), which keep their colours from layer to layer; 0 for none.
-    points : int
-        Tokens of each picture and model that bases and figures are made from; fewer of many
-        pictures.
-
-    Raises
-    ------
-    InvalidSettingError
-        If a setting is none of these.
-    """
-
-    layers: tuple[str, ...] | None = None
-    basis: Literal["principal", "classes"] = "principal"
-    continuous: bool = True
-    foreground_first: bool = False
-    space: ColourSpace = "rgb"
-    groups: int = 0
-    points: int = 2048
-
-    def __post_init__(self) -> None:
-        if self.basis not in ("principal", "classes") or self.space not in ("rgb", "lab"):
-            raise InvalidSettingError(
-                "expected a basis of principal or classes and colours of rgb or lab, got "
-                f"{self.basis!r} and {self.space!r}"
-            )
-        if self.groups and not 2 <= self.groups <= MOST_GROUPS:
-            raise InvalidSettingError(
-                f"expected 2 to {MOST_GROUPS} groups, or 0 for none, got {self.groups}"
-            )
-        if self.points < 16:
-            raise InvalidSettingError(f"expected 16 points or more, got {self.points}")
+# Bytes for all layers that are studied at once, and copies of its tokens that each takes.
+_WORKING_MEMORY, _COPIES = 400 << 20, 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +187,7 @@ def look(
             "layers can be compared between adapters of one model; these models have other layers"
         )
     # Products this small are slower on several threads, most of all beside other work.
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread():
         return _looked(tokens, Sampler(tokens, labels, config.points), config, should_stop)
 
 
@@ -273,10 +223,18 @@ def _looked(
         return LayerView(name, pictures, basis, limits, figures)
 
     # Layers side by side, for the products within one are too small for several threads.
-    with ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as workers:
+    with ThreadPoolExecutor(_n_workers(sampler)) as workers:
         all_studied = list(workers.map(study, sampler.names))
-        chosen, numbers = _followed(all_studied, config)
+        # Fewer tokens than have classes are left of a foreground.
+        classes = sampler.classes if masks is None else None
+        chosen, numbers = _followed(all_studied, config, classes)
         return tuple(workers.map(draw, all_studied, chosen, numbers))
+
+
+def _n_workers(sampler: Sampler) -> int:
+    """As many layers at once as there are cores and as find room."""
+    fitting = _WORKING_MEMORY // (_COPIES * sampler.nbytes)
+    return max(1, min(_MOST_WORKERS, os.cpu_count() or 1, fitting))
 
 
 def _coloured(
@@ -286,7 +244,7 @@ def _coloured(
 
 
 def _followed(
-    layers: Sequence[_Studied], config: FeatureConfig
+    layers: Sequence[_Studied], config: FeatureConfig, classes: NDArray[np.int32] | None
 ) -> tuple[Sequence[NDArray[np.float64] | None], Sequence[NDArray[np.intp] | None]]:
     """Settle directions, and numbers of groups, from layer to layer."""
     chosen: Sequence[NDArray[np.float64] | None] = [None] * len(layers)
@@ -300,7 +258,7 @@ def _followed(
         chosen = [np.eye(width, min(DIMENSIONS, width)) for width in widths]
     if config.groups:
         sorted_ = [s.groups.sort(s.scores) for s in layers if s.groups is not None]
-        numbers = followed_groups(sorted_, config.groups)
+        numbers = followed_groups(sorted_, config.groups, classes)
     return chosen, numbers
 
 

@@ -23,8 +23,6 @@ Masks = tuple[NDArray[np.bool_], ...]
 Paint = Callable[[NDArray[np.float16]], NDArray[np.uint8]]
 """Makes colours (h, w, 3) of tokens (h, w, c)."""
 
-MOST_GROUPS = len(PALETTE)
-
 
 @dataclass(frozen=True, eq=False)
 class Groups:
@@ -58,7 +56,8 @@ class Groups:
 
     def paint(self, numbers: NDArray[np.intp]) -> Paint:
         """Colour tokens by their group; `numbers` are those that groups have in all layers."""
-        return lambda tokens: PALETTE[numbers[self.sort(self.basis.scores(tokens))]]
+        colours = PALETTE[numbers % len(PALETTE)]
+        return lambda tokens: colours[self.sort(self.basis.scores(tokens))]
 
 
 def foreground(tokens: tuple[tuple[LayerTokens, ...], ...], sample: Sample) -> Masks:

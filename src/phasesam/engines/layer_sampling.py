@@ -23,7 +23,7 @@ _FEWEST_POINTS = 16
 
 
 class Sampler:
-    """Takes tokens layer by layer, so that one layer at a time is held in full precision.
+    """Takes tokens layer by layer, so that few layers at a time are held in full precision.
 
     Parameters
     ----------
@@ -85,6 +85,13 @@ class Sampler:
         side = picture.sides[self._coarsest]
         return token_labels(truth[: picture.shape[0]], (shape[0], shape[1]), side)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the largest sample of a layer."""
+        widest = max(self._tokens[0][0].maps[name].shape[-1] for name in self.names)
+        count = len(self._points) * len(self._tokens[0]) * len(self._tokens)
+        return 4 * count * widest
+
     def sample(self, name: str) -> Sample:
         """Take tokens of a layer."""
         places = [tokens_at(self._points, each.seen(name)) for each in self._tokens[0]]
@@ -98,6 +105,15 @@ class Sampler:
         return Sample(
             name, (self._points,) * len(places), taken, deviations(np.concatenate(taken[0]))
         )
+
+    @property
+    def classes(self) -> NDArray[np.int32]:
+        """Class of each token of a sample, all models and pictures together."""
+        each = [
+            grid[tokens_at(self._points, picture.seen(self._coarsest))]
+            for picture, grid in zip(self._tokens[0], self._grids, strict=True)
+        ]
+        return np.concatenate(each * len(self._tokens))
 
     def judged(self, name: str) -> Judged | None:
         """Take tokens of a layer with classes; None if no two classes are known."""

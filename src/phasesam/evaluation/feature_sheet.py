@@ -238,22 +238,21 @@ def contact_sheet(
     columns = min(texts.columns, len(first) + len(views))
     n_models = len(views[0].pictures)
     step = cell[0] + _GAP, cell[1] + _GAP + _BELOW
-    cells, captions, y = [], [], _MARGIN
+    cells: list[_Cell] = []
+    captions: list[_Caption] = []
+    y = _MARGIN
     places: list[tuple[str, NDArray[np.uint8]] | LayerView] = [*first, *views]
     for row in (places[i : i + columns] for i in range(0, len(places), columns)):
         for column, item in enumerate(row):
-            x = _MARGIN + _SIDE + column * step[0]
+            place = _MARGIN + _SIDE + column * step[0], y
             title = item.name if isinstance(item, LayerView) else item[0]
-            captions.append(_Caption(x + cell[0] // 2, y + _HEADING // 2, title))
-            for model in range(n_models):
-                top = y + _HEADING + model * step[1]
-                if isinstance(item, LayerView):
-                    cells.append(_Cell(x, top, item.pictures[model][index], True))
-                    below = _words(item, model)
-                    place = x + cell[0] // 2, top + cell[1] + _BELOW // 2
-                    captions += [_Caption(*place, below, _SMALL, faint=True)] if below else []
-                elif model == 0:
-                    cells.append(_Cell(x, top, item[1], False))
+            captions.append(_Caption(place[0] + cell[0] // 2, y + _HEADING // 2, title))
+            if isinstance(item, LayerView):
+                below = _column(item, index, place, cell)
+                cells += below[0]
+                captions += below[1]
+            else:
+                cells.append(_Cell(place[0], y + _HEADING, item[1], False))
         for model, name in enumerate(texts.models):
             middle = y + _HEADING + model * step[1] + cell[1] // 2
             captions.append(
@@ -264,6 +263,22 @@ def contact_sheet(
     marks, names, y = _legend(() if target is None else target.legend, y, width - _MARGIN)
     height = y - _GAP + _MARGIN
     return ContactSheet(width, height, cell, tuple(cells), (*captions, *names), marks)
+
+
+def _column(
+    view: LayerView, index: int, place: tuple[int, int], cell: tuple[int, int]
+) -> tuple[list[_Cell], list[_Caption]]:
+    """Place what each model makes of a layer, one below the other."""
+    x, y = place
+    cells, captions = [], []
+    for model, pictures in enumerate(view.pictures):
+        top = y + _HEADING + model * (cell[1] + _GAP + _BELOW)
+        cells.append(_Cell(x, top, pictures[index], True))
+        words = _words(view, model)
+        if words:
+            below = x + cell[0] // 2, top + cell[1] + _BELOW // 2
+            captions.append(_Caption(*below, words, _SMALL, faint=True))
+    return cells, captions
 
 
 def _legend(

@@ -34,6 +34,14 @@ def suggested_start(views: Sequence[LayerView]) -> str | None:
     return None if place is None else views[place].name
 
 
+def loses(views: Sequence[LayerView]) -> bool:
+    """Whether the first model tells the classes worse at its end than before."""
+    known = [view for view in views if view.figures.probe]
+    return bool(np.isfinite([v.figures.probe_means[0] for v in known]).any()) and (
+        suggested_start(views) is None
+    )
+
+
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Give names that are there more than once their place."""
     return tuple(
@@ -80,6 +88,8 @@ def layer_report(
     models: Sequence[str],
     classes: Sequence[str] = (),
     pictures: Sequence[Picture] = (),
+    *,
+    are_all: bool = True,
 ) -> Report:
     """Report on layers: a table, curves over the depth, contact sheets.
 
@@ -91,8 +101,10 @@ def layer_report(
         As for `layer_columns`.
     pictures : sequence of Picture
         Contact sheets.
+    are_all : bool
+        Whether these are all layers: of some nobody knows whether others would do.
     """
-    start = suggested_start(views)
+    start = suggested_start(views) if are_all else None
     introduction = [
         f"Models: {', '.join(models)}. The pictures of a layer have one basis for all models and "
         "images: the same colour means the same."
@@ -102,7 +114,7 @@ def layer_report(
             f"From {start} on the first model tells the classes nearly as well as it ever does "
             f"(95 % of its best probe): {_advice(blocks_from(start))}."
         )
-    elif any(view.figures.probe for view in views):
+    elif are_all and loses(views):
         introduction.append(
             "The first model tells the classes best in earlier layers than its last, which lose "
             "something: adapt all of it (adapter.blocks=all)."

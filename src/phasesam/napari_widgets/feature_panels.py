@@ -266,14 +266,14 @@ class BeginPanel(QWidget):
 
     def set_layers(self, layers: Sequence[LayerView]) -> None:
         """Look at the probes of layers; nothing is said without any."""
-        has_probe = any(view.figures.probe for view in layers)
-        self.setVisible(has_probe)
-        if not has_probe:
-            return
-        from phasesam.evaluation.feature_tables import suggested_start
+        from phasesam.evaluation.feature_tables import loses, suggested_start
         from phasesam.models.adapter_config import blocks_from
 
         start = suggested_start(layers)
+        is_known = start is not None or loses(layers)
+        self.setVisible(is_known)
+        if not is_known:
+            return
         self._blocks = "all" if start is None else blocks_from(start)
         if start is None:
             text = "A loses something towards its end: all of the encoder is worth adapting."

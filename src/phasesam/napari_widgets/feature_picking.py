@@ -56,6 +56,7 @@ class TokenPicker(QObject):
         self.is_on = False
         self.model = 0
         self.class_index: int | None = None
+        self._has_mean = False
         viewer = dock.viewer
         viewer.mouse_move_callbacks.append(self._on_move)
         viewer.mouse_drag_callbacks.append(self._on_drag)
@@ -141,15 +142,19 @@ class TokenPicker(QObject):
         try:
             found = seen.class_similarity(layer, self.model, index)
         except PhaseSAMError as error:
+            self._has_mean = False
             self._layers.hide_similarity()
             self._dock.show_error(f"{seen.classes[index]}: {error}.")
             return
+        self._has_mean = True
         self._layers.show_similarity(image, found, seen.side(layer))
 
     @property
     def holds(self) -> bool:
         """Whether there is something to compare with: a clicked token, or a class."""
-        return self._point is not None or self.class_index is not None
+        if self._layers.index is None:
+            return False
+        return self._has_mean if self.class_index is not None else self._point is not None
 
     @property
     def is_in_view(self) -> bool:
@@ -163,7 +168,11 @@ class TokenPicker(QObject):
 
     def refresh(self) -> None:
         """Show what is compared with in another layer, or as another model sees it."""
-        if self.class_index is not None and self.is_in_view:
+        if self._layers.index is None:
+            # The user has removed the stack: nothing is there to be compared.
+            self._last = None
+            self._layers.hide_similarity()
+        elif self.class_index is not None and self.is_in_view:
             self._show_class(self.class_index)
         elif self._point is not None and self.is_in_view:
             self.show(self._point)

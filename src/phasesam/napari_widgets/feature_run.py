@@ -21,7 +21,8 @@ from phasesam.napari_widgets.segmenters import LazySegmenter
 
 if TYPE_CHECKING:
     from phasesam.core.types import ProgressCallback, StopCallback
-    from phasesam.engines.features import FeatureConfig, LayerComparison, LayerView
+    from phasesam.engines.feature_config import FeatureConfig
+    from phasesam.engines.features import LayerComparison, LayerView
 
 _UNKNOWN = -1
 
@@ -89,6 +90,7 @@ class SeenLayers:
     labels: NDArray[np.int32] | None
     classes: tuple[str, ...]
     _units: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
+    _grids: dict[tuple[int, ...], NDArray[np.int32]] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[LayerView, ...]:
@@ -124,11 +126,21 @@ class SeenLayers:
             If the class is most of no token.
         """
         units = self._unit_tokens(layer, model)
+        return class_similarity(units, self._token_classes(layer) == index)
+
+    def sort_tokens(self) -> None:
+        """Find the classes of the tokens of all layers, which takes long of large images."""
+        for layer in range(len(self.layers) if self.labels is not None else 0):
+            self._token_classes(layer)
+
+    def _token_classes(self, layer: int) -> NDArray[np.int32]:
         if self.labels is None:
             raise InvalidMaskError("there are no labels")
-        grid = (units.shape[0], units.shape[1])
-        classes = token_labels(self.labels, grid, self.side(layer))
-        return class_similarity(units, classes == index)
+        height, width = self.found.tokens[0][0].maps[self.layers[layer].name].shape[:2]
+        if (height, width) not in self._grids:
+            grid = token_labels(self.labels, (height, width), self.side(layer))
+            self._grids[height, width] = grid
+        return self._grids[height, width]
 
     def _unit_tokens(self, layer: int, model: int) -> NDArray[np.float32]:
         key = layer, model
@@ -186,7 +198,9 @@ def feature_job(run: FeatureRun) -> Callable[..., SeenLayers]:
             pictures, others, labels, run.config, progress=progress, should_stop=should_stop
         )
         shown = labels[0][: len(segmenter.rgb)] if labels else None
-        return SeenLayers(run, found, segmenter.rgb, shown, names)
+        seen = SeenLayers(run, found, segmenter.rgb, shown, names)
+        seen.sort_tokens()
+        return seen
 
     return job
 

@@ -18,8 +18,7 @@ from qtpy.QtWidgets import (
 
 from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.core.similar_region import inner_points
-from phasesam.engines.features import FeatureConfig
-from phasesam.engines.layer_drawing import MOST_GROUPS
+from phasesam.engines.feature_config import MOST_GROUPS, FeatureConfig
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.feature_curves import LayerCurves, likeness_curves, probe_curves
 from phasesam.napari_widgets.feature_layers import MODELS, FeatureLayers
@@ -72,6 +71,7 @@ class FeaturesDock(Dock):
         self.layers = FeatureLayers(self.viewer)
         self.picker = TokenPicker(self, self.layers)
         self._seen: SeenLayers | None = None
+        self._offered: SeenLayers | None = None
         self._image: ref[Image] | None = None
         self._titles: tuple[str, ...] = ()
         self._fill()
@@ -133,6 +133,8 @@ class FeaturesDock(Dock):
         )
 
     def _connect(self) -> None:
+        self.space.chosen.connect(self._on_space)
+        self._on_space()
         self.look_button.clicked.connect(lambda *_: self.look())
         self.grid.toggled.connect(self.layers.set_grid)
         for curves in (self.probe, self.likeness):
@@ -180,16 +182,22 @@ class FeaturesDock(Dock):
         self._show_results()
 
     def _show(self, _image: Image | None = None) -> None:
-        self.look_button.setEnabled(self.state.image_layer is not None and not self.running)
+        image = self.state.image_layer
+        self.look_button.setEnabled(image is not None and not self.running)
+        self.planes.setEnabled(image is not None and image.ndim > 2)
         self._show_results()
 
     def _show_results(self) -> None:
         """Show what there is to see of the last run."""
         seen = self.seen
         self.saving.set_seen(seen, self._titles)
-        self.begin.set_layers(() if seen is None else seen.layers)
+        # Of some layers nobody knows whether others would do.
+        every = seen is not None and seen.run.config.layers is None
+        self.begin.set_layers(seen.layers if every and seen is not None else ())
         self.grid.setEnabled(seen is not None)
-        self.tokens.set_ready(*((0,) if seen is None else (seen.n_models, seen.classes)))
+        if seen is not self._offered:
+            self._offered = seen
+            self.tokens.set_ready(*((0,) if seen is None else (seen.n_models, seen.classes)))
         names = () if seen is None else tuple(view.name for view in seen.layers)
         self.probe.set_curves([] if seen is None else probe_curves(seen), names)
         self.likeness.set_curves([] if seen is None else likeness_curves(seen), names)
@@ -200,6 +208,8 @@ class FeaturesDock(Dock):
         seen, index = self.seen, self.layers.index
         if seen is None or index is None:
             self.where.setText("")
+            self.picker.refresh()
+            self._on_picked()
             return
         view = seen.layers[index]
         parts = [f"<b>{view.name}</b> · {index + 1} of {len(seen.layers)}"]
@@ -215,6 +225,7 @@ class FeaturesDock(Dock):
         for curves in (self.probe, self.likeness):
             curves.mark(index)
         self.picker.refresh()
+        self._on_picked()
 
     # ------------------------------------------------------------------ looking
 
@@ -282,7 +293,15 @@ class FeaturesDock(Dock):
             # Clicks are ours now: they are not to set points for prompts.
             self.viewer.layers.selection.active = image
 
+    def _on_space(self, _key: str = "") -> None:
+        is_grouped = self.space.current == "groups"
+        self.groups.setEnabled(is_grouped)
+        self.continuous.setEnabled(not is_grouped)
+
     def _on_class_chosen(self, index: int | None) -> None:
+        if index is None:
+            self.tokens.follow.setChecked(True)
+            return
         self.tokens.follow.setChecked(False)
         self.picker.let_go()
         self.picker.class_index = index
@@ -303,14 +322,19 @@ class FeaturesDock(Dock):
         except PhaseSAMError as error:
             self.show_error(str(error))
             return
-        dock.adapt_from(blocks)
-        self.show_result(f"Fine-tune adapts the encoder with blocks={blocks}.")
+        if dock.adapt_from(blocks):
+            self.show_result(f"The next training in Fine-tune has blocks={blocks}.")
+        else:
+            self.show_error("The recipe in Fine-tune leaves the encoder alone; choose another.")
 
     def _find_region(self, use: Callable[[Any], Any], on_done: Callable[[Any], None]) -> None:
         """Find the similar region of the clicked token in the background, and `use` it there."""
-        find = self.picker.region(
-            self.tokens.threshold, connected=self.tokens.connected.isChecked()
-        )
+        connected = self.tokens.connected.isChecked()
+        try:
+            find = self.picker.region(self.tokens.threshold, connected=connected)
+        except PhaseSAMError as error:
+            self.show_error(str(error))
+            return
         if find is None:
             self.show_error("Look at the layers, then click at what is looked for.")
             return
