@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from phasesam.core.similar_region import class_similarity, unit_tokens
 from phasesam.core.token_grid import token_labels
+from phasesam.engines import features
 from phasesam.formats.overlay import PALETTE
 from phasesam.napari_widgets.feature_run import spread_planes
 from phasesam.napari_widgets.features import FeaturesDock
@@ -148,6 +152,32 @@ def test_where_to_begin_goes_to_the_recipe(dock, until, viewer_model, shown, mon
     # A recipe that is chosen brings its own.
     other.recipe.select(other.recipe.recipes.currentData())
     assert other.recipe.recipe().adapter.blocks == "late"
+
+
+def test_cancelling_half_way_leaves_what_was_there(dock, until, viewer_model, monkeypatch):
+    look(dock, until)
+    before, names = dock.seen, [layer.name for layer in viewer_model.layers]
+    reached, original = threading.Event(), features.compare_layers
+
+    def slowly(*args, progress, should_stop, **options):
+        def tell(done, total):
+            progress(done, total)
+            if done == 2:
+                reached.set()
+                while not should_stop():
+                    time.sleep(0.01)
+
+        return original(*args, progress=tell, should_stop=should_stop, **options)
+
+    monkeypatch.setattr(features, "compare_layers", slowly)
+    dock.look()
+    until(reached.is_set)
+    dock.cancel()
+    until(lambda: not dock.running)
+    assert "cancelled" in dock.footer.result.text()
+    assert dock.seen is before
+    assert [layer.name for layer in viewer_model.layers] == names
+    assert dock.look_button.isEnabled()
 
 
 def test_groups_are_coloured(dock, until, viewer_model):
