@@ -100,10 +100,10 @@ def test_labels_of_another_shape_are_refused(dock, until, viewer_model):
 
 
 def test_an_unknown_layer_is_told(dock, until):
-    dock.which.setText("block1, block9")
+    dock.settings.which.setText("block1, block9")
     look(dock, until)
     assert "block1, block2, neck" in dock.footer.result.text()
-    dock.which.setText("neck, block1")
+    dock.settings.which.setText("neck, block1")
     look(dock, until)
     assert [view.name for view in dock.seen.layers] == ["block1", "neck"]
 
@@ -167,7 +167,7 @@ def test_the_plane_in_view_of_a_stack(viewer_model, shown, until, disc_image):
     look(dock, until)
     layer = dock.layers.stacks[0]
     assert layer.data.shape == (3, 1, 48, 64, 3)
-    assert dock.seen.run.plane.index == (2,)
+    assert dock.seen.plane.index == (2,)
     place = world_to_data(
         viewer_model, viewer_model.layers["scan"], layer.data_to_world((0, 0, 0, 0))
     )

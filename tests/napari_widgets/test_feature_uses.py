@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from qtpy.QtCore import Qt
 
 from phasesam.core.similar_region import class_similarity, unit_tokens
 from phasesam.core.token_grid import token_labels
@@ -108,11 +109,11 @@ def test_nothing_is_compared_once_the_colours_are_gone(dock, until, viewer_model
 
 
 def test_nothing_is_suggested_that_is_not_known(dock, until, viewer_model):
-    dock.which.setText("block2, neck")
+    dock.settings.which.setText("block2, neck")
     look(dock, until)
     assert dock.probe.isVisible()
     assert not dock.begin.isVisible()
-    dock.which.setText("")
+    dock.settings.which.setText("")
     # Labels in one band only: no probe can be judged.
     labels = viewer_model.layers["phases"]
     labels.data[:, 20:] = 0
@@ -181,8 +182,8 @@ def test_cancelling_half_way_leaves_what_was_there(dock, until, viewer_model, mo
 
 
 def test_groups_are_coloured(dock, until, viewer_model):
-    dock.space.set_current("groups")
-    dock.groups.setValue(3)
+    dock.settings.space.set_current("groups")
+    dock.settings.groups.setValue(3)
     look(dock, until)
     stack = viewer_model.layers["SEM features A"].data
     colours = {tuple(colour) for colour in stack.reshape(-1, 3).tolist()}
@@ -203,9 +204,9 @@ def test_directions_of_several_planes(viewer_model, shown, until, disc_image):
     dock.models.labels.setCurrentIndex(dock.models.labels.findText("phases"))
     look(dock, until)
     alone = viewer_model.layers["scan features A"].data.copy()
-    dock.planes.setValue(4)
+    dock.settings.planes.setValue(4)
     look(dock, until)
-    assert dock.seen.run.plane.index == (1,)
+    assert dock.seen.plane.index == (1,)
     # The plane without contrast is left out.
     assert len(dock.seen.found.tokens[0]) == 3
     together = viewer_model.layers["scan features A"].data
@@ -224,3 +225,47 @@ def test_planes_are_spread_around_the_one_shown(n, own):
     if n >= 7:
         assert (own,) not in indices
     assert spread_planes((4, 5), ShownPlane((), (4, 5)), n) == ()
+
+
+def tick(dock, name):
+    items = [dock.settings.others.item(row) for row in range(dock.settings.others.count())]
+    next(item for item in items if item.text() == name).setCheckState(Qt.CheckState.Checked)
+
+
+def test_several_images_share_their_colours(dock, until, viewer_model, disc_image):
+    viewer_model.add_image(np.fliplr(disc_image), name="turned", translate=(0, 200))
+    viewer_model.add_image(np.flipud(disc_image), name="third")
+    viewer_model.layers.selection.active = viewer_model.layers["SEM"]
+    assert dock.settings.others.count() == 2
+    tick(dock, "turned")
+    look(dock, until)
+    names = [layer.name for layer in viewer_model.layers if "features" in layer.name]
+    assert names == ["SEM features A", "turned features A"]
+    assert_allclose(viewer_model.layers["turned features A"].translate[1:], (0.5, 200.5))
+    # The same in both, but for what the encoder makes of the other direction.
+    assert dock.seen.found is dock._all[1][1].found
+    assert len(dock.seen.layers[0].pictures[0]) == 2
+    # Tokens, labels and results are those of the active image.
+    assert dock.seen.labels is not None
+    viewer_model.layers.selection.active = viewer_model.layers["turned"]
+    assert dock.image.name == "turned"
+    assert dock.seen.labels is None
+    dock.tokens.follow.setChecked(True)
+    dock.picker.show(np.array([30.0, 40.0]))
+    assert "turned similarity" in viewer_model.layers
+    viewer_model.layers.remove("turned")
+    names = [layer.name for layer in viewer_model.layers if "features" in layer.name]
+    assert names == ["SEM features A"]
+    assert dock.image.name == "SEM"
+    assert dock.tokens.towards.findText("class 2") > 0
+
+
+def test_ticks_stay_with_their_images(dock, viewer_model, disc_image):
+    for name in ("one", "two"):
+        viewer_model.add_image(disc_image, name=name)
+    viewer_model.layers.selection.active = viewer_model.layers["SEM"]
+    tick(dock, "two")
+    viewer_model.layers.remove("one")
+    assert [image.name for image in dock.settings.images] == ["two"]
+    viewer_model.layers.selection.active = viewer_model.layers["two"]
+    assert dock.settings.images == []

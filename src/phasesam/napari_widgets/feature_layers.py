@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -33,38 +34,51 @@ class FeatureLayers:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
-        self._stacks: list[ref[Image]] = []
+        self._stacks: list[tuple[ref[Image], ref[Image]]] = []
         self._similarity: ref[Image] | None = None
 
     @property
     def stacks(self) -> list[Image]:
         """Stacks of colours that are in the viewer, A before B."""
         viewer = self._viewer()
-        found = [stack() for stack in self._stacks]
+        found = [stack() for _, stack in self._stacks]
         return [s for s in found if s is not None and viewer is not None and s in viewer.layers]
 
-    def show(self, image: Image, seen: SeenLayers) -> None:
+    def show(self, images: Sequence[tuple[Image, SeenLayers]]) -> None:
         """Show what came of a run, in place of what was shown before."""
         viewer = self._viewer()
         if viewer is None:
             return
         self.remove()
         active = viewer.layers.selection.active
-        for model in range(seen.n_models):
-            stack = seen.stack(model)
-            # A stack of images has its planes on the axes between.
-            index = seen.run.plane.index
-            data = stack.reshape(len(stack), *(1,) * len(index), *stack.shape[1:])
-            layer = viewer.add_image(
-                data,
-                name=f"{image.name} features {MODELS[model]}",
-                rgb=True,
-                interpolation2d="nearest",
-                **_walking(image, index, seen.finest_side),
-            )
-            self._stacks.append(ref(layer))
+        for image, seen in images:
+            for model in range(seen.n_models):
+                stack = seen.stack(model)
+                # A stack of images has its planes on the axes between.
+                index = seen.plane.index
+                data = stack.reshape(len(stack), *(1,) * len(index), *stack.shape[1:])
+                layer = viewer.add_image(
+                    data,
+                    name=f"{image.name} features {MODELS[model]}",
+                    rgb=True,
+                    interpolation2d="nearest",
+                    **_walking(image, index, seen.finest_side),
+                )
+                self._stacks.append((ref(image), ref(layer)))
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active
+
+    def remove_orphans(self) -> None:
+        """Take stacks out of the viewer whose image has left it."""
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        gone = [pair for pair in self._stacks if pair[0]() not in viewer.layers]
+        self._stacks = [pair for pair in self._stacks if pair not in gone]
+        for _, stack in gone:
+            layer = stack()
+            if layer is not None and layer in viewer.layers:
+                viewer.layers.remove(layer)
 
     def remove(self) -> None:
         """Take everything out of the viewer."""

@@ -162,7 +162,7 @@ class TokenPicker(QObject):
         if self._seen is None or self._image is None:
             return False
         try:
-            return self._dock.state.plane(self._image).index == self._seen.run.plane.index
+            return self._dock.state.plane(self._image).index == self._seen.plane.index
         except UnsupportedViewError:
             return False
 
@@ -202,7 +202,7 @@ class TokenPicker(QObject):
         else:
             return None
         side = seen.side(index)
-        shape, size = seen.run.plane.shape, (seen.rgb.shape[0], seen.rgb.shape[1])
+        shape, size = seen.plane.shape, (seen.rgb.shape[0], seen.rgb.shape[1])
 
         def find() -> NDArray[np.bool_]:
             mask = np.zeros(shape, bool)

@@ -23,8 +23,50 @@ if TYPE_CHECKING:
     from phasesam.core.types import ProgressCallback, StopCallback
     from phasesam.engines.feature_config import FeatureConfig
     from phasesam.engines.features import LayerComparison, LayerView
+    from phasesam.engines.segmenter import Segmenter
 
 _UNKNOWN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSource:
+    """A picture to look at, as plain values.
+
+    Attributes
+    ----------
+    data : (..., h, w) or (..., h, w, 3 or 4) array
+        Possibly lazy.
+    plane : ShownPlane
+        Which plane.
+    normalisation, exclude_data_bar, pixel_size
+        As for `phasesam.Segmenter`.
+    labels : (h, w) integer array or None
+        Values of a Labels layer: 0 is unknown.
+    """
+
+    data: Any
+    plane: ShownPlane
+    normalisation: Normalisation
+    exclude_data_bar: bool
+    pixel_size: PixelSize
+    labels: NDArray[Any] | None = None
+
+    @property
+    def has_contrast(self) -> bool:
+        """Whether there is anything to see; for workers."""
+        return not is_constant(read_plane(self.data, self.plane))
+
+    def segmenter(self, model: str, adapter: str | None) -> Segmenter:
+        """Make it ready for a model; for workers."""
+        return LazySegmenter(
+            self.data,
+            self.plane,
+            model=model,
+            normalisation=self.normalisation,
+            exclude_data_bar=self.exclude_data_bar,
+            pixel_size=self.pixel_size,
+            adapter=adapter,
+        ).get()
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,49 +75,40 @@ class FeatureRun:
 
     Attributes
     ----------
-    data : (..., h, w) or (..., h, w, 3 or 4) array
-        Possibly lazy.
-    plane : ShownPlane
-        Which plane.
+    sources : tuple of PictureSource
+        One of each image that is shown, then more planes that directions are made from.
+    n_shown : int
+        How many are shown.
     model : str
         Name of the model.
     adapters : tuple of str or None
         Of model A and, if there is one, of model B; None for the model alone.
-    normalisation, exclude_data_bar, pixel_size
-        As for `phasesam.Segmenter`.
     config : FeatureConfig
         Layers and colours.
-    labels : tuple of (h, w) integer array
-        Values of a Labels layer on the plane and on the others: 0 is unknown. Or empty.
     classes : dict of int to str
-        Name of each value.
-    others : tuple of ShownPlane
-        More planes that the directions are made from.
+        Name of each value of the labels.
     """
 
-    data: Any
-    plane: ShownPlane
+    sources: tuple[PictureSource, ...]
+    n_shown: int
     model: str
     adapters: tuple[str | None, ...]
-    normalisation: Normalisation
-    exclude_data_bar: bool
-    pixel_size: PixelSize
     config: FeatureConfig
-    labels: tuple[NDArray[Any], ...] = ()
     classes: dict[int, str] = field(default_factory=dict)
-    others: tuple[ShownPlane, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class SeenLayers:
-    """What came of it.
+    """What came of it for one of the images.
 
     Attributes
     ----------
     run : FeatureRun
         What was asked.
     found : LayerComparison
-        Colours, figures, and features.
+        Colours, figures, and features of all of them.
+    index : int
+        Which of the images.
     rgb : (h, w, 3) uint8 array
         The picture, without data bar.
     labels : (h, w) int32 array or None
@@ -86,11 +119,17 @@ class SeenLayers:
 
     run: FeatureRun
     found: LayerComparison
+    index: int
     rgb: NDArray[np.uint8]
     labels: NDArray[np.int32] | None
     classes: tuple[str, ...]
     _units: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
     _grids: dict[tuple[int, ...], NDArray[np.int32]] = field(default_factory=dict)
+
+    @property
+    def plane(self) -> ShownPlane:
+        """The plane that was looked at."""
+        return self.run.sources[self.index].plane
 
     @property
     def layers(self) -> tuple[LayerView, ...]:
@@ -104,7 +143,7 @@ class SeenLayers:
 
     def side(self, layer: int) -> float:
         """Side of a token of a layer in pixels."""
-        return self.found.tokens[0][0].sides[self.layers[layer].name]
+        return self.found.tokens[0][self.index].sides[self.layers[layer].name]
 
     def token_at(self, layer: int, point: NDArray[np.float64]) -> tuple[int, int] | None:
         """Row and column of the token at ``(y, x)``; None outside the picture."""
@@ -136,7 +175,7 @@ class SeenLayers:
     def _token_classes(self, layer: int) -> NDArray[np.int32]:
         if self.labels is None:
             raise InvalidMaskError("there are no labels")
-        height, width = self.found.tokens[0][0].maps[self.layers[layer].name].shape[:2]
+        height, width = self.found.tokens[0][self.index].maps[self.layers[layer].name].shape[:2]
         if (height, width) not in self._grids:
             grid = token_labels(self.labels, (height, width), self.side(layer))
             self._grids[height, width] = grid
@@ -147,13 +186,13 @@ class SeenLayers:
         if key not in self._units:
             # One layer at a time is looked at: others need not stay.
             self._units.clear()
-            tokens = self.found.tokens[model][0]
+            tokens = self.found.tokens[model][self.index]
             self._units[key] = unit_tokens(tokens.maps[self.layers[layer].name])
         return self._units[key]
 
     def stack(self, model: int) -> NDArray[np.uint8]:
         """All layers as one model sees them, (n, h, w, 3), at the finest resolution of them."""
-        pictures = [view.pictures[model][0] for view in self.layers]
+        pictures = [view.pictures[model][self.index] for view in self.layers]
         sides = [self.side(index) for index in range(len(pictures))]
         finest = min(range(len(sides)), key=lambda index: sides[index])
         size = pictures[finest].shape[:2]
@@ -170,43 +209,33 @@ class SeenLayers:
         return min(self.side(index) for index in range(len(self.layers)))
 
 
-def feature_job(run: FeatureRun) -> Callable[..., SeenLayers]:
-    """Make the job for a worker: ``job(progress, should_stop)``."""
+def feature_job(run: FeatureRun) -> Callable[..., tuple[SeenLayers, ...]]:
+    """Make the job for a worker: ``job(progress, should_stop)``, of each image that is shown."""
 
-    def job(progress: ProgressCallback, should_stop: StopCallback) -> SeenLayers:
+    def job(progress: ProgressCallback, should_stop: StopCallback) -> tuple[SeenLayers, ...]:
         from phasesam.engines.features import compare_layers
 
-        every = (run.plane, *run.others)
-        # The one in view is to tell if it has nothing to see.
-        chosen = [i for i, plane in enumerate(every) if i == 0 or _has_contrast(run, plane)]
-        pictures = [
-            LazySegmenter(
-                run.data,
-                plane,
-                model=run.model,
-                normalisation=run.normalisation,
-                exclude_data_bar=run.exclude_data_bar,
-                pixel_size=run.pixel_size,
-                adapter=run.adapters[0],
-            ).get()
-            for plane in (every[i] for i in chosen)
+        # Images that are shown are to tell if they have nothing to see.
+        sources = [
+            source
+            for index, source in enumerate(run.sources)
+            if index < run.n_shown or source.has_contrast
         ]
-        segmenter = pictures[0]
+        pictures = [source.segmenter(run.model, run.adapters[0]) for source in sources]
         others = [each.with_adapter(a) for a in run.adapters[1:] for each in pictures]
-        labels, names = _classes([run.labels[i] for i in chosen] if run.labels else [], run.classes)
+        labels, names = _classes([source.labels for source in sources], run.classes)
         found = compare_layers(
             pictures, others, labels, run.config, progress=progress, should_stop=should_stop
         )
-        shown = labels[0][: len(segmenter.rgb)] if labels else None
-        seen = SeenLayers(run, found, segmenter.rgb, shown, names)
-        seen.sort_tokens()
-        return seen
+        seen = []
+        for index in range(run.n_shown):
+            rgb, truth = pictures[index].rgb, labels[index]
+            shown = None if truth is None else truth[: len(rgb)]
+            seen.append(SeenLayers(run, found, index, rgb, shown, names))
+            seen[-1].sort_tokens()
+        return tuple(seen)
 
     return job
-
-
-def _has_contrast(run: FeatureRun, plane: ShownPlane) -> bool:
-    return not is_constant(read_plane(run.data, plane))
 
 
 def spread_planes(shape: tuple[int, ...], shown: ShownPlane, n: int) -> tuple[ShownPlane, ...]:
@@ -231,19 +260,22 @@ def spread_planes(shape: tuple[int, ...], shown: ShownPlane, n: int) -> tuple[Sh
 
 
 def _classes(
-    planes: list[NDArray[Any]], names: dict[int, str]
-) -> tuple[list[NDArray[np.int32]], tuple[str, ...]]:
+    planes: list[NDArray[Any] | None], names: dict[int, str]
+) -> tuple[list[NDArray[np.int32] | None], tuple[str, ...]]:
     """Turn the values of a Labels layer into classes from 0, and name them."""
-    present = sorted({int(value) for values in planes for value in np.unique(values)} - {0})
+    given = [values for values in planes if values is not None]
+    present = sorted({int(value) for values in given for value in np.unique(values)} - {0})
     if len(present) > MOST_CLASSES:
         raise InvalidSettingError(
             f"expected labels of at most {MOST_CLASSES} phases, got {len(present)} values: are "
             "these objects?"
         )
-    found = []
-    for values in planes:
+
+    def sort(values: NDArray[Any]) -> NDArray[np.int32]:
         labels = np.full(values.shape, _UNKNOWN, np.int32)
         for index, value in enumerate(present):
             labels[values == value] = index
-        found.append(labels)
+        return labels
+
+    found = [None if values is None else sort(values) for values in planes]
     return found, tuple(names.get(value, f"class {value}") for value in present)

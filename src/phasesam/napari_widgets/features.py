@@ -10,43 +10,37 @@ import numpy as np
 from qtpy.QtWidgets import (
     QCheckBox,
     QLabel,
-    QLineEdit,
     QPushButton,
-    QSpinBox,
     QWidget,
 )
 
 from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.core.similar_region import inner_points
-from phasesam.engines.feature_config import MOST_GROUPS, FeatureConfig
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.feature_curves import LayerCurves, likeness_curves, probe_curves
 from phasesam.napari_widgets.feature_layers import MODELS, FeatureLayers
 from phasesam.napari_widgets.feature_panels import BeginPanel, ModelChoice, TokenPanel
 from phasesam.napari_widgets.feature_picking import TokenPicker
-from phasesam.napari_widgets.feature_run import FeatureRun, SeenLayers, feature_job, spread_planes
+from phasesam.napari_widgets.feature_run import (
+    FeatureRun,
+    PictureSource,
+    SeenLayers,
+    feature_job,
+    spread_planes,
+)
 from phasesam.napari_widgets.feature_saving import FeatureSaving
+from phasesam.napari_widgets.feature_settings import FeatureSettings
 from phasesam.napari_widgets.finetune import FineTuneDock
 from phasesam.napari_widgets.layers import pixel_size
 from phasesam.napari_widgets.model_status import manager_watch
-from phasesam.napari_widgets.planes import full_resolution, spatial_shape
+from phasesam.napari_widgets.planes import ShownPlane, full_resolution, spatial_shape
 from phasesam.napari_widgets.prompts import PromptDock
 from phasesam.napari_widgets.reopening import raised_dock
-from phasesam.napari_widgets.toggle_row import ToggleRow
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
 
-_BASES = (
-    ("principal", "Largest variance", "Principal components of the features"),
-    ("classes", "Between labels", "Directions that tell the labelled phases apart best"),
-)
-_SPACES = (
-    ("rgb", "RGB", "Three directions as red, green and blue"),
-    ("lab", "Lab", "As lightness and hue: equal differences look equal"),
-    ("groups", "Groups", "Groups of alike tokens (k-means), one colour each in all layers"),
-)
 _PROBE_TIP = (
     "Mean IoU of a linear map from the features of a layer to the labelled phases, where it was\n"
     "not fitted: how well the phases could be told apart there. A click walks to a layer."
@@ -70,12 +64,11 @@ class FeaturesDock(Dock):
         super().__init__(napari_viewer, parent)
         self.layers = FeatureLayers(self.viewer)
         self.picker = TokenPicker(self, self.layers)
-        self._seen: SeenLayers | None = None
+        self._all: list[tuple[ref[Image], SeenLayers]] = []
         self._offered: SeenLayers | None = None
-        self._image: ref[Image] | None = None
         self._titles: tuple[str, ...] = ()
         self._fill()
-        self._add_settings()
+        self.settings = FeatureSettings(self)
         self._connect()
         self.refresh()
         self._show()
@@ -99,42 +92,7 @@ class FeaturesDock(Dock):
         ):  # fmt: skip
             self.body.addWidget(widget)
 
-    def _add_settings(self) -> None:
-        self.which = QLineEdit()
-        self.which.setPlaceholderText("all")
-        self.basis = ToggleRow(_BASES, columns=2)
-        self.space = ToggleRow(_SPACES, columns=3)
-        self.groups = QSpinBox()
-        self.groups.setRange(2, MOST_GROUPS)
-        self.groups.setValue(4)
-        self.planes = QSpinBox()
-        self.planes.setRange(1, 64)
-        self.planes.setSpecialValueText("the one in view")
-        self.basis.set_current("principal")
-        self.space.set_current("rgb")
-        self.continuous = QCheckBox("Colours follow from layer to layer")
-        self.continuous.setChecked(True)
-        self.foreground = QCheckBox("Foreground only")
-        self.add_advanced("Layers", self.which, "Names, separated by commas: block3, block6, neck")
-        self.add_advanced("Directions", self.basis)
-        self.add_advanced("Colours", self.space)
-        self.add_advanced("Groups", self.groups, "How many, where groups are coloured")
-        self.add_advanced(
-            "Planes",
-            self.planes,
-            "Of a stack: planes that directions, groups and figures are made from, spread over\n"
-            "it. The colours then hardly depend on which plane is in view. Each is encoded.",
-        )
-        self.add_advanced(
-            "", self.continuous, "Otherwise each layer has its own directions, in their own order"
-        )
-        self.add_advanced(
-            "", self.foreground, "Colour only the smaller part that the last layer sets apart"
-        )
-
     def _connect(self) -> None:
-        self.space.chosen.connect(self._on_space)
-        self._on_space()
         self.look_button.clicked.connect(lambda *_: self.look())
         self.grid.toggled.connect(self.layers.set_grid)
         for curves in (self.probe, self.likeness):
@@ -157,11 +115,25 @@ class FeaturesDock(Dock):
     # ------------------------------------------------------------------ what is there
 
     @property
+    def _there(self) -> list[tuple[Image, SeenLayers]]:
+        """Images that were looked at and are still in the viewer, the active one first."""
+        if not self.state.has_viewer:
+            return []
+        pairs = [(image(), seen) for image, seen in self._all]
+        there = [(i, seen) for i, seen in pairs if i is not None and i in self.viewer.layers]
+        return sorted(there, key=lambda pair: pair[0] is not self.state.image_layer)
+
+    @property
     def seen(self) -> SeenLayers | None:
-        """What was looked at last, if its image is still there."""
-        image = None if self._image is None else self._image()
-        there = image is not None and self.state.has_viewer and image in self.viewer.layers
-        return self._seen if there else None
+        """What was looked at last, of the active image or else of another one."""
+        there = self._there
+        return there[0][1] if there else None
+
+    @property
+    def image(self) -> Image | None:
+        """The image that `seen` is of."""
+        there = self._there
+        return there[0][0] if there else None
 
     def refresh(self, _model: str = "") -> None:
         """List models and labels anew."""
@@ -170,21 +142,22 @@ class FeaturesDock(Dock):
 
     def _on_layers(self, _event: Any = None) -> None:
         self.models.list_labels()
-        if self._seen is not None and self.seen is None:
-            self._forget()
-
-    def _forget(self) -> None:
-        """Let go of an image that was removed."""
-        self._seen = self._image = None
-        self.grid.setChecked(False)
-        self.picker.set_seen(None, None)
-        self.layers.remove()
-        self._show_results()
+        self.settings.list_images(self.state.images(), self.state.image_layer)
+        if not self._all:
+            return
+        self.layers.remove_orphans()
+        if not self._there:
+            self._all = []
+            self.grid.setChecked(False)
+            self.layers.remove()
+        # Not for the layer of similarity, which comes and goes by itself.
+        if self.seen is not self._offered or not self.layers.stacks:
+            self._show_results()
 
     def _show(self, _image: Image | None = None) -> None:
         image = self.state.image_layer
         self.look_button.setEnabled(image is not None and not self.running)
-        self.planes.setEnabled(image is not None and image.ndim > 2)
+        self.settings.list_images(self.state.images(), image)
         self._show_results()
 
     def _show_results(self) -> None:
@@ -197,6 +170,7 @@ class FeaturesDock(Dock):
         self.grid.setEnabled(seen is not None)
         if seen is not self._offered:
             self._offered = seen
+            self.picker.set_seen(self.image, seen)
             self.tokens.set_ready(*((0,) if seen is None else (seen.n_models, seen.classes)))
         names = () if seen is None else tuple(view.name for view in seen.layers)
         self.probe.set_curves([] if seen is None else probe_curves(seen), names)
@@ -235,20 +209,23 @@ class FeaturesDock(Dock):
         if image is None:
             self.show_error("Open an image first.")
             return
+        images = [image, *self.settings.images]
         try:
-            run = self._run(image)
+            run = self._run(images)
         except PhaseSAMError as error:
             self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
             return
         titles = self.models.titles
 
-        def done(seen: SeenLayers) -> None:
-            self._seen, self._image, self._titles = seen, ref(image), titles
-            self.layers.show(image, seen)
-            self.picker.set_seen(image, seen)
-            self.layers.go_to(len(seen.layers) - 1)
+        def done(found: tuple[SeenLayers, ...]) -> None:
+            pairs = list(zip(images, found, strict=True))
+            # Some may have left the viewer meanwhile.
+            pairs = [(image, seen) for image, seen in pairs if image in self.viewer.layers]
+            self._all, self._titles = [(ref(image), seen) for image, seen in pairs], titles
+            self.layers.show(pairs)
+            self.layers.go_to(len(found[0].layers) - 1)
             self._show()
-            self.show_result(f"{len(seen.layers)} layers. {_remark(seen)}")
+            self.show_result(f"{len(found[0].layers)} layers. {_remark(found[0])}")
 
         self.start(
             feature_job(run),
@@ -260,22 +237,32 @@ class FeaturesDock(Dock):
         )
         self._show()
 
-    def _run(self, image: Image) -> FeatureRun:
-        plane, settings = self.state.plane(image), self.state.settings(image)
-        names = tuple(n for n in self.which.text().replace(" ", "").split(",") if n)
-        basis: Any = self.basis.current
-        space: Any = self.space.current
-        is_grouped = space == "groups"
-        config = FeatureConfig(
-            names or None, basis, self.continuous.isChecked(), self.foreground.isChecked(),
-            "rgb" if is_grouped else space, self.groups.value() if is_grouped else 0,
-        )  # fmt: skip
-        others = spread_planes(spatial_shape(image), plane, self.planes.value())
-        values, classes = self.models.labels_on(image, [p.index for p in (plane, *others)])
+    def _run(self, images: list[Image]) -> FeatureRun:
+        plane = self.state.plane(images[0])
+        shape = spatial_shape(images[0])
+        more = spread_planes(shape, plane, self.settings.planes.value())
+        places = [
+            (images[0], plane),
+            *((image, self.state.plane(image)) for image in images[1:]),
+            *((images[0], other) for other in more),
+        ]
+        values, classes = self.models.labels_on(images[0], [p.index for p in (plane, *more)])
+        # Labels are those of the active image.
+        labels = [*values[:1], *[None] * (len(images) - 1), *values[1:]] if values else []
+        sources = [
+            self._source(image, shown, values)
+            for (image, shown), values in zip(places, labels or [None] * len(places), strict=True)
+        ]
         return FeatureRun(
-            full_resolution(image), plane, self.state.model_name, self.models.adapters,
-            settings.normalisation, settings.exclude_data_bar, pixel_size(image), config,
-            values, classes, others,
+            tuple(sources), len(images), self.state.model_name, self.models.adapters,
+            self.settings.config, classes,
+        )  # fmt: skip
+
+    def _source(self, image: Image, plane: ShownPlane, labels: Any) -> PictureSource:
+        settings = self.state.settings(image)
+        return PictureSource(
+            full_resolution(image), plane, settings.normalisation, settings.exclude_data_bar,
+            pixel_size(image), labels,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ tokens
@@ -286,17 +273,12 @@ class FeaturesDock(Dock):
             self.picker.class_index = None
             self.picker.let_go()
             self.tokens.towards.setCurrentIndex(0)
-        image = None if self._image is None else self._image()
+        image = self.image
         if not on:
             self.picker.let_go()
-        elif image is not None and image in self.viewer.layers:
+        elif image is not None:
             # Clicks are ours now: they are not to set points for prompts.
             self.viewer.layers.selection.active = image
-
-    def _on_space(self, _key: str = "") -> None:
-        is_grouped = self.space.current == "groups"
-        self.groups.setEnabled(is_grouped)
-        self.continuous.setEnabled(not is_grouped)
 
     def _on_class_chosen(self, index: int | None) -> None:
         if index is None:
@@ -346,7 +328,7 @@ class FeaturesDock(Dock):
 
     def add_object(self) -> None:
         """Add the similar region to the objects of the image."""
-        seen, image = self.seen, None if self._image is None else self._image()
+        seen, image = self.seen, self.image
 
         def add(mask: np.ndarray) -> None:
             if seen is None or image is None or image not in self.viewer.layers:
@@ -354,7 +336,7 @@ class FeaturesDock(Dock):
             self.state.labels_layer(image)
             try:
                 number = self.state.session(image).commit(
-                    mask, plane=seen.run.plane.index, source="features", overlap="keep_existing"
+                    mask, plane=seen.plane.index, source="features", overlap="keep_existing"
                 )
             except PhaseSAMError as error:
                 self.show_error(str(error))
@@ -366,7 +348,7 @@ class FeaturesDock(Dock):
 
     def prompt(self) -> None:
         """Prompt for the similar region in the Prompt dock."""
-        image = None if self._image is None else self._image()
+        image = self.image
         if not self.picker.is_in_view:
             self.show_error("Go back to the plane that was looked at.")
             return
