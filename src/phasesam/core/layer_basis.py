@@ -19,14 +19,14 @@ from phasesam.core.errors import InvalidSettingError
 from phasesam.core.layer_moments import Moments
 
 DIMENSIONS = 3
-CANDIDATES = 24
+CANDIDATES = 32
 """Directions of a layer among which those that are shown are chosen."""
 
 _ROUNDS = 5
 _NO_VARIANCE = 1e-10
 _SHRINKAGE = 1e-3
 # Where iterating for some eigenvectors pays, and the vectors that it works with.
-_MANY_CHANNELS, _FEW_VECTORS, _LANCZOS = 128, 24, 64
+_MANY_CHANNELS, _FEW_VECTORS, _LANCZOS = 128, 32, 80
 
 
 @dataclass(frozen=True, eq=False)
