@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from PIL import Image as Picture
 from qtpy.QtCore import Qt
 
 from phasesam.core.similar_region import class_similarity, unit_tokens
@@ -258,6 +259,23 @@ def test_several_images_share_their_colours(dock, until, viewer_model, disc_imag
     assert names == ["SEM features A"]
     assert dock.image.name == "SEM"
     assert dock.tokens.towards.findText("class 2") > 0
+
+
+def test_the_sheet_is_of_the_active_image(dock, until, viewer_model, disc_image, tmp_path):
+    viewer_model.add_image(disc_image[:, :64], name="narrow")
+    viewer_model.layers.selection.active = viewer_model.layers["SEM"]
+    tick(dock, "narrow")
+    look(dock, until)
+    assert "64 x 48 tokens of 2 px" in dock.where.text()
+    sizes = []
+    for name in ("SEM", "narrow"):
+        viewer_model.layers.selection.active = viewer_model.layers[name]
+        dock.saving.save_sheet(str(tmp_path / f"{name}.png"))
+        until(lambda: not dock.running)
+        with Picture.open(tmp_path / f"{name}.png") as sheet:
+            sizes.append(sheet.size)
+    assert sizes[1][0] < sizes[0][0]
+    assert "43 x 64 tokens of 1.5 px" in dock.where.text()
 
 
 def test_ticks_stay_with_their_images(dock, viewer_model, disc_image):

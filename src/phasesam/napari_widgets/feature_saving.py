@@ -69,7 +69,9 @@ class FeatureSaving(QWidget):
             target = None
             if seen.labels is not None:
                 target = Target.of(seen.labels, seen.classes)
-            sheet = contact_sheet(seen.layers, seen.rgb, SheetTexts(titles), target=target)
+            sheet = contact_sheet(
+                seen.layers, seen.rgb, SheetTexts(titles), target=target, index=seen.index
+            )
             sheet.save(Path(path))
             return path
 

@@ -187,7 +187,7 @@ class FeaturesDock(Dock):
             return
         view = seen.layers[index]
         parts = [f"<b>{view.name}</b> · {index + 1} of {len(seen.layers)}"]
-        height, width = view.pictures[0][0].shape[:2]
+        height, width = view.pictures[0][seen.index].shape[:2]
         parts.append(f"{width} x {height} tokens of {seen.side(index):.3g} px")
         figures = view.figures
         if figures.cka is not None and figures.change is not None:
