@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from phasesam.napari_widgets.ratio_plane import MappedPlane
     from phasesam.napari_widgets.ratio_results import RatioResults
 
-# Solving reads all maps three times; mapping a plane takes about a hundred times as long.
-_SOLVING = 0.05
+# Mapping takes most of the time: solving reads all maps three times only.
+_MAPPING, _STEPS = 0.95, 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,45 +92,42 @@ def stack_job(run: PhaseRun, config: RatioConfig, query: RatioQuery) -> Callable
     def job(progress: ProgressCallback, should_stop: StopCallback) -> StackAnswer:
         from phasesam.engines.ratio_stack import RatioStack
 
-        n = len(run.planes)
-        begin, steps = round(1000 * (1 - _SOLVING)), 1000
-        n_classes = len(query.fractions[WHOLE])
-        with RatioStack(n * n_classes * run.shape[0] * run.shape[1]) as stack:
+        n_values = len(run.planes) * len(query.fractions[WHOLE]) * math.prod(run.shape)
+        with RatioStack(n_values) as stack:
+            # Fractions as the model sees them, and pixels, by plane.
             own: dict[Plane, tuple[NDArray[np.float64], int]] = {}
             for number, plane in enumerate(run.planes):
                 if should_stop():
                     raise CancelledError("mapping the stack was stopped")
-
-                def report(done: int, total: int, before: int = number) -> None:
-                    progress(round(begin * (before + done / total) / n), steps)
-
+                part = number / len(run.planes), 1 / len(run.planes)
+                report = _part_of(progress, part[0] * _MAPPING, part[1] * _MAPPING)
                 guide = _map_plane(run, plane, config, report, should_stop)
                 if guide is not None:
                     stack.add(guide)
                     own[plane] = guide.fractions, guide.solver.own.size
             if not own:
                 raise InvalidImageError("all pixels of each plane are equal: nothing to map")
-            mapped = list(own)
             values = np.zeros((*np.max(run.planes, axis=0) + 1, *run.shape), np.uint8)
+            mapped = list(own)
 
             def write(number: int, labels: NDArray[np.uint8]) -> None:
                 values[mapped[number]] = layer_values(labels)
 
             solution = stack.solve(
-                query.fractions[WHOLE],
-                query.errors[WHOLE],
-                write=write,
-                progress=lambda done, total: progress(
-                    begin + (steps - begin) * done // total, steps
-                ),
-                should_stop=should_stop,
-            )
+                query.fractions[WHOLE], query.errors[WHOLE], write=write,
+                progress=_part_of(progress, _MAPPING, 1 - _MAPPING), should_stop=should_stop,
+            )  # fmt: skip
         # Data bars may leave some planes fewer pixels than others.
         fractions, pixels = zip(*own.values(), strict=True)
         shares = np.average(fractions, axis=0, weights=pixels)
-        return StackAnswer(values, shares, solution, len(mapped), n - len(mapped))
+        return StackAnswer(values, shares, solution, len(own), len(run.planes) - len(own))
 
     return job
+
+
+def _part_of(progress: ProgressCallback, begin: float, share: float) -> ProgressCallback:
+    """Tell the progress of a part as that of the whole."""
+    return lambda done, total: progress(round(_STEPS * (begin + share * done / total)), _STEPS)
 
 
 def _map_plane(
