@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+from safetensors.torch import load_file
 from tests.training.conftest import disc_data
 from typer.testing import CliRunner
 
@@ -145,7 +147,7 @@ def test_careful_users_doubt_wrong_requests(tester):
 def test_networks_are_trained_once_and_take_what_they_are_named_for(tmp_path, monkeypatch):
     trained = []
 
-    def train(data, folder, settings, resume, callbacks):
+    def train(data, folder, settings, resume, callbacks, features):
         trained.append(settings.recipe.adapter)
         return type("Done", (), {"path": folder / "best.safetensors"})()
 
@@ -158,6 +160,35 @@ def test_networks_are_trained_once_and_take_what_they_are_named_for(tmp_path, mo
     ]  # fmt: skip
     with pytest.raises(InvalidSettingError, match="plain, boxes, v0, v1, v2, got v9"):
         train_networks(disc_data("semantic"), tmp_path, ["v9"], settings)
+
+
+def test_networks_of_a_fold_share_what_is_the_same_for_all(tmp_path, monkeypatch):
+    from phasesam.models.sam import SamModel
+    from phasesam.training import detail_training
+
+    encoded, learnt = [], []
+    encode, steps = SamModel.encode, detail_training._steps
+    monkeypatch.setattr(SamModel, "encode", lambda m, x: encoded.append(1) or encode(m, x))
+    monkeypatch.setattr(detail_training, "_steps", lambda *a: learnt.append(1) or steps(*a))
+    recipe = get_recipe("default")
+    brief = replace(
+        recipe, adapter=replace(recipe.adapter, encoder=(), rank=2, decoder_rank=2),
+        epochs=1, views_per_epoch=2, pool=2, detail_steps=1,
+    )  # fmt: skip
+    settings, data = TrainingSettings(brief, base="tiny", device="cpu"), disc_data("semantic")
+    found = {}
+    for names in (["plain"], ["plain", "v2"], ["v2"]):
+        encoded.clear()
+        learnt.clear()
+        where = tmp_path / "-".join(names)
+        found[len(found)] = train_networks(data, where, names, settings)
+        # Two views and at least one picture to validate on, once for all networks.
+        assert (len(encoded), len(learnt)) == (2 + len(data.of("val")), 1)
+        assert sorted(path.name for path in where.iterdir()) == sorted(names)
+    for one, other in ((found[0]["plain"], found[1]["plain"]), (found[1]["v2"], found[2]["v2"])):
+        first, second = load_file(one), load_file(other)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[k], second[k]) for k in first)
 
 
 def test_methods_are_found_by_their_names():
@@ -199,7 +230,7 @@ def test_changes_are_shown_in_their_colours():
 
 
 def test_the_command(tmp_path, monkeypatch, make_adapter):
-    def train(data, folder, settings, resume, callbacks):
+    def train(data, folder, settings, resume, callbacks, features):
         path = folder / "best.safetensors"
         make_adapter(path, classes=data.classes, config=settings.recipe.adapter)
         return type("Done", (), {"path": path})()
@@ -233,6 +264,7 @@ def test_the_command(tmp_path, monkeypatch, make_adapter):
     assert html.count("<img") == 2
     for extra, message in (
         (["--task", "instance"], "--task semantic"),
+        (["--orientations", "3"], "1, 2 or 4 orientations"),
         (["--errors", "2"], "standard errors within 0–1"),
         (["--folds", "9"], "9 folds of 3 specimens"),
     ):

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from phasesam.models.split_encoder import FrozenFeatures
-from phasesam.training.feature_store import FeatureStore
+from phasesam.training.feature_store import FeatureStore, shared_features
 
 
 def features(value: float) -> FrozenFeatures:
@@ -35,3 +35,40 @@ def test_memory_first_then_disk_each_computed_once(tmp_path: Path) -> None:
     store.clear()
     assert not list((tmp_path / "cache").iterdir())
     assert len(store) == 0
+
+
+def test_another_owner_finds_nothing(tmp_path: Path) -> None:
+    with shared_features(tmp_path) as store:
+        store.serve("one")
+        store.get("a", lambda: features(1))
+        store.serve("one")
+        assert store.get("a", lambda: features(2)).activation.unique().tolist() == [1]
+        store.serve("two")
+        assert len(store) == 0
+        assert store.get("a", lambda: features(2)).activation.unique().tolist() == [2]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_module_that_began_alike_gets_what_was_learnt() -> None:
+    store, calls = FeatureStore(Path("unused")), []
+
+    def learnt(module: torch.nn.Linear, name: str) -> bool:
+        def learn() -> None:
+            calls.append(name)
+            module.weight.data += 1
+
+        return store.learn(name, module, learn)
+
+    first, same, other = (torch.nn.Linear(3, 2) for _ in range(3))
+    same.load_state_dict(first.state_dict())
+    third = torch.nn.Linear(3, 2)
+    third.load_state_dict(first.state_dict())
+    assert learnt(first, "a")
+    # What becomes of the first one later is its own affair.
+    kept = first.weight.detach().clone()
+    first.weight.data += 5
+    assert not learnt(same, "a")
+    assert torch.equal(same.weight, kept)
+    assert learnt(other, "a")
+    assert learnt(third, "b")
+    assert calls == ["a", "a", "b"]

@@ -77,6 +77,14 @@ class RatioOptions:
     draws: Annotated[
         int, _ratio("--draws", metavar="N", min=1, text="Requests per image and standard error.")
     ] = 3
+    orientations: Annotated[
+        int,
+        _ratio(
+            "--orientations",
+            metavar="N",
+            text="Look at each window once, twice or 4 times (turned and mirrored).",
+        ),
+    ] = 2
     recipe: Annotated[
         str, _ratio("--recipe", metavar="NAME", text="How the networks are trained.")
     ] = "default"
@@ -124,6 +132,7 @@ def ratio(
     output: ReportOptions,
 ) -> ExitCode:
     """Compare ways of using a phase ratio, tested by specimen."""
+    from phasesam.engines.semantic import PhaseMapConfig
     from phasesam.models.manager import get_manager
     from phasesam.training.fine_tuning import TrainingSettings
     from phasesam.training.folds import specimen_folds
@@ -134,6 +143,8 @@ def ratio(
         raise InvalidSettingError("a phase ratio is of phases: --task semantic")
     refuse_to_replace(output)
     methods, errors = chosen_methods(options.methods), _numbers(options.errors)
+    # Refused before the networks are trained, not after.
+    PhaseMapConfig(orientations=options.orientations)
     recipe = build_recipe(RecipeChoice(recipe=options.recipe, set=options.set))
     data = read_data(replace(choice, task=TaskName.semantic), labels, recipe, model.seed)
     data = with_specimens(data, options.specimen)
@@ -228,7 +239,7 @@ def _tested(job: _Job, errors: Sequence[float]) -> list[Outcome]:
             watch = Watch(progress, job.interruption.requested)
             outcomes += ask_all(
                 fold.of("test"), job.settings.base, adapters, job.methods,
-                requests_of(errors, job.options.draws), watch,
+                requests_of(errors, job.options.draws), watch, job.options.orientations,
             )  # fmt: skip
     # Methods in their order, whatever the fold.
     order = {method.name: i for i, method in enumerate(job.methods)}
@@ -316,7 +327,10 @@ def _pictures(job: _Job) -> tuple[Picture, ...]:
     names = networks_of(job.methods)
     adapters = train_networks(fold, job.folder / "fold0", names, job.settings)
     asked = requests_of((), 1)
-    return change_pictures(fold.of("test")[0], job.settings.base, adapters, job.methods, asked)
+    return change_pictures(
+        fold.of("test")[0], job.settings.base, adapters, job.methods, asked,
+        job.options.orientations,
+    )  # fmt: skip
 
 
 def _numbers(text: str) -> list[float]:

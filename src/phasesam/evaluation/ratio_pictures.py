@@ -19,6 +19,7 @@ def change_pictures(
     adapters: Mapping[str, Path],
     methods: Sequence[Method],
     requests: Callable[[Fractions], Sequence[Request]],
+    orientations: int = 2,
 ) -> tuple[Picture, ...]:
     """Show the changes by each method that uses the ratio.
 
@@ -34,8 +35,10 @@ def change_pictures(
         Those that use a ratio are shown, each beside the map of its own network without one.
     requests : callable
         From the true fractions to what is asked.
+    orientations : {1, 2, 4}
+        How often a network looks at each window.
     """
-    tester = RatioTester(image, model, adapters)
+    tester = RatioTester(image, model, adapters, orientations)
     asked = requests(tester.true_fractions)
     names = ", ".join(request.name for request in asked)
     pictures = []

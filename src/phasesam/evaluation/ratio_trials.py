@@ -26,6 +26,7 @@ from phasesam.evaluation.ratio_requests import Fractions, oracle_dice
 from phasesam.models.adapter_card import read_card
 from phasesam.training.class_hints import amounts, class_boxes
 from phasesam.training.dataset import LabelledImage, TrainingData
+from phasesam.training.feature_store import shared_features
 from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.label_values import UNLABELLED
 
@@ -192,12 +193,16 @@ def train_networks(
             f"expected networks of {', '.join(NETWORKS)}, got {', '.join(unknown)}"
         )
     found, stopper = {}, Stopper(watch or Watch())
-    for name in names:
-        adapter = replace(settings.recipe.adapter, **{**_NO_HINTS, **NETWORKS[name]})
-        chosen = replace(settings, recipe=replace(settings.recipe, adapter=adapter))
-        # Goes on where it was; a finished one ends at once.
-        done = train(data, folder / name, chosen, resume=True, callbacks=[stopper])
-        found[name] = done.path
+    # They differ in what they are told, not in what the frozen part of the encoder sees.
+    with shared_features(folder) as features:
+        for name in names:
+            adapter = replace(settings.recipe.adapter, **{**_NO_HINTS, **NETWORKS[name]})
+            chosen = replace(settings, recipe=replace(settings.recipe, adapter=adapter))
+            # Goes on where it was; a finished one ends at once.
+            done = train(
+                data, folder / name, chosen, resume=True, callbacks=[stopper], features=features
+            )
+            found[name] = done.path
     return found
 
 
@@ -216,11 +221,14 @@ class RatioTester:
         Name of the base in the registry.
     adapters : mapping of str to Path
         Networks.
+    orientations : {1, 2, 4}
+        How often a network looks at each window; see `PhaseMapConfig`.
     """
 
     image: LabelledImage
     model: str
     adapters: Mapping[str, Path]
+    orientations: int = 2
     _kept: dict[str, WindowEmbeddings] = field(default_factory=dict)
     _known: dict[tuple[Any, ...], NDArray[np.float32]] = field(default_factory=dict)
 
@@ -282,12 +290,15 @@ class RatioTester:
             }
         shares = request.wanted.tolist() if method.told else None
         hints = PhaseHints(shares, request.error_for(method) if method.told else None, boxes)
-        path = str(self.adapters[method.network])
+        path = self.adapters[method.network]
+        # Networks with the encoder of the base see the same.
+        encoder = method.network if read_card(path).config.encoder else ""
         found = segment_classes(
-            Segmenter(self.rgb, self.model, adapter=path, exclude_data_bar=False),
+            Segmenter(self.rgb, self.model, adapter=str(path), exclude_data_bar=False),
+            orientations=self.orientations,
             keep_probabilities=True,
             hints=hints,
-            embeddings=self._kept.setdefault(method.network, {}),
+            embeddings=self._kept.setdefault(encoder, {}),
         )
         assert found.probabilities is not None
         return np.log(np.maximum(found.probabilities, _LEAST_PROBABILITY))
@@ -300,6 +311,7 @@ def ask_all(
     methods: Sequence[Method],
     requests: Callable[[Fractions], Sequence[Request]],
     watch: Watch | None = None,
+    orientations: int = 2,
 ) -> list[Outcome]:
     """Ask all methods about all images.
 
@@ -317,12 +329,14 @@ def ask_all(
         From the true fractions of an image to what is asked.
     watch : Watch, optional
         Who follows it, in images.
+    orientations : {1, 2, 4}
+        How often a network looks at each window.
     """
     watch = watch or Watch()
     found: list[Outcome] = []
     for done, image in enumerate(images):
         watch.step(done, len(images))
-        tester = RatioTester(image, model, adapters)
+        tester = RatioTester(image, model, adapters, orientations)
         for request in requests(tester.true_fractions):
             # Those that do not hear the request are asked once, and scored beside it again.
             found += [tester.answer(method, request) for method in methods]

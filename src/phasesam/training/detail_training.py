@@ -7,14 +7,14 @@ and the adapter, which comes after, need not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from phasesam.core.errors import TrainingError
-from phasesam.models.detail_head import detail_picture
+from phasesam.models.detail_head import DetailHead, detail_picture
 from phasesam.training.class_maps import class_targets
 from phasesam.training.losses import class_loss
 
@@ -64,12 +64,33 @@ def train_detail(
     steps = min(recipe.detail_steps * recipe.epochs, MOST_STEPS)
     if decoder is None or decoder.detail is None or not steps:
         return
-    head, rates, device = decoder.detail, recipe.optimiser, surroundings.device
+    head = decoder.detail
+    alike = repr((steps, decoder.n_classes, recipe.optimiser, recipe.loss))
+
+    def learn() -> None:
+        for step in _steps(head, decoder.n_classes, steps, plan, recipe, surroundings):
+            report(step + 1, steps)
+
+    # Networks that differ in what else they take begin with the same head.
+    if not surroundings.store.learn(f"detail {alike}", head, learn):
+        report(steps, steps)
+
+
+def _steps(
+    head: DetailHead,
+    classes: int,
+    steps: int,
+    plan: ViewPlan,
+    recipe: Recipe,
+    surroundings: Surroundings,
+) -> Iterator[int]:
+    """Take steps, and tell the number of each."""
+    rates, device = recipe.optimiser, surroundings.device
     optimiser = torch.optim.AdamW(head.parameters(), weight_decay=rates.weight_decay)
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = _RATE * rates.lr_heads * rates.factor(step / steps)
-        pictures, target, weight = _pieces(plan, decoder.n_classes, step * _BATCH, device)
+        pictures, target, weight = _pieces(plan, classes, step * _BATCH, device)
         with surroundings.autocast():
             logits = head.alone(pictures)
         loss = class_loss(logits, target.to(device), weight.to(device), recipe.loss)
@@ -82,7 +103,7 @@ def train_detail(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), _CLIP)
         optimiser.step()
-        report(step + 1, steps)
+        yield step
     # What Adam remembers of these steps is gone; gradients are not to stay either.
     optimiser.zero_grad()
 

@@ -1,14 +1,20 @@
-"""Keeps what the frozen part of the encoder made of each view, so that it runs once."""
+"""Keeps what the frozen part of the encoder made of each view, so that it runs once.
+
+Trainings that differ in what comes after can share a store, see `shared_features`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import torch
+import xxhash
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from phasesam.models.split_encoder import FrozenFeatures
 
@@ -37,10 +43,24 @@ class FeatureStore:
         )
         self._kept: dict[str, FrozenFeatures] = {}
         self._on_disk: set[str] = set()
+        self._weights: dict[str, dict[str, Tensor]] = {}
+        self._owner = ""
         self.nbytes = 0
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._on_disk)
+
+    def serve(self, owner: str) -> None:
+        """Forget everything that is not of `owner`, so that several trainings can share a store.
+
+        Parameters
+        ----------
+        owner : str
+            Fingerprint of all that features depend on, besides their name.
+        """
+        if owner != self._owner:
+            self.clear()
+            self._owner = owner
 
     def get(self, name: str, compute: Callable[[], FrozenFeatures]) -> FrozenFeatures:
         """Look features up, or compute and keep them.
@@ -74,13 +94,56 @@ class FeatureStore:
             self._on_disk.add(name)
         return features
 
+    def learn(self, name: str, module: nn.Module, learn: Callable[[], None]) -> bool:
+        """Train a small module, or give it the weights that it got from the same training before.
+
+        Parameters
+        ----------
+        name : str
+            Of the training; the weights that the module begins with are told apart besides.
+        module : nn.Module
+            What is trained.
+        learn : callable
+            Trains it.
+
+        Returns
+        -------
+        bool
+            Whether it was trained now.
+        """
+        digest = xxhash.xxh3_128(name.encode())
+        for tensor in module.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        key = digest.hexdigest()
+        if key in self._weights:
+            module.load_state_dict(self._weights[key])
+            return False
+        learn()
+        self._weights[key] = {k: t.detach().cpu().clone() for k, t in module.state_dict().items()}
+        return True
+
     def clear(self) -> None:
         """Forget everything, on disk too."""
+        self._weights.clear()
         self._kept.clear()
         self.nbytes = 0
         for name in self._on_disk:
             (self._folder / f"{name}.safetensors").unlink(missing_ok=True)
         self._on_disk.clear()
+
+
+@contextmanager
+def shared_features(folder: Path) -> Iterator[FeatureStore]:
+    """Keep features for several trainings, and forget them at the end.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the trainings; what does not fit into memory waits in a folder of its own there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="features-", dir=folder) as waiting:
+        yield FeatureStore(Path(waiting))
 
 
 def _in_order(tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:

@@ -68,6 +68,7 @@ def train(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     keep_requests: bool = False,
+    features: FeatureStore | None = None,
 ) -> TrainedAdapter:
     """Train an adapter.
 
@@ -85,6 +86,9 @@ def train(
         Told about steps and epochs; may stop the training.
     keep_requests : bool
         Whether to obey what the folder was asked for before, too, such as to pause.
+    features : FeatureStore, optional
+        Where what the frozen part of the encoder makes of the images is kept after the training,
+        and found by the next one if it is the same for that; the caller clears it.
 
     Returns
     -------
@@ -109,7 +113,9 @@ def train(
 
     def work(told: Sequence[Callback]) -> TrainedAdapter:
         return _within_memory(
-            lambda: _train(data, run, settings, resume, told), settings, len(data.classes)
+            lambda: _train(data, run, settings, resume, told, features),
+            settings,
+            len(data.classes),
         )
 
     if not is_main_process():
@@ -150,6 +156,7 @@ def _train(
     settings: TrainingSettings,
     resume: bool,
     callbacks: Sequence[Callback],
+    features: FeatureStore | None,
 ) -> TrainedAdapter:
     keep_freed_memory()
     check_installed(settings.trackers)
@@ -158,8 +165,11 @@ def _train(
     base = build_model(settings.base)
     settings = replace(settings, recipe=fitted_to(settings.recipe, data, base.is_hq))
     identity = weights_hash(base)
-    store = FeatureStore(run.cache_folder / str(accelerator.process_index))
+    store = features
+    if store is None:
+        store = FeatureStore(run.cache_folder / str(accelerator.process_index))
     objective = make_objective(base, data, settings, accelerator, store)
+    store.serve(_features_key(objective, settings, identity))
     config = TrainerConfig(
         optimiser=settings.recipe.optimiser,
         batch=settings.recipe.batch,
@@ -187,7 +197,8 @@ def _train(
             keeper.judge_base(accelerator.is_main_process, trainer.state.epoch == 0)
         trainer.run()
     finally:
-        store.clear()
+        if features is None:
+            store.clear()
         accelerator.end_training()
     card = keeper.card()
     if data.task == "instance" and accelerator.is_main_process:
@@ -258,6 +269,17 @@ def training_key(data: TrainingData, settings: TrainingSettings, base_hash: str)
     for name in ("trackers", "device", "licence", "class_colours"):
         parts.pop(name)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _features_key(objective: SamObjective, settings: TrainingSettings, base_hash: str) -> str:
+    """Fingerprint everything that the frozen features of views depend on."""
+    recipe = settings.recipe
+    return repr(
+        (
+            base_hash, objective.data.key, objective.encoder.cut, recipe.views, recipe.pool,
+            recipe.stretch, settings.seed, settings.device, settings.precision,
+        )
+    )  # fmt: skip
 
 
 class _Keeper(Callback):
