@@ -136,6 +136,32 @@ def test_all_are_asked_and_compared(adapters):
     assert by_image == pytest.approx({IMAGE.name: np.mean(drawn)})
 
 
+def test_a_specimen_of_many_images_counts_once_by_specimen(tester):
+    found = tester.answer(by_name("no guidance"), Request("true", TRUE))
+
+    def scores(dice):
+        right, wrong = round(100 * dice), round(100 - 100 * dice)
+        confusion = np.array([[right, wrong, 0], [wrong, right, 0]])
+        return replace(found.scores, confusion=confusion)
+
+    outcomes = [
+        replace(found, image=name, specimen=specimen, method=method, scores=scores(dice))
+        for method, gain in (("no guidance", 0.0), ("solver alone", 1.0))
+        for name, specimen, dice in (
+            ("a1", "a", 0.5),
+            ("a2", "a", 0.5),
+            ("a3", "a", 0.5),
+            ("b1", "b", 0.4 + 0.4 * gain),
+        )
+    ]
+    table = method_table(outcomes)
+    assert table.columns[-2:] == ("Dice - no guidance", "Dice - no guidance, by specimen")
+    assert table.rows[0][-2:] == ("", "")
+    assert [cell.split()[0] for cell in table.rows[1][-2:]] == ["+0.100", "+0.200"]
+    single = [replace(o, specimen=o.image) for o in outcomes]
+    assert method_table(single).columns[-1] == "Dice - no guidance"
+
+
 def test_careful_users_doubt_wrong_requests(tester):
     wrong = requests_of((), 1)(TRUE)[1]
     exact, trusting = by_name("solver alone"), by_name("solver alone, trust")

@@ -46,16 +46,21 @@ def method_table(
     """
     by_method = _grouped(outcomes, request)
     first = next(iter(by_method))
+    gains = [_gain]
+    if len({(o.image, o.specimen) for o in outcomes}) > len({o.specimen for o in outcomes}):
+        gains.append(_gain_of_specimens)
     rows = []
     for name, found in by_method.items():
         cells = [_mean(found, figure).text() for _, figure in _FIGURES]
-        gain = "" if name == first else _gain(by_method[first], found)
-        rows.append((name, *cells, gain))
+        cells += ["" if name == first else gain(by_method[first], found) for gain in gains]
+        rows.append((name, *cells))
+    heads = [f"Dice - {first}", f"Dice - {first}, by specimen"]
     return Table(
         title,
-        ("method", *(label for label, _ in _FIGURES), f"Dice - {first}"),
+        ("method", *(label for label, _ in _FIGURES), *heads[: len(gains)]),
         tuple(rows),
-        "Means over images, each mapped by a network that has not learnt from its specimen. The "
+        "Means over images, each mapped by a network that has not learnt from its specimen; by "
+        "specimen: each specimen counts once, however many images show it. The "
         "error of fractions is the mean over classes of |found - true|. Each network was trained "
         "once: differences between networks hold chance of the training, too, which the intervals "
         "do not; and p of many methods is not corrected for their number.",
@@ -202,6 +207,17 @@ def _mean(found: Sequence[Outcome], figure: Callable[[PhaseMapScores], float]) -
 def _gain(first: Sequence[Outcome], found: Sequence[Outcome]) -> str:
     groups = [o.specimen for o in found]
     return paired_difference(_dice(first), _dice(found), groups).text()
+
+
+def _gain_of_specimens(first: Sequence[Outcome], found: Sequence[Outcome]) -> str:
+    """Gain where all specimens weigh the same."""
+    means = []
+    for outcomes in (first, found):
+        of: dict[str, list[float]] = {}
+        for outcome in outcomes:
+            of.setdefault(outcome.specimen, []).append(outcome.scores.mean_dice)
+        means.append([float(np.mean(dice)) for dice in of.values()])
+    return paired_difference(*means).text()
 
 
 def _listed(values: NDArray[np.float64]) -> str:
