@@ -53,7 +53,7 @@ bench: $(VENV)/.ready-test ## Compare speed, memory and quality with segment-any
 	$(PYTHON_IN_VENV) -m benchmarks $(BENCH_ARGS)
 
 .PHONY: docs-pictures
-docs-pictures: $(VENV)/.ready-test ## Draw the pictures of the documentation again
+docs-pictures: $(VENV)/.ready-test ## Draw the pictures of the documentation again, but for docs/figures_*.py, which need data
 	set -e; for script in docs/pictures_*.py; do \
 	  echo "$$script"; $(VIRTUAL_DISPLAY) $(PYTHON_IN_VENV) "$$script"; done
 

@@ -1,4 +1,4 @@
-"""Draw what layers make of superalloys: ``python docs/pictures_features.py DATA ADAPTER``.
+"""Draw what layers make of superalloys: ``python docs/figures_features.py DATA ADAPTER``.
 
 DATA is the folder nasa_superalloy of the training data, with splits.csv; ADAPTER was trained on its
 experiment Super3 (``python -m benchmarks.phases`` writes it to RESULTS/Super3/default/run). Writes
