@@ -40,6 +40,24 @@ def test_each_image_is_tested_once_and_no_specimen_is_in_two_splits(sizes, seed)
     assert max(counts) - min(counts) <= max(sizes)
 
 
+def test_a_handful_takes_specimens_in_turn():
+    data = of_specimens(5, 1, 1, 4, 2, 2)
+    for whole, few in zip(specimen_folds(data, 3), specimen_folds(data, 3, most=3), strict=True):
+        specimens = {i.specimen for i in whole.of("train")}
+        assert len(few.of("train")) == min(3, len(whole.of("train")))
+        assert len({i.specimen for i in few.of("train")}) == min(3, len(specimens))
+        assert {i.name for i in few.of("train")} <= {i.name for i in whole.of("train")}
+        for split in ("val", "test"):
+            assert [i.name for i in few.of(split)] == [i.name for i in whole.of(split)]
+    turned = replace(data, images=data.images[::-1])
+    for one, two in zip(
+        specimen_folds(data, 3, most=2), specimen_folds(turned, 3, most=2), strict=True
+    ):
+        assert {i.name for i in one.images} == {i.name for i in two.images}
+    with pytest.raises(InvalidSettingError, match="at least 1 image"):
+        specimen_folds(data, 3, most=0)
+
+
 def test_folds_are_the_same_in_whatever_order_the_images_come():
     data = of_specimens(2, 1, 1, 3)
     turned = replace(data, images=data.images[::-1])

@@ -58,6 +58,17 @@ class RatioOptions:
             show_default=False,
         ),
     ] = None
+    train_images: Annotated[
+        int | None,
+        _ratio(
+            "--train-images",
+            metavar="N",
+            min=1,
+            text="Images that each network learns from at most, specimens in turn: what a ratio is "
+            "worth to somebody who has labelled a handful. All when left out.",
+            show_default=False,
+        ),
+    ] = None
     methods: Annotated[
         str | None,
         _ratio(
@@ -154,7 +165,7 @@ def ratio(
     # The networks are asked where they were trained.
     get_manager().set_device(model.device)
     console = message_console(output.quiet)
-    folds = specimen_folds(data, options.folds, model.seed)
+    folds = specimen_folds(data, options.folds, model.seed, most=options.train_images)
     folder = options.trials or Path(output.output or ".") / "trials"
     with Interruption(console) as interruption:
         job = _Job(folds, methods, settings, options, folder, console, interruption)

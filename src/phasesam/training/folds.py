@@ -8,13 +8,17 @@ from dataclasses import replace
 import numpy as np
 
 from phasesam.core.errors import InvalidSettingError
-from phasesam.training.data_tables import TEST
+from phasesam.training.data_tables import TEST, TRAIN
 from phasesam.training.dataset import TrainingData
 from phasesam.training.splits import assign_splits
 
 
 def specimen_folds(
-    data: TrainingData, count: int, seed: int = 0, validation: float = 0.2
+    data: TrainingData,
+    count: int,
+    seed: int = 0,
+    validation: float = 0.2,
+    most: int | None = None,
 ) -> list[TrainingData]:
     """Divide the images anew, `count` times.
 
@@ -28,6 +32,9 @@ def specimen_folds(
         Equal seeds give equal folds.
     validation : float
         Share of the images that are not tested which validate, 0–1.
+    most : int, optional
+        Images that each fold learns from at most, specimens in turn; the others are left out
+        of it.
 
     Returns
     -------
@@ -39,6 +46,8 @@ def specimen_folds(
     InvalidSettingError
         If there are fewer specimens than folds, or too few to train, validate and test.
     """
+    if most is not None and most < 1:
+        raise InvalidSettingError(f"expected at least 1 image to learn from, got {most}")
     sizes = Counter(image.specimen for image in data.images)
     if count < 2 or len(sizes) < max(count, 3):
         raise InvalidSettingError(
@@ -58,8 +67,9 @@ def specimen_folds(
             f"{len(names)} specimens in {count} folds leave some fold without one to validate on: "
             "take more folds, or more specimens"
         )
-    return [_fold(data, fold_of, fold, (1 - validation, validation, 0.0), seed)
-            for fold in range(count)]  # fmt: skip
+    folds = [_fold(data, fold_of, fold, (1 - validation, validation, 0.0), seed)
+             for fold in range(count)]  # fmt: skip
+    return folds if most is None else [_handful(fold, most, seed) for fold in folds]
 
 
 def _fold(
@@ -76,4 +86,20 @@ def _fold(
         images=tuple(
             replace(image, split=split_of.get(image.specimen, TEST)) for image in data.images
         ),
+    )
+
+
+def _handful(fold: TrainingData, most: int, seed: int) -> TrainingData:
+    """Keep some of the training images."""
+    images = sorted(fold.of(TRAIN), key=lambda image: image.name)
+    turns: Counter[str] = Counter()
+    order = []
+    for i in np.random.default_rng(seed).permutation(len(images)):
+        specimen = images[i].specimen
+        order.append((turns[specimen], len(order), images[i].name))
+        turns[specimen] += 1
+    kept = {name for *_, name in sorted(order)[:most]}
+    return replace(
+        fold,
+        images=tuple(i for i in fold.images if i.split != TRAIN or i.name in kept),
     )
