@@ -12,7 +12,7 @@ from pathlib import Path
 
 from phasesam.cli.evaluate_ratio import requests_of
 from phasesam.evaluation.ratio_pictures import change_pictures
-from phasesam.evaluation.ratio_trials import METHODS
+from phasesam.evaluation.ratio_trials import METHODS, Networks
 from phasesam.training.dataset import read_training_data
 from phasesam.training.folds import specimen_folds
 
@@ -32,9 +32,8 @@ def main() -> None:
     adapters = {
         m.network: options.trials / "fold0" / m.network / "best.safetensors" for m in methods
     }
-    pictures = change_pictures(
-        fold.of("test")[0], "mobile_sam", adapters, methods, requests_of((), 1)
-    )
+    networks = Networks("mobile_sam", adapters)
+    pictures = change_pictures(fold.of("test")[0], networks, methods, requests_of((), 1))
     for method, picture in zip(methods, pictures, strict=True):
         (PICTURES / f"ratio_changes_{SHOWN[method.name]}.png").write_bytes(picture.to_png())
         print(picture.title, picture.caption)

@@ -27,6 +27,7 @@ from phasesam.evaluation.ratio_tables import (
 from phasesam.evaluation.ratio_trials import (
     METHODS,
     NETWORKS,
+    Networks,
     RatioTester,
     Request,
     ask_all,
@@ -65,7 +66,7 @@ def adapters(tmp_path_factory, make_adapter):
 
 @pytest.fixture
 def tester(adapters):
-    return RatioTester(IMAGE, "tiny", adapters)
+    return RatioTester(IMAGE, Networks("tiny", adapters))
 
 
 def by_name(name):
@@ -113,7 +114,7 @@ def test_a_network_encodes_an_image_once(tester, monkeypatch):
 def test_all_are_asked_and_compared(adapters):
     requests = requests_of((0.05,), 2)
     methods = [by_name(n) for n in ("no guidance", "ratio v2", "solver alone")]
-    outcomes = ask_all([IMAGE], "tiny", adapters, methods, requests)
+    outcomes = ask_all([IMAGE], Networks("tiny", adapters), methods, requests)
     assert [o.method for o in outcomes] == [m.name for m in methods] * 6
     assert [o.request for o in outcomes[::3]] == [
         "true", "swapped", "shifted", "zero", "off by 0.05", "off by 0.05",
@@ -218,7 +219,8 @@ def test_networks_of_a_fold_share_what_is_the_same_for_all(tmp_path, monkeypatch
 
 
 def test_methods_are_found_by_their_names():
-    assert chosen_methods(None) == METHODS
+    assert chosen_methods(None, teach=True) == METHODS
+    assert [m for m in METHODS if m not in chosen_methods(None)] == list(METHODS[-3:])
     found = chosen_methods("no guidance, solver alone, trust,solver alone")
     assert [m.name for m in found] == ["no guidance", "solver alone, trust", "solver alone"]
     assert networks_of(found) == ("plain",)

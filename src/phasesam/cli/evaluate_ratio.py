@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +25,7 @@ from phasesam.core.errors import InvalidSettingError
 
 if TYPE_CHECKING:
     from phasesam.evaluation.ratio_requests import Fractions
-    from phasesam.evaluation.ratio_trials import Method, Outcome, Request
+    from phasesam.evaluation.ratio_trials import Method, Networks, Outcome, Request
     from phasesam.evaluation.report import Picture
     from phasesam.training.dataset import TrainingData
     from phasesam.training.fine_tuning import TrainingSettings
@@ -75,10 +75,18 @@ class RatioOptions:
             "--methods",
             metavar="NAMES",
             text="Names of the methods to compare, as they are in the table; the first is what "
-            "the others are compared with. All when left out.",
+            "the others are compared with. All that need no --teach when left out.",
             show_default=False,
         ),
     ] = None
+    teach: Annotated[
+        bool,
+        _ratio(
+            "--teach",
+            text="Also networks that first learn from the images they are tested on, without "
+            "their masks: by the amounts. One more training per specimen and request.",
+        ),
+    ] = False
     errors: Annotated[
         str,
         _ratio(
@@ -153,7 +161,7 @@ def ratio(
     if choice.task not in (None, TaskName.semantic):
         raise InvalidSettingError("a phase ratio is of phases: --task semantic")
     refuse_to_replace(output)
-    methods, errors = chosen_methods(options.methods), _numbers(options.errors)
+    methods, errors = chosen_methods(options.methods, options.teach), _numbers(options.errors)
     # Refused before the networks are trained, not after.
     PhaseMapConfig(orientations=options.orientations)
     recipe = build_recipe(RecipeChoice(recipe=options.recipe, set=options.set))
@@ -175,8 +183,10 @@ def ratio(
     return ExitCode.OK
 
 
-def chosen_methods(text: str | None) -> tuple[Method, ...]:
-    """Find methods by their names, separated by commas; all of them for None.
+def chosen_methods(text: str | None, teach: bool = False) -> tuple[Method, ...]:
+    """Find methods by their names, separated by commas.
+
+    None is for all of them, those that are taught only with `teach`.
 
     Raises
     ------
@@ -186,7 +196,7 @@ def chosen_methods(text: str | None) -> tuple[Method, ...]:
     from phasesam.evaluation.ratio_trials import METHODS
 
     if text is None:
-        return METHODS
+        return tuple(method for method in METHODS if teach or method.taught == "none")
     by_name = {method.name: method for method in METHODS}
     found, rest = [], text.strip()
     while rest:
@@ -248,13 +258,29 @@ def _tested(job: _Job, errors: Sequence[float]) -> list[Outcome]:
         adapters = train_networks(fold, where, names, job.settings, stop)
         with step_bar(job.console, f"fold {number + 1}: mapping") as progress:
             watch = Watch(progress, job.interruption.requested)
-            outcomes += ask_all(
-                fold.of("test"), job.settings.base, adapters, job.methods,
-                requests_of(errors, job.options.draws), watch, job.options.orientations,
-            )  # fmt: skip
+            requests = requests_of(errors, job.options.draws)
+            networks = _networks(job, fold, where, adapters, requests)
+            outcomes += ask_all(fold.of("test"), networks, job.methods, requests, watch)
     # Methods in their order, whatever the fold.
     order = {method.name: i for i, method in enumerate(job.methods)}
     return sorted(outcomes, key=lambda o: order[o.method])
+
+
+def _networks(
+    job: _Job,
+    fold: TrainingData,
+    folder: Path,
+    adapters: Mapping[str, Path],
+    requests: Callable[[Fractions], Sequence[Request]],
+) -> Networks:
+    """Put together who is asked about a fold."""
+    from phasesam.evaluation.adapter_scores import Watch
+    from phasesam.evaluation.ratio_teaching import Teacher
+    from phasesam.evaluation.ratio_trials import Networks
+
+    stop = Watch(should_stop=job.interruption.requested)
+    teacher = Teacher(fold.of("test"), folder / "taught", requests, job.settings, stop)
+    return Networks(job.settings.base, adapters, job.options.orientations, teacher)
 
 
 def requests_of(errors: Sequence[float], draws: int) -> Callable[[Fractions], list[Request]]:
@@ -321,7 +347,8 @@ _RULES = (
     "map per share, added to the embedding; v1: features times an embedding of the shares; v2: "
     "phases change the features where the image looks like them, and prompt the decoder. exact: "
     "the solver meets the request; trust: as far as its standard error allows. Boxes are those of "
-    "the truth.",
+    "the truth. self-taught, taught: the network first learns from the images of the specimen, "
+    "without their masks, by what it sees there, or by maps that have the amounts.",
     "Requests: true; off by a standard error, told to v2 and to the trusting solver; swapped: the "
     "two largest phases change their shares; shifted: 0.2 goes from the largest to the second; "
     "zero: the rarest phase is denied. Wrong requests are told to be exact, but those that trust "
@@ -338,10 +365,8 @@ def _pictures(job: _Job) -> tuple[Picture, ...]:
     names = networks_of(job.methods)
     adapters = train_networks(fold, job.folder / "fold0", names, job.settings)
     asked = requests_of((), 1)
-    return change_pictures(
-        fold.of("test")[0], job.settings.base, adapters, job.methods, asked,
-        job.options.orientations,
-    )  # fmt: skip
+    networks = _networks(job, fold, job.folder / "fold0", adapters, asked)
+    return change_pictures(fold.of("test")[0], networks, job.methods, asked)
 
 
 def _numbers(text: str) -> list[float]:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from phasesam.evaluation.case_pictures import CHANGE_CAPTION, change_picture
 from phasesam.evaluation.ratio_requests import Fractions
-from phasesam.evaluation.ratio_trials import Method, RatioTester, Request
+from phasesam.evaluation.ratio_trials import Method, Networks, RatioTester, Request
 from phasesam.evaluation.report import Picture
 from phasesam.training.dataset import LabelledImage
 
 
 def change_pictures(
     image: LabelledImage,
-    model: str,
-    adapters: Mapping[str, Path],
+    networks: Networks,
     methods: Sequence[Method],
     requests: Callable[[Fractions], Sequence[Request]],
-    orientations: int = 2,
 ) -> tuple[Picture, ...]:
     """Show the changes by each method that uses the ratio.
 
@@ -27,25 +24,21 @@ def change_pictures(
     ----------
     image : LabelledImage
         That the networks have not learnt from.
-    model : str
-        Name of the base.
-    adapters : mapping of str to Path
-        Networks.
+    networks : Networks
+        Who is asked.
     methods : sequence of Method
         Those that use a ratio are shown, each beside the map of its own network without one.
     requests : callable
         From the true fractions to what is asked.
-    orientations : {1, 2, 4}
-        How often a network looks at each window.
     """
-    tester = RatioTester(image, model, adapters, orientations)
+    tester = RatioTester(image, networks)
     asked = requests(tester.true_fractions)
     names = ", ".join(request.name for request in asked)
     pictures = []
     for method in methods:
         if not method.uses_ratio:
             continue
-        untold = replace(method, told=False, boxes=False, solver="none")
+        untold = replace(method, told=False, boxes=False, solver="none", taught="none")
         before, *after = (
             tester.answer(how, request, keep=True).labels
             for how, request in ((untold, asked[0]), *((method, request) for request in asked))

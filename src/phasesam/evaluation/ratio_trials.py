@@ -58,6 +58,9 @@ class Method:
         Whether it is told a box around the largest region of each class.
     solver : {"none", "exact", "trust"}
         Whether the map then has the amounts exactly, or as far as they deserve trust.
+    taught : {"none", "own", "ratio"}
+        Whether the network has first learnt from the images of the specimen, without their
+        masks: from its own maps, or from maps that have the amounts.
     """
 
     name: str
@@ -65,11 +68,17 @@ class Method:
     told: bool = False
     boxes: bool = False
     solver: str = "none"
+    taught: str = "none"
 
     @property
     def uses_ratio(self) -> bool:
         """Whether its map depends on the request."""
-        return self.told or self.solver != "none"
+        return self.hears_ratio or self.solver != "none"
+
+    @property
+    def hears_ratio(self) -> bool:
+        """Whether its network depends on the request, or is told it."""
+        return self.told or self.taught == "ratio"
 
 
 METHODS = (
@@ -84,6 +93,9 @@ METHODS = (
     Method("v2 + trust", "v2", told=True, solver="trust"),
     Method("solver alone", "plain", solver="exact"),
     Method("solver alone, trust", "plain", solver="trust"),
+    Method("self-taught", "plain", taught="own"),
+    Method("taught + exact", "plain", taught="ratio", solver="exact"),
+    Method("taught + trust", "plain", taught="ratio", solver="trust"),
 )
 """Those of the tables; the first is what the others are compared with."""
 
@@ -209,6 +221,44 @@ def train_networks(
 _NO_HINTS = {"ratio": "none", "class_boxes": False}
 
 
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """Who is asked, and how.
+
+    Attributes
+    ----------
+    model : str
+        Name of the base in the registry.
+    adapters : mapping of str to Path
+        Adapters by the names of `NETWORKS`.
+    orientations : {1, 2, 4}
+        How often a network looks at each window; see `PhaseMapConfig`.
+    teach : callable or None
+        ``teach(adapter, image, request, method)``: the adapter after it has learnt from the
+        specimen of the image; see `phasesam.evaluation.ratio_teaching`.
+    """
+
+    model: str
+    adapters: Mapping[str, Path]
+    orientations: int = 2
+    teach: Callable[[Path, LabelledImage, Request, Method], Path] | None = None
+
+    def adapter(self, method: Method, image: LabelledImage, request: Request) -> Path:
+        """Find the adapter that a method asks about an image.
+
+        Raises
+        ------
+        InvalidSettingError
+            If it is to be taught, and nobody teaches.
+        """
+        path = self.adapters[method.network]
+        if method.taught == "none":
+            return path
+        if self.teach is None:
+            raise InvalidSettingError(f"nobody is there to teach the network of {method.name!r}")
+        return self.teach(path, image, request, method)
+
+
 @dataclass(eq=False)
 class RatioTester:
     """Answers requests about one image with several methods.
@@ -217,24 +267,18 @@ class RatioTester:
     ----------
     image : LabelledImage
         With its truth.
-    model : str
-        Name of the base in the registry.
-    adapters : mapping of str to Path
-        Networks.
-    orientations : {1, 2, 4}
-        How often a network looks at each window; see `PhaseMapConfig`.
+    networks : Networks
+        Who is asked.
     """
 
     image: LabelledImage
-    model: str
-    adapters: Mapping[str, Path]
-    orientations: int = 2
+    networks: Networks
     _kept: dict[str, WindowEmbeddings] = field(default_factory=dict)
     _known: dict[tuple[Any, ...], NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rgb, self.truth = self.image.rgb(), self.image.label_array()
-        self.n_classes = len(read_card(next(iter(self.adapters.values()))).classes)
+        self.n_classes = len(read_card(next(iter(self.networks.adapters.values()))).classes)
         self.true_fractions: Fractions = amounts(self.truth, self.n_classes)
 
     def answer(self, method: Method, request: Request, *, keep: bool = False) -> Outcome:
@@ -266,15 +310,17 @@ class RatioTester:
 
     def _logits(self, method: Method, request: Request) -> NDArray[np.float32]:
         """Ask the network, once whatever the solver does."""
-        told = (request.wanted.tobytes(), request.error_for(method)) if method.told else None
-        key = (method.network, method.boxes, told)
+        heard = (
+            (request.wanted.tobytes(), request.error_for(method)) if method.hears_ratio else None
+        )
+        key = (method.network, method.taught, method.boxes, heard)
         if key not in self._known:
-            if told is not None:
+            if heard is not None:
                 # Of the request before nothing is asked any more; maps are large.
                 self._known = {
                     other: logits
                     for other, logits in self._known.items()
-                    if other[2] in (None, told) or other[2][0] == told[0]
+                    if other[-1] in (None, heard) or other[-1][0] == heard[0]
                 }
             self._known[key] = self._mapped(method, request)
         return self._known[key]
@@ -290,12 +336,12 @@ class RatioTester:
             }
         shares = request.wanted.tolist() if method.told else None
         hints = PhaseHints(shares, request.error_for(method) if method.told else None, boxes)
-        path = self.adapters[method.network]
+        path = self.networks.adapter(method, self.image, request)
         # Networks with the encoder of the base see the same.
         encoder = method.network if read_card(path).config.encoder else ""
         found = segment_classes(
-            Segmenter(self.rgb, self.model, adapter=str(path), exclude_data_bar=False),
-            orientations=self.orientations,
+            Segmenter(self.rgb, self.networks.model, adapter=str(path), exclude_data_bar=False),
+            orientations=self.networks.orientations,
             keep_probabilities=True,
             hints=hints,
             embeddings=self._kept.setdefault(encoder, {}),
@@ -306,12 +352,10 @@ class RatioTester:
 
 def ask_all(
     images: Sequence[LabelledImage],
-    model: str,
-    adapters: Mapping[str, Path],
+    networks: Networks,
     methods: Sequence[Method],
     requests: Callable[[Fractions], Sequence[Request]],
     watch: Watch | None = None,
-    orientations: int = 2,
 ) -> list[Outcome]:
     """Ask all methods about all images.
 
@@ -319,24 +363,20 @@ def ask_all(
     ----------
     images : sequence of LabelledImage
         Of one fold's test.
-    model : str
-        Name of the base.
-    adapters : mapping of str to Path
-        Networks of that fold.
+    networks : Networks
+        Of that fold.
     methods : sequence of Method
         How.
     requests : callable
         From the true fractions of an image to what is asked.
     watch : Watch, optional
         Who follows it, in images.
-    orientations : {1, 2, 4}
-        How often a network looks at each window.
     """
     watch = watch or Watch()
     found: list[Outcome] = []
     for done, image in enumerate(images):
         watch.step(done, len(images))
-        tester = RatioTester(image, model, adapters, orientations)
+        tester = RatioTester(image, networks)
         for request in requests(tester.true_fractions):
             # Those that do not hear the request are asked once, and scored beside it again.
             found += [tester.answer(method, request) for method in methods]

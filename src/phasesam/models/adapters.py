@@ -39,6 +39,7 @@ __all__ = [
     "attach",
     "load_trainable",
     "read_card",
+    "read_weights",
     "save_adapter",
     "share",
     "weights_hash",
@@ -260,12 +261,25 @@ def load_trainable(
         model = attach(base, card.config, len(card.classes))
     except InvalidSettingError as error:
         raise CheckpointError(f"{path} does not fit {base.spec.title}: {error}") from error
-    _fill(adapter_tensors(model, card.config), path)
+    read_weights(adapter_tensors(model, card.config), path)
     return model, card
 
 
-def _fill(wanted: Mapping[str, nn.Parameter], path: Path) -> None:
-    """Copy the tensors of a file into parameters, all of them and nothing else."""
+def read_weights(wanted: Mapping[str, nn.Parameter], path: Path) -> None:
+    """Copy the tensors of an adapter file into parameters, all of them and nothing else.
+
+    Parameters
+    ----------
+    wanted : mapping of str to Parameter
+        From `adapter_tensors`.
+    path : Path
+        File that `save_adapter` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If tensors are missing, superfluous, misshapen or not finite.
+    """
     with safe_open(path, "pt") as file:
         names = set(file.keys())
         missing, unexpected = sorted(set(wanted) - names), sorted(names - set(wanted))

@@ -15,7 +15,7 @@ import torch
 
 from phasesam.core.errors import CancelledError, DeviceMemoryError, PhaseSAMError
 from phasesam.models.adapter_card import AdapterCard
-from phasesam.models.adapters import save_adapter, weights_hash
+from phasesam.models.adapters import read_weights, save_adapter, weights_hash
 from phasesam.models.sam import SamModel, build_model
 from phasesam.models.shortage import attempt
 from phasesam.training.class_objective import ClassObjective
@@ -27,6 +27,7 @@ from phasesam.training.prompt_objective import PromptObjective
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
 from phasesam.training.score_scale import scale_scores
 from phasesam.training.settings import TrainingSettings
+from phasesam.training.starting_point import content_key, going_on
 from phasesam.training.trackers import TrackerCallback, check_installed
 from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
 from phasesam.training.window_choice import large_extent
@@ -163,12 +164,15 @@ def _train(
     torch.manual_seed(settings.seed)
     accelerator = make_accelerator(settings, run)
     base = build_model(settings.base)
-    settings = replace(settings, recipe=fitted_to(settings.recipe, data, base.is_hq))
     identity = weights_hash(base)
+    settings = going_on(settings, data, identity)
+    settings = replace(settings, recipe=fitted_to(settings.recipe, data, base.is_hq))
     store = features
     if store is None:
         store = FeatureStore(run.cache_folder / str(accelerator.process_index))
     objective = make_objective(base, data, settings, accelerator, store)
+    if settings.start:
+        read_weights(objective.weights(), Path(settings.start))
     store.serve(_features_key(objective, settings, identity))
     config = TrainerConfig(
         optimiser=settings.recipe.optimiser,
@@ -266,6 +270,7 @@ def _computes_bf16(device: str) -> bool:
 def training_key(data: TrainingData, settings: TrainingSettings, base_hash: str) -> str:
     """Fingerprint everything the result depends on."""
     parts = {"data": data.key, "base": base_hash, **settings.to_dict()}
+    parts["start"] = content_key(settings.start)
     for name in ("trackers", "device", "licence", "class_colours"):
         parts.pop(name)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -340,6 +345,7 @@ class _Keeper(Callback):
             "metrics": dict(self._row),
             "base_metrics": dict(self._base_figures),
             "seed": self._settings.seed,
+            "start": content_key(self._settings.start),
             "licence": self._settings.licence,
         }
         return AdapterCard(

@@ -93,7 +93,7 @@ def _handful(fold: TrainingData, most: int, seed: int) -> TrainingData:
     """Keep some of the training images."""
     images = sorted(fold.of(TRAIN), key=lambda image: image.name)
     turns: Counter[str] = Counter()
-    order = []
+    order: list[tuple[int, int, str]] = []
     for i in np.random.default_rng(seed).permutation(len(images)):
         specimen = images[i].specimen
         order.append((turns[specimen], len(order), images[i].name))

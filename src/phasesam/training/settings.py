@@ -32,6 +32,9 @@ class TrainingSettings:
         Licence of the adapter, for its card.
     class_colours : tuple of str
         Colours of the classes, "#rrggbb", for its card; empty for none in particular.
+    start : str
+        File of the adapter to go on from, whose layers, window and classes then hold; empty to
+        begin with the base alone.
     """
 
     recipe: Recipe = field(default_factory=lambda: get_recipe("default"))
@@ -42,6 +45,7 @@ class TrainingSettings:
     trackers: tuple[str, ...] = ()
     licence: str = ""
     class_colours: tuple[str, ...] = ()
+    start: str = ""
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "fp32", "bf16"):

@@ -1,0 +1,233 @@
+"""Learn from images of which only the phase fractions are known, and no mask.
+
+The network maps the images, the solver gives the maps the known amounts, and the network learns
+from what it is surest of in them: it gets used to images unlike those it was trained on, and the
+amounts keep it from confirming its own mistakes. After self-training with class balance (Zou et
+al., ECCV 2018) and adaptation to known class ratios (Bateson et al., MICCAI 2020); here the
+amounts are met exactly, or as far as they deserve trust, before anything is learnt from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from phasesam.core.errors import InvalidSettingError
+from phasesam.core.ratio import Errors, RatioSolution, solve
+from phasesam.core.ratio_request import Wanted
+from phasesam.engines.segmenter import Segmenter
+from phasesam.engines.semantic import segment_classes
+from phasesam.models.adapter_card import read_card
+from phasesam.training.dataset import from_arrays
+from phasesam.training.fine_tuning import TrainedAdapter, train
+from phasesam.training.label_values import UNLABELLED
+from phasesam.training.recipes import Recipe, get_recipe
+from phasesam.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from phasesam.training.trainer import Callback
+
+_LEAST_PROBABILITY = 1e-30
+_VIEWS_PER_IMAGE = 16
+_FEWEST_VIEWS, _MOST_VIEWS = 24, 96
+_LOOKS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class RatioExample:
+    """An image of which the phase fractions are known.
+
+    Attributes
+    ----------
+    name : str
+        Unique among the examples.
+    image : array-like
+        As for `phasesam.Segmenter`.
+    fractions : sequence of Wanted
+        Of each class, as for `phasesam.core.ratio.solve`.
+    uncertainty : float, sequence of float, or None
+        Standard errors of the fractions; exact when None.
+    """
+
+    name: str
+    image: ArrayLike
+    fractions: Sequence[Wanted]
+    uncertainty: Errors = None
+
+
+@dataclass(frozen=True)
+class RatioLearning:
+    """How to learn from amounts alone.
+
+    Attributes
+    ----------
+    believed : float
+        Share of the pixels of each class in the solved maps, the surest ones, that is learnt
+        from, 0–1.
+    rate : float
+        By which the learning rates of the default recipe are multiplied: what was learnt from
+        masks is to stay.
+    views : int or None
+        Views of the images that are learnt from, one after the other; 16 for each image, but 24
+        at least and 96 at most, when None.
+
+    Raises
+    ------
+    InvalidSettingError
+        If a value is out of its range.
+    """
+
+    believed: float = 0.7
+    rate: float = 0.3
+    views: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.believed <= 1:
+            raise InvalidSettingError(f"expected a share within 0–1, got {self.believed}")
+        if not self.rate > 0:
+            raise InvalidSettingError(f"expected a rate above 0, got {self.rate}")
+        if self.views is not None and self.views < 1:
+            raise InvalidSettingError(f"expected at least 1 view, got {self.views}")
+
+
+def learn_from_ratios(
+    examples: Sequence[RatioExample],
+    adapter: str | Path,
+    folder: str | Path,
+    config: RatioLearning | None = None,
+    *,
+    settings: TrainingSettings | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> TrainedAdapter:
+    """Train an adapter further on images of which only the amounts are known.
+
+    Parameters
+    ----------
+    examples : sequence of RatioExample
+        Images; a handful is enough, best of one material.
+    adapter : path-like
+        File of an adapter with classes; it stays as it is.
+    folder : path-like
+        Folder of this training; see `RunFolder`.
+    config : RatioLearning, optional
+        How to learn.
+    settings : TrainingSettings, optional
+        Seed, device and precision; recipe, base and start are taken from the adapter.
+    callbacks : sequence of Callback
+        Told about steps; may stop the training.
+
+    Returns
+    -------
+    TrainedAdapter
+        A new adapter for the same classes.
+
+    Raises
+    ------
+    InvalidSettingError
+        If there is no example, or fractions cannot be met.
+    InvalidImageError
+        If an image is none.
+    ModelError
+        If the adapter does not fit, or memory runs out.
+    CancelledError
+        If it was stopped.
+    """
+    if not examples:
+        raise InvalidSettingError("expected at least one image with its fractions, got none")
+    config, path = config or RatioLearning(), Path(adapter)
+    card = read_card(path)
+    settings = settings or TrainingSettings()
+    stops = [callback.should_stop for callback in callbacks]
+    items = []
+    for example in examples:
+        segmenter = Segmenter(example.image, card.base, adapter=str(path))
+        labels = ratio_labels(
+            segmenter, example, config.believed, lambda: any(stop() for stop in stops)
+        )
+        items.append((example.name, segmenter.rgb, labels, None))
+    data = from_arrays(
+        items, "semantic", fractions=(1, 0, 0), classes=dict(enumerate(card.classes))
+    )
+    further = replace(
+        settings, recipe=_recipe(config, len(items)), base=card.base, start=str(path),
+        class_colours=tuple(card.details.get("class_colours", ())),
+    )  # fmt: skip
+    return train(data, folder, further, callbacks=callbacks)
+
+
+def ratio_labels(
+    segmenter: Segmenter,
+    example: RatioExample,
+    believed: float,
+    should_stop: Callable[[], bool] | None = None,
+) -> NDArray[np.int32]:
+    """Label an image by its amounts, where the network is surest.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        With the image, and an adapter with classes.
+    example : RatioExample
+        Its amounts.
+    believed : float
+        Share of the pixels of each class that get a label.
+    should_stop : callable, optional
+        Asked before every window.
+
+    Returns
+    -------
+    (h, w) int32 array
+        Class indices, for the image without its data bar; `UNLABELLED` where the network is
+        less sure.
+    """
+    found = segment_classes(segmenter, keep_probabilities=True, should_stop=should_stop)
+    assert found.probabilities is not None
+    height, width = segmenter.rgb.shape[:2]
+    mapped = found.probabilities[:, :height].reshape(len(found.classes), -1)
+    logits = np.log(np.maximum(mapped, _LEAST_PROBABILITY))
+    solution = solve(logits, list(example.fractions), example.uncertainty)
+    margin = _margins(logits, solution)
+    chosen = solution.labels.astype(np.int32)
+    for k in range(len(logits)):
+        of_class = np.flatnonzero(solution.labels == k)
+        if len(of_class):
+            rank = int((1 - believed) * len(of_class))
+            least = np.partition(margin[of_class], rank)[rank]
+            chosen[of_class[margin[of_class] < least]] = UNLABELLED
+    return chosen.reshape(height, width)
+
+
+def _margins(logits: NDArray[np.float32], solution: RatioSolution) -> NDArray[np.float32]:
+    """How much likelier the class of each pixel, (n,), is than any other."""
+    # Of classes that must not occur the network's own word counts: what looks like one of them
+    # is nothing to learn another class from.
+    bias = np.where(np.isfinite(solution.bias), solution.bias, 0).astype(np.float32)
+    odds = logits + bias[:, None]
+    chosen = solution.labels[None].astype(np.intp)
+    own = np.take_along_axis(odds, chosen, 0)[0]
+    np.put_along_axis(odds, chosen, -np.inf, 0)
+    return np.asarray(own - odds.max(axis=0))
+
+
+def _recipe(config: RatioLearning, n_images: int) -> Recipe:
+    """Make the default recipe short and careful."""
+    recipe = get_recipe("default")
+    views = config.views or int(np.clip(_VIEWS_PER_IMAGE * n_images, _FEWEST_VIEWS, _MOST_VIEWS))
+    rates = recipe.optimiser
+    return replace(
+        recipe,
+        epochs=1,
+        views_per_epoch=views,
+        pool=max(1, views // _LOOKS),
+        optimiser=replace(
+            rates,
+            lr_encoder=rates.lr_encoder * config.rate,
+            lr_decoder=rates.lr_decoder * config.rate,
+            lr_heads=rates.lr_heads * config.rate,
+        ),
+    )

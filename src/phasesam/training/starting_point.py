@@ -1,0 +1,74 @@
+"""Go on from an adapter instead of from the base alone."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phasesam.core.errors import CheckpointError, TrainingDataError
+from phasesam.models.adapter_card import read_card
+
+if TYPE_CHECKING:
+    from phasesam.training.dataset import TrainingData
+    from phasesam.training.settings import TrainingSettings
+
+
+def going_on(settings: TrainingSettings, data: TrainingData, base_hash: str) -> TrainingSettings:
+    """Take over from the adapter what its weights were made for.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Returned as they are where they name no adapter to go on from.
+    data : TrainingData
+        What is learnt now.
+    base_hash : str
+        `weights_hash` of the base.
+
+    Returns
+    -------
+    TrainingSettings
+        With layers, window and stretch of the adapter, and no head start for its head of fine
+        detail.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no adapter, or was made for another base.
+    TrainingDataError
+        If it knows other classes or another task than the data.
+    """
+    if not settings.start:
+        return settings
+    path = Path(settings.start)
+    card = read_card(path)
+    if card.base_hash != base_hash:
+        raise CheckpointError(
+            f"{path} was made for other weights than those of {settings.base}: it names "
+            f"{card.base} ({card.base_hash[:12]})"
+        )
+    if card.task != data.task or card.classes != data.classes:
+        raise TrainingDataError(
+            f"expected data for what {path} has learnt, {_knowledge(card.task, card.classes)}, "
+            f"got {_knowledge(data.task, data.classes)}"
+        )
+    recipe = replace(
+        settings.recipe,
+        adapter=card.config,
+        views=replace(settings.recipe.views, window=card.window),
+        auto_window=False,
+        stretch=card.details.get("stretch") is True,
+        detail_steps=0,
+    )
+    return replace(settings, recipe=recipe)
+
+
+def content_key(start: str) -> str:
+    """Hash of the adapter to go on from; empty for none. A file can move, or be another one."""
+    return hashlib.sha256(Path(start).read_bytes()).hexdigest() if start else ""
+
+
+def _knowledge(task: str, classes: tuple[str, ...]) -> str:
+    return f"{task} ({', '.join(classes)})" if classes else task

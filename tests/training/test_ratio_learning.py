@@ -1,0 +1,111 @@
+"""Images of which only the amounts are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tests.training.conftest as made
+from tests.training.conftest import disc_data
+
+from phasesam.core.errors import CancelledError, InvalidSettingError
+from phasesam.engines.segmenter import Segmenter
+from phasesam.engines.semantic import segment_classes
+from phasesam.models.adapter_card import read_card
+from phasesam.training.fine_tuning import train
+from phasesam.training.label_values import UNLABELLED
+from phasesam.training.ratio_learning import (
+    RatioExample,
+    RatioLearning,
+    learn_from_ratios,
+    ratio_labels,
+)
+from phasesam.training.recipes import get_recipe
+from phasesam.training.settings import TrainingSettings
+from phasesam.training.trainer import Callback
+
+SETTINGS = TrainingSettings(base="tiny", device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = replace(
+        get_recipe("default"), epochs=2, views_per_epoch=2, pool=4, batch=1, detail_steps=10
+    )
+    folder = tmp_path_factory.mktemp("adapter")
+    return train(disc_data("semantic"), folder, replace(SETTINGS, recipe=recipe)).path
+
+
+def example(seed: int, **changes: object) -> RatioExample:
+    """An image that is darker and has less contrast than those learnt from."""
+    image, labels = made.discs(seed)
+    share = float((labels > 0).mean())
+    given = RatioExample(f"unseen{seed}", (image // 2 + 20).astype(np.uint8), [1 - share, share])
+    return replace(given, **changes)
+
+
+def test_the_surest_pixels_of_a_map_with_the_amounts_are_labelled(adapter: Path) -> None:
+    shown = example(20)
+    segmenter = Segmenter(shown.image, "tiny", adapter=str(adapter))
+    wanted = replace(shown, fractions=[0.7, 0.3])
+    labels = ratio_labels(segmenter, wanted, 0.6)
+    assert labels.shape == (128, 128)
+    assert [(labels == k).mean() for k in (0, 1)] == pytest.approx([0.42, 0.18], abs=0.01)
+    every = ratio_labels(segmenter, wanted, 1.0)
+    assert (every == 1).mean() == pytest.approx(0.3, abs=1e-4)
+    assert (every != UNLABELLED).all()
+    assert (every[labels >= 0] == labels[labels >= 0]).all()
+    found = segment_classes(segmenter, keep_probabilities=True).probabilities
+    # Surer of discs where they are labelled so than where the label was left out.
+    odds = np.log(found[1] / found[0])
+    assert odds[labels == 1].min() >= odds[(every == 1) & (labels < 0)].max() - 1e-4
+
+
+def test_nothing_known_and_nothing_there(adapter: Path) -> None:
+    shown = example(21, fractions=[None, None])
+    segmenter = Segmenter(shown.image, "tiny", adapter=str(adapter))
+    own = segment_classes(segmenter).labels
+    assert (ratio_labels(segmenter, shown, 1.0) == own).all()
+    none = ratio_labels(segmenter, replace(shown, fractions=[1.0, 0.0]), 0.5)
+    assert set(np.unique(none)) == {UNLABELLED, 0}
+    # An uncertain amount gives way to what is seen.
+    doubted = replace(shown, fractions=[0.2, 0.8], uncertainty=0.2)
+    share = (ratio_labels(segmenter, doubted, 1.0) == 1).mean()
+    assert own.mean() < share < 0.8
+
+
+def test_an_adapter_learns_from_amounts(adapter: Path, tmp_path: Path) -> None:
+    before = adapter.read_bytes()
+    result = learn_from_ratios(
+        [example(22), example(23)], adapter, tmp_path / "run", RatioLearning(views=3),
+        settings=SETTINGS,
+    )  # fmt: skip
+    card, old = result.card, read_card(adapter)
+    assert (card.classes, card.window, card.config) == (old.classes, old.window, old.config)
+    assert card.details["splits"] == {"train": ["unseen22", "unseen23"]}
+    assert result.path.read_bytes() != before
+    assert adapter.read_bytes() == before
+    assert len(result.rows) == 1
+
+
+def test_what_makes_no_sense_is_refused(adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match="at least one image"):
+        learn_from_ratios([], adapter, tmp_path)
+    with pytest.raises(InvalidSettingError):
+        learn_from_ratios([example(24, fractions=[0.9, 0.9])], adapter, tmp_path / "a")
+    for changes in ({"believed": 0}, {"believed": 1.5}, {"rate": 0}, {"views": 0}):
+        with pytest.raises(InvalidSettingError):
+            RatioLearning(**changes)
+
+
+def test_it_can_be_stopped(adapter: Path, tmp_path: Path) -> None:
+    class Stopper(Callback):
+        def should_stop(self) -> bool:
+            return True
+
+    with pytest.raises(CancelledError):
+        learn_from_ratios(
+            [example(25)], adapter, tmp_path / "b", settings=SETTINGS, callbacks=[Stopper()]
+        )

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.training.conftest import disc_data
+
+from phasesam.core.errors import CheckpointError, TrainingDataError
+from phasesam.models.adapter_card import read_card
+from phasesam.training.fine_tuning import TrainingSettings, train, training_key
+from phasesam.training.recipes import Recipe
+from phasesam.training.starting_point import content_key, going_on
+
+
+def settings(recipe: Recipe, start: str = "", **changes: str) -> TrainingSettings:
+    return TrainingSettings(
+        recipe, base="tiny", device="cpu", precision="fp32", start=start, **changes
+    )
+
+
+@pytest.fixture
+def first(tmp_path: Path, brief: Recipe) -> Path:
+    few = replace(
+        brief, epochs=1, adapter=replace(brief.adapter, rank=3),
+        views=replace(brief.views, window=96),
+    )  # fmt: skip
+    return train(disc_data("semantic"), tmp_path / "first", settings(few)).path
+
+
+def test_an_adapter_is_trained_further(first: Path, tmp_path: Path, brief: Recipe) -> None:
+    still = replace(
+        brief.optimiser, lr_encoder=1e-12, lr_decoder=1e-12, lr_heads=1e-12, weight_decay=0.0
+    )
+    further = replace(brief, epochs=1, views_per_epoch=1, optimiser=still, detail_steps=5)
+    result = train(disc_data("semantic", 3), tmp_path / "then", settings(further, str(first)))
+    old, new = load_file(first), load_file(result.path)
+    assert old.keys() == new.keys()
+    # With rates of nothing it ends where it began: neither anew, nor with another head start.
+    assert all(torch.allclose(old[k], new[k], atol=1e-6) for k in old)
+    assert result.card.config == read_card(first).config
+    assert result.card.config.rank == 3
+    assert (result.card.window, result.card.details["stretch"]) == (96, True)
+    assert result.card.details["start"] == content_key(str(first))
+    assert read_card(first).details["start"] == ""
+
+
+def test_only_what_fits_is_gone_on_from(first: Path, tmp_path: Path, brief: Recipe) -> None:
+    base_hash, start = read_card(first).base_hash, settings(brief, str(first))
+    with pytest.raises(TrainingDataError, match=r"semantic \(class 0, class 1\), got instance"):
+        going_on(start, disc_data("instance"), base_hash)
+    others = replace(disc_data("semantic"), classes=("matrix", "pore"))
+    with pytest.raises(TrainingDataError, match=r"got semantic \(matrix, pore\)"):
+        train(others, tmp_path / "no", start)
+    with pytest.raises(CheckpointError, match="other weights"):
+        going_on(start, disc_data("semantic"), "0" * 64)
+    (tmp_path / "text.safetensors").write_text("no adapter")
+    with pytest.raises(CheckpointError):
+        going_on(
+            settings(brief, str(tmp_path / "text.safetensors")), disc_data("semantic"), base_hash
+        )
+
+
+def test_the_start_is_part_of_what_a_training_is(
+    first: Path, tmp_path: Path, brief: Recipe
+) -> None:
+    data = disc_data("semantic")
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(first.read_bytes())
+    keys = [training_key(data, settings(brief, s), "b") for s in ("", str(first), str(moved))]
+    assert keys[0] != keys[1] == keys[2]
+    start = settings(brief, str(first))
+    assert TrainingSettings.from_dict(start.to_dict()) == start
