@@ -51,6 +51,23 @@ def invoke(*args):
     return CliRunner().invoke(app, ["train", *map(str, args)])
 
 
+def test_an_adapter_is_trained_further(folder):
+    assert invoke(folder, "-o", "first", *BRIEF, "--set", "adapter.rank=3").exit_code == 0
+    # The base is that of the adapter, whatever is the default.
+    rest = [x for x in BRIEF if x not in ("--model", "tiny")]
+    result = invoke(folder, "-o", "second", *rest, "--start", "first")
+    assert result.exit_code == 0, result.output
+    first, second = get_adapter("first"), get_adapter("second")
+    assert (second.card.base, second.card.config.rank) == ("tiny", 3)
+    assert second.card.details["start"] == first.content_hash
+    for extra, code, message in (
+        (["--task", "semantic", "--start", "first"], 2, "got semantic"),
+        (["--start", "nothing"], 3, "no adapter 'nothing'"),
+    ):
+        result = invoke(folder, "-o", "third", *rest, *extra)
+        assert (result.exit_code, message in " ".join(result.stderr.split())) == (code, True)
+
+
 def test_trains_into_a_file_and_says_how_good_it_is(folder, tmp_path):
     result = invoke(folder, "-o", "a.safetensors", *BRIEF, "--json", "--save-recipe", "mine")
     assert result.exit_code == 0, result.output

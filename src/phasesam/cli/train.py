@@ -33,6 +33,7 @@ HELP = with_examples(
     "phasesam train steel/ -o steel.safetensors --task semantic",
     "phasesam train data.csv -o scan --task promptable --recipe dental-iterative",
     "phasesam train powder/ -o powder --resume",
+    "phasesam train new_steel/ -o new_steel --task semantic --start steel_phases --epochs 5",
 )
 RECIPES_HELP = with_examples(
     "List the recipes for training: the bundled ones and your own.",
@@ -51,6 +52,7 @@ def train(
     model: TrainModel,
 ) -> ExitCode:
     """Adapt a model to labelled images; write an adapter for all other commands."""
+    from phasesam.models.adapter_store import card_of, get_adapter
     from phasesam.training.data_checks import check
     from phasesam.training.fine_tuning import TrainingSettings, is_main_process
     from phasesam.training.memory_estimate import require_memory
@@ -59,16 +61,18 @@ def train(
     console = message_console(output.quiet or not is_main_process())
     recipe = build_recipe(recipes)
     target = _target(output)
+    start = "" if output.start is None else str(get_adapter(output.start).path)
     if recipes.save_recipe is not None and is_main_process():
         save_recipe(replace(recipe, name=recipes.save_recipe, title=recipes.save_recipe))
     settings = TrainingSettings(
         recipe,
-        base=model.model,
+        base=card_of(start).base if start else model.model,
         seed=model.seed,
         device=model.device,
         precision=model.precision,
         trackers=tuple(output.tracker or ()),
         licence=output.licence,
+        start=start,
     )
     data = read_data(choice, labels, recipe, model.seed)
     with Interruption(console) as interruption:

@@ -108,6 +108,15 @@ class TrainOutput:
             show_default=False,
         ),
     ] = None
+    start: Annotated[
+        str | None,
+        _output(
+            "--start",
+            metavar="ADAPTER",
+            text="Adapter to train further, with its base, layers and classes; it stays as it is.",
+            show_default=False,
+        ),
+    ] = None
     licence: Annotated[
         str,
         _output("--licence", metavar="TEXT", text="Licence of the adapter.", show_default=False),

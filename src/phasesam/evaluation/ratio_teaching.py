@@ -15,12 +15,12 @@ from phasesam.evaluation.adapter_scores import Watch
 from phasesam.evaluation.ratio_requests import Fractions
 from phasesam.evaluation.ratio_trials import Method, Request
 from phasesam.models.adapter_card import read_card
+from phasesam.models.adapter_store import content_hash
 from phasesam.training.class_hints import amounts
 from phasesam.training.dataset import LabelledImage
 from phasesam.training.ratio_learning import RatioExample, learn_from_ratios
 from phasesam.training.run_folder import RunFolder
 from phasesam.training.settings import TrainingSettings
-from phasesam.training.starting_point import content_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,5 +94,5 @@ class Teacher:
 def _name(specimen: str, examples: Sequence[RatioExample], taught: str, adapter: Path) -> str:
     """Name a folder by what is taught to whom."""
     what = [(e.name, e.fractions, e.uncertainty) for e in examples]
-    digest = xxhash.xxh3_64(repr((content_key(str(adapter)), what)).encode()).hexdigest()
+    digest = xxhash.xxh3_64(repr((content_hash(adapter), what)).encode()).hexdigest()
     return f"{taught}-{re.sub(r'[^A-Za-z0-9]+', '-', specimen)[:24]}-{digest}"

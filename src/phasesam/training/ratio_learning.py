@@ -23,6 +23,7 @@ from phasesam.core.ratio_request import Wanted
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import segment_classes
 from phasesam.models.adapter_card import read_card
+from phasesam.models.adapter_store import get_adapter
 from phasesam.training.dataset import from_arrays
 from phasesam.training.fine_tuning import TrainedAdapter, train
 from phasesam.training.label_values import UNLABELLED
@@ -110,8 +111,8 @@ def learn_from_ratios(
     ----------
     examples : sequence of RatioExample
         Images; a handful is enough, best of one material.
-    adapter : path-like
-        File of an adapter with classes; it stays as it is.
+    adapter : str or path-like
+        Name or file of an adapter with classes; it stays as it is.
     folder : path-like
         Folder of this training; see `RunFolder`.
     config : RatioLearning, optional
@@ -139,7 +140,7 @@ def learn_from_ratios(
     """
     if not examples:
         raise InvalidSettingError("expected at least one image with its fractions, got none")
-    config, path = config or RatioLearning(), Path(adapter)
+    config, path = config or RatioLearning(), get_adapter(adapter).path
     card = read_card(path)
     settings = settings or TrainingSettings()
     stops = [callback.should_stop for callback in callbacks]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phasesam.core.errors import CheckpointError, TrainingDataError
 from phasesam.models.adapter_card import read_card
+from phasesam.models.adapter_store import content_hash
 
 if TYPE_CHECKING:
     from phasesam.training.dataset import TrainingData
@@ -67,7 +67,7 @@ def going_on(settings: TrainingSettings, data: TrainingData, base_hash: str) -> 
 
 def content_key(start: str) -> str:
     """Hash of the adapter to go on from; empty for none. A file can move, or be another one."""
-    return hashlib.sha256(Path(start).read_bytes()).hexdigest() if start else ""
+    return content_hash(Path(start)) if start else ""
 
 
 def _knowledge(task: str, classes: tuple[str, ...]) -> str:
