@@ -1,7 +1,7 @@
 """Draw where a phase ratio changes pixels: ``python docs/figures_ratio.py STEELS TRIALS``.
 
 STEELS is a folder written by ``python -m benchmarks.steel_set STEELS``; TRIALS what ``phasesam
-evaluate ratio STEELS --trials TRIALS`` trained on it. Writes ratio_changes_NETWORK.png to
+evaluate ratio STEELS --trials TRIALS`` trained on it. Writes ratio_changes_METHOD.jpg to
 docs/pictures.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from PIL import Image
 
 from phasesam.cli.evaluate_ratio import requests_of
 from phasesam.evaluation.ratio_pictures import change_pictures
@@ -35,7 +37,8 @@ def main() -> None:
     networks = Networks("mobile_sam", adapters)
     pictures = change_pictures(fold.of("test")[0], networks, methods, requests_of((), 1))
     for method, picture in zip(methods, pictures, strict=True):
-        (PICTURES / f"ratio_changes_{SHOWN[method.name]}.png").write_bytes(picture.to_png())
+        file = PICTURES / f"ratio_changes_{SHOWN[method.name]}.jpg"
+        Image.fromarray(picture.rgb).save(file, quality=88)
         print(picture.title, picture.caption)
 
 
