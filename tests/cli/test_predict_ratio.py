@@ -120,6 +120,7 @@ def test_mistakes_in_amounts_are_explained(texts, level, message):
 def test_mistakes_end_before_the_work(phases, stack, tmp_path):
     for options, message in (
         (("--smoothing", 2), "need a --ratio"),
+        (("--fewest-changes",), "need a --ratio"),
         (("--ratio", "glass=2%"), "no class of the adapter"),
     ):
         result = predict(stack, "--adapter", phases, "-o", tmp_path / "out", *options)
@@ -127,11 +128,11 @@ def test_mistakes_end_before_the_work(phases, stack, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
-def test_a_least_size_over_a_stack_is_refused(phases, stack, tmp_path):
+@pytest.mark.parametrize("wish", [("--smallest-region", 4), ("--fewest-changes",)])
+def test_wishes_for_single_planes_are_refused_over_a_stack(phases, stack, tmp_path, wish):
     result = predict(
-        stack, "--adapter", phases, "-o", tmp_path / "out", "--ratio", "pore=2%",
-        "--smallest-region", 4,
-    )  # fmt: skip
+        stack, "--adapter", phases, "-o", tmp_path / "out", "--ratio", "pore=2%", *wish
+    )
     assert result.exit_code == 1
     assert "--ratio-over plane" in " ".join(result.output.split())
 
@@ -197,6 +198,10 @@ def test_who_uses_shares_is_checked(phases, told, stack, tmp_path):
         ((told, "--ratio-by", "both"), "need a --ratio"),
         (
             (told, "--ratio", "pore=2%", "--ratio-by", "network", "--smoothing", 2),
+            "are for the solver",
+        ),
+        (
+            (told, "--ratio", "pore=2%", "--ratio-by", "network", "--fewest-changes"),
             "are for the solver",
         ),
     ):

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 from skimage.measure import label
 
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
 from phasesam.core.ratio import RatioSolver
-from phasesam.core.ratio_regularity import smooth_logits, solve_without_specks
+from phasesam.core.ratio_regularity import reluctant, smooth_logits, solve_without_specks
 
 
 def noisy_halves(noise=1.5):
@@ -116,3 +118,42 @@ def test_bad_settings_are_refused():
         smooth_logits(z, image, edge=0)
     with pytest.raises(InvalidSettingError, match="0 pixels or more"):
         solve_without_specks(RatioSolver(z), [0.5, 0.5], smallest=-1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), classes=st.integers(2, 6), contrast=st.sampled_from((0, 0.1, 9)),
+    weights=st.lists(st.integers(0, 9), min_size=6, max_size=6).filter(lambda w: sum(w[:2]) > 0),
+)  # fmt: skip
+def test_no_pixel_changes_that_need_not(seed, classes, contrast, weights):
+    rng = np.random.default_rng(seed)
+    solver = RatioSolver(contrast * rng.normal(size=(classes, 12, 17)).astype(np.float32))
+    before = solver.logits.copy()
+    wanted = np.array(weights[:classes]) / sum(weights[:classes])
+    found = solver.judged(reluctant(solver).solve(wanted.tolist()))
+    counts = np.bincount(found.labels.ravel(), minlength=classes)
+    assert np.abs(counts - wanted * counts.sum()).max() <= 1
+    seen = np.bincount(solver.own.ravel(), minlength=classes)
+    assert (found.labels != solver.own).sum() == np.maximum(counts - seen, 0).sum()
+    assert_array_equal(solver.logits, before)
+    # Never cheaper than the most likely map with these amounts.
+    assert found.cost >= solver.solve(wanted.tolist()).cost - 1e-6
+
+
+def test_a_phase_whose_amount_is_right_stays():
+    """A ladder of grey values: dark, middle, bright, each like its neighbour."""
+    grey = np.linspace(0, 1, 900).reshape(30, 30).astype(np.float32)
+    z = -40 * (grey - np.array([0.15, 0.5, 0.85], np.float32)[:, None, None]) ** 2
+    solver = RatioSolver(z)
+    dark, middle, bright = solver.fractions
+    wanted = [dark - 0.2, middle, bright + 0.2]
+    likely, few = solver.solve(wanted), reluctant(solver).solve(wanted)
+    for solution in (likely, few):
+        assert_allclose(solution.achieved, wanted, atol=2e-3)
+    is_middle = solver.own == 1
+    assert (few.labels[is_middle] == 1).all()
+    assert (likely.labels[is_middle] == 1).mean() < 0.5
+    assert (likely.labels != solver.own).mean() == pytest.approx(0.4, abs=0.01)
+    # Of the dark pixels the brightest are given away.
+    given_away = (solver.own == 0) & (few.labels == 2)
+    assert grey[given_away].min() > grey[few.labels == 0].max()

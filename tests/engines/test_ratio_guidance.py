@@ -75,6 +75,24 @@ def test_a_region_between_the_pixels_of_a_preview_is_left_alone():
     assert (preview.changed, preview.bias.size) == (0, 0)
 
 
+def test_fewest_changes_have_the_amounts_and_costs_of_the_model():
+    guide = RatioGuide(made_map((300, 280), data_bar=290))
+    few = guide.with_config(RatioConfig(fewest=True))
+    wanted = [0.5, 0.35, 0.15]
+    likely, found = guide.solve(wanted), few.solve(wanted)
+    assert found.solution.achieved == pytest.approx(likely.solution.achieved, abs=2e-3)
+    assert found.solution.cost >= likely.solution.cost - 1e-6
+    own = guide.own_labels
+    assert (found.labels != own).sum() <= (likely.labels != own).sum()
+    assert few.preview(wanted).solution.achieved == pytest.approx(wanted, abs=0.02)
+    margin = few.margin(found)
+    assert margin.shape == own.shape
+    assert not np.isnan(margin).any()
+    # And back again.
+    again = few.with_config(RatioConfig()).solve(wanted)
+    assert (again.labels == likely.labels).all()
+
+
 def test_smoothing_and_smallest_regions():
     found = made_map()
     image = np.random.default_rng(0).integers(0, 255, (120, 90, 3), dtype=np.uint8)

@@ -319,6 +319,20 @@ def test_smoothing_and_smallest_regions(mapped, until):
     assert (np.diff(smooth.astype(int)) != 0).sum() < (np.diff(rough.astype(int)) != 0).sum()
 
 
+def test_fewest_changes_leave_what_need_not_change(mapped, until):
+    own = mapped.viewer.layers["SEM phase ratio"].data.copy()
+    mapped.settings.fewest.setChecked(True)
+    mapped.rows.rows[0].spin.setValue(50)
+    settled(mapped, until)
+    found = mapped.viewer.layers["SEM phase ratio"].data
+    assert (found == 1).mean() == 0.5
+    counts, seen = (np.bincount(x.ravel(), minlength=4) for x in (found, own))
+    assert (found != own).sum() == np.maximum(counts - seen, 0).sum()
+    mapped.settings.fewest.setChecked(False)
+    settled(mapped, until)
+    assert (mapped.viewer.layers["SEM phase ratio"].data == 1).mean() == 0.5
+
+
 def test_another_plane_needs_a_map_of_its_own(dock, until):
     dock.viewer.layers.clear()
     dock.viewer.add_image(np.zeros((3, *SHAPE)), name="stack")

@@ -82,6 +82,7 @@ class RatioRecipe:
             "by": self.by,
             "smoothing": self.config.smoothing,
             "smallest_region": self.config.smallest,
+            "fewest_changes": self.config.fewest,
         }
 
 
@@ -153,9 +154,10 @@ class RatioWork:
         recipe = recipe if recipe is not None and recipe.solves else None
         self._recipe = recipe
         self._together = recipe is not None and over_stack
-        if recipe is not None and self._together and recipe.config.smallest > 1:
+        if recipe is not None and self._together and recipe.config.needs_planes:
             raise InvalidSettingError(
-                "--smallest-region works plane by plane: use it with --ratio-over plane"
+                "--smallest-region and --fewest-changes work plane by plane: use them with "
+                "--ratio-over plane"
             )
         self._stack = RatioStack() if self._together else None
         self._indices: list[tuple[int, ...]] = []

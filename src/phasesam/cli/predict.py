@@ -121,6 +121,15 @@ class PhaseOptions:
         ),
     ] = None
 
+    fewest_changes: Annotated[
+        bool,
+        _ratio(
+            "--fewest-changes",
+            text="Change as few pixels as these shares allow, instead of making the most likely "
+            "map: safer where shares contradict the image.",
+        ),
+    ] = False
+
     def changes(self) -> dict[str, Any]:
         """Fields of `phasesam.engines.semantic.PhaseMapConfig` that were given."""
         names = ("window", "overlap", "orientations")
@@ -132,21 +141,22 @@ class PhaseOptions:
         from phasesam.engines.phase_hints import takes_ratio
         from phasesam.engines.ratio_guidance import RatioConfig
 
-        if not self.ratio:
-            others = (self.ratio_over, self.ratio_by, self.smoothing, self.smallest_region)
-            if any(value is not None for value in others):
-                raise InvalidSettingError(
-                    "--ratio-over, --ratio-by, --smoothing and --smallest-region need a --ratio"
-                )
-            return None
-        others_for_solver = any(
+        of_solver = self.fewest_changes or any(
             value is not None for value in (self.smoothing, self.smallest_region)
         )
-        config = RatioConfig(self.smoothing or 0, self.smallest_region or 0)
+        if not self.ratio:
+            if of_solver or self.ratio_over is not None or self.ratio_by is not None:
+                raise InvalidSettingError(
+                    "--ratio-over, --ratio-by, --smoothing, --smallest-region and "
+                    "--fewest-changes need a --ratio"
+                )
+            return None
+        config = RatioConfig(self.smoothing or 0, self.smallest_region or 0, self.fewest_changes)
         by = self.ratio_by or "solver"
-        if by == "network" and others_for_solver:
+        if by == "network" and of_solver:
             raise InvalidSettingError(
-                "--smoothing and --smallest-region are for the solver, not for --ratio-by network"
+                "--smoothing, --smallest-region and --fewest-changes are for the solver, not for "
+                "--ratio-by network"
             )
         if by in ("both", "network") and not takes_ratio(card):
             raise InvalidSettingError(f"--ratio-by {by}: this adapter takes no shares")

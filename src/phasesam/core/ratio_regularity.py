@@ -1,4 +1,4 @@
-"""Phases that look right in space: smoother logits before the ratio, no specks after it."""
+"""Phases that look right in space, or stay as they were: wishes beside the ratio."""
 
 from __future__ import annotations
 
@@ -70,6 +70,31 @@ def smooth_logits(
         offset = average - slope * mean
         result[k] = uniform_filter(slope, size) * guide + uniform_filter(offset, size)
     return result
+
+
+def reluctant(solver: RatioSolver) -> RatioSolver:
+    """Make a solver that changes as few pixels as the amounts allow, the cheapest ones.
+
+    The most likely map with amounts that contradict the image passes pixels on from phase to
+    phase, from the first to one that looks like it and from there to the third: cheap steps, but
+    twice as many, and a phase whose amount is right changes its place. This one does not.
+
+    Parameters
+    ----------
+    solver : RatioSolver
+        With the logits; it stays as it is.
+
+    Returns
+    -------
+    RatioSolver
+        Costs of its solutions are told by ``solver.judged``.
+    """
+    logits = solver.logits.copy()
+    # A pixel saved is worth more than the dearest change of another one.
+    lead = float((logits.max(axis=0) - logits.min(axis=0)).max()) + 1
+    own = solver.own.reshape(-1)
+    logits[own, np.arange(len(own))] += lead
+    return RatioSolver(logits.reshape(-1, *solver.shape))
 
 
 def solve_without_specks(

@@ -14,12 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
 from phasesam.core.ratio import Errors, RatioSolution, RatioSolver
-from phasesam.core.ratio_regularity import smooth_logits, solve_without_specks
+from phasesam.core.ratio_regularity import reluctant, smooth_logits, solve_without_specks
 from phasesam.core.ratio_request import Wanted
 from phasesam.engines.semantic import NO_CLASS, PhaseMap
 
 _PREVIEW_SIDE = 256
 _SMALLEST_PROBABILITY = 1e-30
+_SOLVED_ONCE = ("solver", "coarse_solver", "_reluctant", "_coarse_reluctant", "own_labels")
 _T = TypeVar("_T", bound=np.generic)
 
 Shares = Sequence[Wanted] | Mapping[int, Sequence[Wanted]]
@@ -28,7 +29,7 @@ Shares = Sequence[Wanted] | Mapping[int, Sequence[Wanted]]
 
 @dataclass(frozen=True)
 class RatioConfig:
-    """How regular the phases are.
+    """What is wished beside the amounts.
 
     Attributes
     ----------
@@ -37,6 +38,9 @@ class RatioConfig:
         image; 0 for none.
     smallest : int
         Pixels that a connected region has at least; the ratio holds all the same. 0 or 1 for any.
+    fewest : bool
+        Whether as few pixels change as the amounts allow, instead of those that give the most
+        likely map: safer where a request contradicts the image.
 
     Raises
     ------
@@ -46,6 +50,7 @@ class RatioConfig:
 
     smoothing: int = 0
     smallest: int = 0
+    fewest: bool = False
 
     def __post_init__(self) -> None:
         if self.smoothing < 0 or self.smallest < 0:
@@ -53,6 +58,11 @@ class RatioConfig:
                 f"expected a smoothing and a size of 0 pixels or more, got {self.smoothing} and "
                 f"{self.smallest}"
             )
+
+    @property
+    def needs_planes(self) -> bool:
+        """Whether it is for single planes, not for stacks with one ratio."""
+        return self.smallest > 1 or self.fewest
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +158,14 @@ class RatioGuide:
         return RatioSolver(np.log(np.maximum(means, _SMALLEST_PROBABILITY)))
 
     @cached_property
+    def _reluctant(self) -> RatioSolver:
+        return reluctant(self.solver)
+
+    @cached_property
+    def _coarse_reluctant(self) -> RatioSolver:
+        return reluctant(self.coarse_solver)
+
+    @cached_property
     def own_labels(self) -> NDArray[np.uint8]:
         """What the model sees, (h, w); `NO_CLASS` in the data bar."""
         return self._in_full(self.solver.own, NO_CLASS)
@@ -158,7 +176,7 @@ class RatioGuide:
         other.config = config
         other._check()
         if config.smoothing != self.config.smoothing:
-            for name in ("solver", "coarse_solver", "own_labels"):
+            for name in _SOLVED_ONCE:
                 other.__dict__.pop(name, None)
         return other
 
@@ -167,7 +185,8 @@ class RatioGuide:
 
         See `phasesam.core.ratio.RatioSolver.margin`; of a full map, not of a preview.
         """
-        margin = self.solver.margin(found.solution, self._regions(regions))
+        solver = self._reluctant if self.config.fewest else self.solver
+        margin = solver.margin(found.solution, self._regions(regions))
         return self._in_full(margin, np.float32(np.inf))
 
     def _in_full(self, rows: NDArray[_T], rest: Any) -> NDArray[_T]:
@@ -201,9 +220,12 @@ class RatioGuide:
             See `phasesam.core.ratio.solve`.
         """
         numbers = self._regions(regions)
+        solver = self._reluctant if self.config.fewest else self.solver
         solution = solve_without_specks(
-            self.solver, fractions, uncertainty, numbers, smallest=self.config.smallest
+            solver, fractions, uncertainty, numbers, smallest=self.config.smallest
         )
+        if self.config.fewest:
+            solution = self.solver.judged(solution)
         return GuidedMap(self._in_full(solution.labels, NO_CLASS), solution)
 
     def preview(
@@ -229,7 +251,11 @@ class RatioGuide:
             # Small regions may lie between the pixels of a preview.
             present = set(np.unique(numbers).tolist())
             fractions = {n: shares for n, shares in fractions.items() if n in present}
-        solution = self.coarse_solver.solve(fractions, uncertainty, numbers)
+        if self.config.fewest:
+            solution = self._coarse_reluctant.solve(fractions, uncertainty, numbers)
+            solution = self.coarse_solver.judged(solution)
+        else:
+            solution = self.coarse_solver.solve(fractions, uncertainty, numbers)
         fine = solution.labels.repeat(step, axis=0).repeat(step, axis=1)
         fine = fine[: self.rows, : self.shape[1]]
         return GuidedMap(self._in_full(fine, NO_CLASS), solution)
@@ -263,7 +289,7 @@ def guide_phases(
     image : array, optional
         The image that was mapped; smoothing needs it.
     config : RatioConfig, optional
-        Smoothing, smallest regions.
+        Smoothing, smallest regions, fewest changes.
 
     Returns
     -------

@@ -75,14 +75,15 @@ class RatioStack:
         Raises
         ------
         InvalidSettingError
-            If regions of a least size are wanted: those are found plane by plane.
+            If regions of a least size or fewest changes are wanted: those are found plane by
+            plane.
         SaveError
             If it cannot be kept.
         """
-        if guide.config.smallest > 1:
+        if guide.config.needs_planes:
             raise InvalidSettingError(
-                "a smallest region works plane by plane, not for a stack with one ratio; got "
-                f"{guide.config.smallest} pixels"
+                "a smallest region and fewest changes work plane by plane, not for a stack with "
+                f"one ratio; got {guide.config}"
             )
         try:
             np.save(self._path(len(self)), guide.solver.logits.reshape(-1, *guide.solver.shape))

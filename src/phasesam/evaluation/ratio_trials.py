@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.core.errors import InvalidSettingError
-from phasesam.core.ratio import solve
+from phasesam.core.ratio import RatioSolver
+from phasesam.core.ratio_regularity import reluctant
 from phasesam.engines.phase_hints import PhaseHints
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import WindowEmbeddings, segment_classes
@@ -56,8 +57,9 @@ class Method:
         Whether the network is told the ratio.
     boxes : bool
         Whether it is told a box around the largest region of each class.
-    solver : {"none", "exact", "trust"}
-        Whether the map then has the amounts exactly, or as far as they deserve trust.
+    solver : {"none", "exact", "trust", "fewest"}
+        Whether the map then has the amounts exactly, as far as they deserve trust, or exactly
+        and with as few changes as they allow.
     taught : {"none", "own", "ratio"}
         Whether the network has first learnt from the images of the specimen, without their
         masks: from its own maps, or from maps that have the amounts.
@@ -93,6 +95,7 @@ METHODS = (
     Method("v2 + trust", "v2", told=True, solver="trust"),
     Method("solver alone", "plain", solver="exact"),
     Method("solver alone, trust", "plain", solver="trust"),
+    Method("solver alone, fewest changes", "plain", solver="fewest"),
     Method("self-taught", "plain", taught="own"),
     Method("taught + exact", "plain", taught="ratio", solver="exact"),
     Method("taught + trust", "plain", taught="ratio", solver="trust"),
@@ -299,7 +302,10 @@ class RatioTester:
         if method.solver != "none":
             errors = request.error_for(method) if method.solver == "trust" else 0.0
             # Amounts are those of the labelled area; elsewhere nobody can say what is true.
-            labels[known] = solve(logits[:, known], request.wanted.tolist(), errors).labels
+            solver = RatioSolver(logits[:, known])
+            if method.solver == "fewest":
+                solver = reluctant(solver)
+            labels[known] = solver.solve(request.wanted.tolist(), errors).labels
         achieved = amounts(np.where(known, labels, UNLABELLED), self.n_classes)
         return Outcome(
             self.image.name, self.image.specimen, method.name, request.name, request.draw,

@@ -265,8 +265,10 @@ class RatioDock(Dock):
         if mapped is None or image is None or query is None or WHOLE not in query.fractions:
             self.show_error("Map a plane and ask for shares first.")
             return
-        if self.settings.config.smallest > 1:
-            self.show_error("A smallest region works plane by plane: set it to any for a stack.")
+        if self.settings.config.needs_planes:
+            self.show_error(
+                "Smallest region and Fewest changes work plane by plane: not for a stack."
+            )
             return
         on = AdapterOnModel(mapped.card.base, mapped.adapter)
         shares = mapped.sheet.shares(WHOLE)

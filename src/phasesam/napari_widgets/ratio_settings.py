@@ -1,11 +1,11 @@
-"""The folded-away part of the *Phase ratio* dock: how regular phases are to be."""
+"""The folded-away part of the *Phase ratio* dock: what is wished beside the shares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QSpinBox
+from qtpy.QtWidgets import QCheckBox, QSpinBox
 
 from phasesam.engines.ratio_guidance import RatioConfig
 
@@ -38,13 +38,21 @@ class RatioSettings:
             self.smallest,
             "Pixels that a connected region has at least; the shares hold all the same.",
         )
+        self.fewest = QCheckBox("Fewest changes")
+        dock.add_advanced(
+            "",
+            self.fewest,
+            "Change as few pixels as the shares allow, instead of making the most likely map:\n"
+            "safer where a request contradicts the image.",
+        )
+        self.fewest.toggled.connect(lambda _: on_change())
         for spin in (self.smoothing, self.smallest):
             spin.editingFinished.connect(on_change)
 
     @property
     def config(self) -> RatioConfig:
         """What is set."""
-        return RatioConfig(self.smoothing.value(), self.smallest.value())
+        return RatioConfig(self.smoothing.value(), self.smallest.value(), self.fewest.isChecked())
 
 
 def _pixels(most: int, none: str) -> QSpinBox:
