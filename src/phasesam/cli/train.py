@@ -33,7 +33,7 @@ HELP = with_examples(
     "phasesam train steel/ -o steel.safetensors --task semantic",
     "phasesam train data.csv -o scan --task promptable --recipe dental-iterative",
     "phasesam train powder/ -o powder --resume",
-    "phasesam train new_steel/ -o new_steel --task semantic --start steel_phases --epochs 5",
+    "phasesam train new/ -o new_steel --task semantic --start steel_phases",
 )
 RECIPES_HELP = with_examples(
     "List the recipes for training: the bundled ones and your own.",
