@@ -347,9 +347,9 @@ _RULES = (
     "map per share, added to the embedding; v1: features times an embedding of the shares; v2: "
     "phases change the features where the image looks like them, and prompt the decoder. exact: "
     "the solver meets the request; trust: as far as its standard error allows; fewest changes: it "
-    "meets it with as few other pixels as it can. Boxes are those of "
-    "the truth. self-taught, taught: the network first learns from the images of the specimen, "
-    "without their masks, by what it sees there, or by maps that have the amounts.",
+    "meets it with as few changed pixels as it can. Boxes are those of the truth. self-taught, "
+    "taught: the network first learns from the images of the specimen, without their masks, by "
+    "what it sees there, or by maps that have the amounts.",
     "Requests: true; off by a standard error, told to v2 and to the trusting solver; swapped: the "
     "two largest phases change their shares; shifted: 0.2 goes from the largest to the second; "
     "zero: the rarest phase is denied. Wrong requests are told to be exact, but those that trust "

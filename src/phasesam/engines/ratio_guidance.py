@@ -165,6 +165,14 @@ class RatioGuide:
     def _coarse_reluctant(self) -> RatioSolver:
         return reluctant(self.coarse_solver)
 
+    @property
+    def _deciding(self) -> RatioSolver:
+        return self._reluctant if self.config.fewest else self.solver
+
+    def _at_cost(self, solver: RatioSolver, solution: RatioSolution) -> RatioSolution:
+        """Tell costs by what the model sees, where others decided."""
+        return solver.judged(solution) if self.config.fewest else solution
+
     @cached_property
     def own_labels(self) -> NDArray[np.uint8]:
         """What the model sees, (h, w); `NO_CLASS` in the data bar."""
@@ -185,8 +193,7 @@ class RatioGuide:
 
         See `phasesam.core.ratio.RatioSolver.margin`; of a full map, not of a preview.
         """
-        solver = self._reluctant if self.config.fewest else self.solver
-        margin = solver.margin(found.solution, self._regions(regions))
+        margin = self._deciding.margin(found.solution, self._regions(regions))
         return self._in_full(margin, np.float32(np.inf))
 
     def _in_full(self, rows: NDArray[_T], rest: Any) -> NDArray[_T]:
@@ -220,12 +227,10 @@ class RatioGuide:
             See `phasesam.core.ratio.solve`.
         """
         numbers = self._regions(regions)
-        solver = self._reluctant if self.config.fewest else self.solver
         solution = solve_without_specks(
-            solver, fractions, uncertainty, numbers, smallest=self.config.smallest
+            self._deciding, fractions, uncertainty, numbers, smallest=self.config.smallest
         )
-        if self.config.fewest:
-            solution = self.solver.judged(solution)
+        solution = self._at_cost(self.solver, solution)
         return GuidedMap(self._in_full(solution.labels, NO_CLASS), solution)
 
     def preview(
@@ -251,11 +256,9 @@ class RatioGuide:
             # Small regions may lie between the pixels of a preview.
             present = set(np.unique(numbers).tolist())
             fractions = {n: shares for n, shares in fractions.items() if n in present}
-        if self.config.fewest:
-            solution = self._coarse_reluctant.solve(fractions, uncertainty, numbers)
-            solution = self.coarse_solver.judged(solution)
-        else:
-            solution = self.coarse_solver.solve(fractions, uncertainty, numbers)
+        deciding = self._coarse_reluctant if self.config.fewest else self.coarse_solver
+        solution = deciding.solve(fractions, uncertainty, numbers)
+        solution = self._at_cost(self.coarse_solver, solution)
         fine = solution.labels.repeat(step, axis=0).repeat(step, axis=1)
         fine = fine[: self.rows, : self.shape[1]]
         return GuidedMap(self._in_full(fine, NO_CLASS), solution)

@@ -83,7 +83,8 @@ class RatioStack:
         if guide.config.needs_planes:
             raise InvalidSettingError(
                 "a smallest region and fewest changes work plane by plane, not for a stack with "
-                f"one ratio; got {guide.config}"
+                f"one ratio; got {guide.config.smallest} pixels, fewest changes "
+                f"{'on' if guide.config.fewest else 'off'}"
             )
         try:
             np.save(self._path(len(self)), guide.solver.logits.reshape(-1, *guide.solver.shape))
