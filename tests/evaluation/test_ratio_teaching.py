@@ -91,6 +91,24 @@ def test_the_images_of_a_specimen_are_learnt_together_each_with_its_amounts(
     assert len(taught) == before + 1
 
 
+def test_maps_are_made_once_for_all_lessons_of_a_specimen(taught, plain, tmp_path, monkeypatch):
+    made = []
+
+    def mapped(segmenter, should_stop):
+        made.append(segmenter)
+        return np.zeros((2, *segmenter.rgb.shape[:2]), np.float32)
+
+    monkeypatch.setattr(ratio_teaching, "mapped", mapped)
+    teach, exact = teacher(tmp_path), BY_NAME["taught + exact"]
+    for name in ("true", "swapped", "zero"):
+        teach(plain, IMAGES[0], asked(IMAGES[0], name), exact)
+    assert len(made) == 2
+    assert all(e.logits is taught[0][i].logits for lesson in taught for i, e in enumerate(lesson))
+    teach(plain, IMAGES[2], asked(IMAGES[2], "true"), exact)
+    assert len(made) == 3
+    assert [key[2] for key in teach._seen] == ["disc2"]
+
+
 def test_another_adapter_is_taught_anew(taught, plain, tmp_path, make_adapter):
     teach, request = teacher(tmp_path), asked(IMAGES[2], "true")
     first = teach(plain, IMAGES[2], request, BY_NAME["taught + exact"])

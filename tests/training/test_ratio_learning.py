@@ -8,18 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tests.training.conftest as made
+import torch
+from safetensors.torch import load_file
 from tests.training.conftest import disc_data
 
 from phasesam.core.errors import CancelledError, InvalidSettingError
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import segment_classes
 from phasesam.models.adapter_card import read_card
+from phasesam.training import ratio_learning
 from phasesam.training.fine_tuning import train
 from phasesam.training.label_values import UNLABELLED
 from phasesam.training.ratio_learning import (
     RatioExample,
     RatioLearning,
     learn_from_ratios,
+    mapped,
     ratio_labels,
 )
 from phasesam.training.recipes import get_recipe
@@ -49,11 +53,11 @@ def example(seed: int, **changes: object) -> RatioExample:
 def test_the_surest_pixels_of_a_map_with_the_amounts_are_labelled(adapter: Path) -> None:
     shown = example(20)
     segmenter = Segmenter(shown.image, "tiny", adapter=str(adapter))
-    wanted = replace(shown, fractions=[0.7, 0.3])
-    labels = ratio_labels(segmenter, wanted, 0.6)
+    wanted, logits = replace(shown, fractions=[0.7, 0.3]), mapped(segmenter)
+    labels = ratio_labels(logits, wanted, 0.6)
     assert labels.shape == (128, 128)
     assert [(labels == k).mean() for k in (0, 1)] == pytest.approx([0.42, 0.18], abs=0.01)
-    every = ratio_labels(segmenter, wanted, 1.0)
+    every = ratio_labels(logits, wanted, 1.0)
     assert (every == 1).mean() == pytest.approx(0.3, abs=1e-4)
     assert (every != UNLABELLED).all()
     assert (every[labels >= 0] == labels[labels >= 0]).all()
@@ -66,13 +70,13 @@ def test_the_surest_pixels_of_a_map_with_the_amounts_are_labelled(adapter: Path)
 def test_nothing_known_and_nothing_there(adapter: Path) -> None:
     shown = example(21, fractions=[None, None])
     segmenter = Segmenter(shown.image, "tiny", adapter=str(adapter))
-    own = segment_classes(segmenter).labels
-    assert (ratio_labels(segmenter, shown, 1.0) == own).all()
-    none = ratio_labels(segmenter, replace(shown, fractions=[1.0, 0.0]), 0.5)
+    own, logits = segment_classes(segmenter).labels, mapped(segmenter)
+    assert (ratio_labels(logits, shown, 1.0) == own).all()
+    none = ratio_labels(logits, replace(shown, fractions=[1.0, 0.0]), 0.5)
     assert set(np.unique(none)) == {UNLABELLED, 0}
     # An uncertain amount gives way to what is seen.
     doubted = replace(shown, fractions=[0.2, 0.8], uncertainty=0.2)
-    share = (ratio_labels(segmenter, doubted, 1.0) == 1).mean()
+    share = (ratio_labels(logits, doubted, 1.0) == 1).mean()
     assert own.mean() < share < 0.8
 
 
@@ -88,6 +92,29 @@ def test_an_adapter_learns_from_amounts(adapter: Path, tmp_path: Path) -> None:
     assert result.path.read_bytes() != before
     assert adapter.read_bytes() == before
     assert len(result.rows) == 1
+
+
+def test_a_map_that_is_known_already_is_not_made_again(adapter: Path, tmp_path: Path) -> None:
+    shown = example(26)
+    logits = mapped(Segmenter(shown.image, "tiny", adapter=str(adapter)))
+    asked, told = (
+        load_file(
+            learn_from_ratios(
+                [replace(shown, logits=given)], adapter, tmp_path / str(number),
+                RatioLearning(views=2), settings=SETTINGS,
+            ).path
+        )
+        for number, given in enumerate((None, logits))
+    )  # fmt: skip
+    assert asked.keys() == told.keys()
+    assert all(torch.equal(told[name], tensor) for name, tensor in asked.items())
+    # It is what is learnt from, too.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ratio_learning, "segment_classes", None)
+        learn_from_ratios(
+            [replace(shown, logits=logits)], adapter, tmp_path / "2", RatioLearning(views=2),
+            settings=SETTINGS,
+        )  # fmt: skip
 
 
 def test_what_makes_no_sense_is_refused(adapter: Path, tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from phasesam.core.ratio_request import Wanted
+from phasesam.engines.segmenter import Segmenter
 from phasesam.evaluation.ablation import Stopper
 from phasesam.evaluation.adapter_scores import Watch
 from phasesam.evaluation.ratio_requests import Fractions
@@ -18,7 +21,7 @@ from phasesam.models.adapter_card import read_card
 from phasesam.models.adapter_store import content_hash
 from phasesam.training.class_hints import amounts
 from phasesam.training.dataset import LabelledImage
-from phasesam.training.ratio_learning import RatioExample, learn_from_ratios
+from phasesam.training.ratio_learning import RatioExample, learn_from_ratios, mapped
 from phasesam.training.run_folder import RunFolder
 from phasesam.training.settings import TrainingSettings
 
@@ -46,6 +49,7 @@ class Teacher:
     requests: Callable[[Fractions], Sequence[Request]]
     settings: TrainingSettings
     watch: Watch
+    _seen: dict[tuple[str, str, str], NDArray[np.float32]] = field(default_factory=dict)
 
     def __call__(
         self, adapter: Path, image: LabelledImage, request: Request, method: Method
@@ -76,11 +80,24 @@ class Teacher:
             examples.append(RatioExample(other.name, other.rgb(), wanted, error))
         folder = RunFolder(self.folder / _name(image.specimen, examples, method.taught, adapter))
         if folder.status().state != "finished":
+            # Whatever the amounts, the lesson starts from the same maps.
+            shown = [replace(e, logits=self._map(adapter, image.specimen, e)) for e in examples]
             learn_from_ratios(
-                examples, adapter, folder.path,
+                shown, adapter, folder.path,
                 settings=self.settings, callbacks=[Stopper(self.watch)],
             )  # fmt: skip
         return folder.best_file
+
+    def _map(self, adapter: Path, specimen: str, example: RatioExample) -> NDArray[np.float32]:
+        """Ask the adapter about an image, once."""
+        key = (specimen, content_hash(adapter), example.name)
+        if key not in self._seen:
+            # Those of other specimens are not needed any more; maps are large.
+            for other in [k for k in self._seen if k[:2] != key[:2]]:
+                del self._seen[other]
+            segmenter = Segmenter(example.image, read_card(adapter).base, adapter=str(adapter))
+            self._seen[key] = mapped(segmenter, self.watch.should_stop)
+        return self._seen[key]
 
     def _same(self, request: Request, true: Fractions) -> Request:
         """Find what is asked about another image by the same request."""

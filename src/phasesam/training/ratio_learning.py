@@ -53,12 +53,15 @@ class RatioExample:
         Of each class, as for `phasesam.core.ratio.solve`.
     uncertainty : float, sequence of float, or None
         Standard errors of the fractions; exact when None.
+    logits : (K, h, w) array or None
+        What the adapter makes of the image, where `mapped` has said so before.
     """
 
     name: str
     image: ArrayLike
     fractions: Sequence[Wanted]
     uncertainty: Errors = None
+    logits: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,10 @@ def learn_from_ratios(
     items = []
     for example in examples:
         segmenter = Segmenter(example.image, card.base, adapter=str(path))
-        labels = ratio_labels(
-            segmenter, example, config.believed, lambda: any(stop() for stop in stops)
-        )
+        logits = example.logits
+        if logits is None:
+            logits = mapped(segmenter, lambda: any(stop() for stop in stops))
+        labels = ratio_labels(logits, example, config.believed)
         items.append((example.name, segmenter.rgb, labels, None))
     data = from_arrays(
         items, "semantic", fractions=(1, 0, 0), classes=dict(enumerate(card.classes))
@@ -161,36 +165,50 @@ def learn_from_ratios(
     return train(data, folder, further, callbacks=callbacks)
 
 
-def ratio_labels(
-    segmenter: Segmenter,
-    example: RatioExample,
-    believed: float,
-    should_stop: Callable[[], bool] | None = None,
-) -> NDArray[np.int32]:
-    """Label an image by its amounts, where the network is surest.
+def mapped(
+    segmenter: Segmenter, should_stop: Callable[[], bool] | None = None
+) -> NDArray[np.float32]:
+    """Ask the network about an image that it is to learn from.
 
     Parameters
     ----------
     segmenter : Segmenter
         With the image, and an adapter with classes.
-    example : RatioExample
-        Its amounts.
-    believed : float
-        Share of the pixels of each class that get a label.
     should_stop : callable, optional
         Asked before every window.
 
     Returns
     -------
-    (h, w) int32 array
-        Class indices, for the image without its data bar; `UNLABELLED` where the network is
-        less sure.
+    (K, h, w) float32 array
+        Logits, for the image without its data bar.
     """
     found = segment_classes(segmenter, keep_probabilities=True, should_stop=should_stop)
     assert found.probabilities is not None
-    height, width = segmenter.rgb.shape[:2]
-    mapped = found.probabilities[:, :height].reshape(len(found.classes), -1)
-    logits = np.log(np.maximum(mapped, _LEAST_PROBABILITY))
+    shown = found.probabilities[:, : segmenter.rgb.shape[0]]
+    return np.asarray(np.log(np.maximum(shown, _LEAST_PROBABILITY)))
+
+
+def ratio_labels(
+    logits: NDArray[np.float32], example: RatioExample, believed: float
+) -> NDArray[np.int32]:
+    """Label an image by its amounts, where the network is surest.
+
+    Parameters
+    ----------
+    logits : (K, h, w) array
+        What the network makes of it.
+    example : RatioExample
+        Its amounts.
+    believed : float
+        Share of the pixels of each class that get a label.
+
+    Returns
+    -------
+    (h, w) int32 array
+        Class indices; `UNLABELLED` where the network is less sure.
+    """
+    shape = logits.shape[1:]
+    logits = logits.reshape(len(logits), -1)
     solution = solve(logits, list(example.fractions), example.uncertainty)
     margin = _margins(logits, solution)
     chosen = solution.labels.astype(np.int32)
@@ -200,7 +218,7 @@ def ratio_labels(
             rank = int((1 - believed) * len(of_class))
             least = np.partition(margin[of_class], rank)[rank]
             chosen[of_class[margin[of_class] < least]] = UNLABELLED
-    return chosen.reshape(height, width)
+    return chosen.reshape(shape)
 
 
 def _margins(logits: NDArray[np.float32], solution: RatioSolution) -> NDArray[np.float32]:
