@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from phasesam import __version__
-from phasesam.cli import demo, evaluate, features, models, predict, segment, train
+from phasesam.cli import demo, evaluate, features, models, predict, segment, teach, train
 from phasesam.cli.help_pages import EXIT_STATUS, PanelledCommand, with_examples
 
 app = typer.Typer(
@@ -63,6 +63,13 @@ app.command(
     short_help="Adapt a model to labelled images.",
     epilog=EXIT_STATUS,
 )(train.train)
+app.command(
+    "teach",
+    cls=PanelledCommand,
+    help=teach.HELP,
+    short_help="Train an adapter further by phase fractions.",
+    epilog=EXIT_STATUS,
+)(teach.teach)
 app.command(
     "recipes",
     cls=PanelledCommand,

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from phasesam.cli.adapter_output import (
+    adapter_target,
+    deliver_adapter,
+    report_adapter,
+    run_folder,
+    training_watcher,
+)
 from phasesam.cli.console import Interruption, exits_cleanly, message_console, output_console
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
 from phasesam.cli.label_options import LabelOptions
 from phasesam.cli.options import with_options
 from phasesam.cli.train_options import DataChoice, RecipeChoice, TrainModel, TrainOutput
-from phasesam.core.errors import InvalidSettingError, SaveError
+from phasesam.core.errors import InvalidSettingError
 
 if TYPE_CHECKING:
     from phasesam.training.data_checks import DataSummary
@@ -60,7 +64,7 @@ def train(
 
     console = message_console(output.quiet or not is_main_process())
     recipe = build_recipe(recipes)
-    target = _target(output)
+    target = adapter_target(output.output, replaces=output.overwrite or output.resume)
     start = "" if output.start is None else str(get_adapter(output.start).path)
     if recipes.save_recipe is not None and is_main_process():
         save_recipe(replace(recipe, name=recipes.save_recipe, title=recipes.save_recipe))
@@ -85,8 +89,8 @@ def train(
         result = _run(data, settings, output, console, interruption)
     if not is_main_process():
         return ExitCode.OK
-    path = _deliver(result.path, output, target)
-    _report(result, path, output)
+    path = deliver_adapter(result.path, output.output, target)
+    report_adapter(result, path, as_json=output.json_summary, quiet=output.quiet)
     return ExitCode.OK
 
 
@@ -173,87 +177,20 @@ def _fractions(text: str | None) -> tuple[float, float, float] | None:
     return first, second, third
 
 
-def _target(output: TrainOutput) -> Path | None:
-    """File to write; None for a name in the store."""
-    from phasesam.models.adapter_store import SUFFIX, check_name
-
-    if output.output.endswith(SUFFIX):
-        path = Path(output.output).expanduser()
-        if path.exists() and not (output.overwrite or output.resume):
-            raise SaveError(f"{path} exists; --overwrite replaces it")
-        return path
-    if "/" in output.output or "\\" in output.output:
-        raise InvalidSettingError(
-            f"an adapter is a name or a file ending in {SUFFIX}, got {output.output!r}"
-        )
-    check_name(output.output, output.overwrite or output.resume)
-    return None
-
-
-def _run_folder(output: TrainOutput) -> Path:
-    return output.run or Path(output.output.removesuffix(".safetensors") + "_run").expanduser()
-
-
 def _run(
     data: TrainingData, settings: Any, output: TrainOutput, console: Console, interruption: Any
 ) -> TrainedAdapter:
     from phasesam.training.fine_tuning import train as fit
 
-    watcher = _watcher(console, interruption)
+    watcher = training_watcher(console, interruption)
     with watcher.bar:
-        return fit(data, _run_folder(output), settings, resume=output.resume, callbacks=[watcher])
-
-
-def _watcher(console: Console, interruption: Any) -> Any:
-    """Make a callback that shows progress and listens to Ctrl+C; torch is loaded by now."""
-    from phasesam.training.trainer import Callback
-    from phasesam.training.trainer import Progress as Place
-
-    class Watcher(Callback):
-        def __init__(self) -> None:
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-                disable=console.quiet or not console.is_terminal,
-            )
-            self._task = self.bar.add_task("preparing", total=None)
-
-        def on_prepare(self, done: int, total: int) -> None:
-            self.bar.update(
-                self._task, completed=done, total=total, description="learning fine detail"
-            )
-
-        def on_step(self, progress: Place, loss: float) -> None:
-            self.bar.update(
-                self._task,
-                completed=progress.step,
-                total=progress.steps,
-                description=f"epoch {progress.epoch + 1}/{progress.epochs}, loss {loss:.3f}",
-            )
-
-        def on_epoch(self, progress: Place, row: Mapping[str, float], preview: Any) -> None:
-            figures = [f"{k} {v:.3f}" for k, v in row.items() if k.startswith(("loss", "val", "d"))]
-            console.print(f"epoch {progress.epoch}/{progress.epochs}: {', '.join(figures)}")
-
-        def should_stop(self) -> bool:
-            return bool(interruption.requested())
-
-    return Watcher()
-
-
-def _deliver(best: Path, output: TrainOutput, target: Path | None) -> Path:
-    """Put the adapter where it was asked for."""
-    from phasesam.formats.atomic import atomic_file
-    from phasesam.models.adapter_store import import_adapter
-
-    if target is None:
-        return import_adapter(best, output.output, replace=True).path
-    with atomic_file(target) as file:
-        file.write(best.read_bytes())
-    return target
+        return fit(
+            data,
+            run_folder(output.output, output.run),
+            settings,
+            resume=output.resume,
+            callbacks=[watcher],
+        )
 
 
 def _describe(console: Console, data: TrainingData, summary: DataSummary) -> None:
@@ -267,22 +204,6 @@ def _describe(console: Console, data: TrainingData, summary: DataSummary) -> Non
         console.print(escape(f"{split}: {', '.join(parts)}"))
     for warning in (*data.warnings, *summary.warnings):
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
-
-
-def _report(result: TrainedAdapter, path: Path, output: TrainOutput) -> None:
-    metrics = dict(result.card.details["metrics"])
-    if output.json_summary:
-        values = {"adapter": str(path), "metrics": metrics, "epochs": len(result.rows)}
-        output_console().print_json(json.dumps(values))
-        return
-    if output.quiet:
-        return
-    table = Table("best epoch", f"{metrics.pop('epoch', 0):.0f}")
-    for name, value in metrics.items():
-        if name not in ("step", "seconds"):
-            table.add_row(name, f"{value:.4g}")
-    output_console().print(table)
-    output_console().print(escape(f"{path}"))
 
 
 def list_recipes() -> None:

@@ -39,15 +39,60 @@ def read_shares_csv(
     FileFormatError
         If it cannot be read, a column is missing, a number is none, or a phase is unknown.
     """
-    rows = read_table_csv(Path(path))
+    return _shares(path, list(enumerate(_rows(path), start=2)), classes)
+
+
+def read_image_shares_csv(
+    path: str | os.PathLike[str], classes: Sequence[str]
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Read share and standard error of phases in several images.
+
+    Parameters
+    ----------
+    path : path-like
+        As for `read_shares_csv`, with the name of the image in a column ``image``, and one line
+        for each phase of each image.
+    classes : sequence of str
+        Names of the phases of the model; case does not count.
+
+    Returns
+    -------
+    dict of dict
+        By name of the image as it is in the file, then by name of the phase: share and standard
+        error, 0–1.
+
+    Raises
+    ------
+    FileFormatError
+        If it cannot be read, a column is missing, a number is none, or a phase is unknown.
+    """
+    by_image: dict[str, list[_Row]] = {}
+    for number, row in enumerate(_rows(path, ["image"]), start=2):
+        by_image.setdefault(row["image"], []).append((number, row))
+    return {image: _shares(path, rows, classes) for image, rows in by_image.items()}
+
+
+_Row = tuple[int, dict[str, str]]
+
+
+def _rows(path: str | os.PathLike[str], required: Sequence[str] = ()) -> list[dict[str, str]]:
+    rows = read_table_csv(Path(path), required)
     if not rows:
         raise FileFormatError(f"{path} has no rows of phases")
-    name_column, share_column = _column(rows[0], _NAMES, path), _column(rows[0], _SHARES, path)
-    error_column = next((name for name in _ERRORS if name in rows[0]), None)
+    return rows
+
+
+def _shares(
+    path: str | os.PathLike[str], rows: Sequence[_Row], classes: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Read the lines about one image."""
+    columns = rows[0][1]
+    name_column, share_column = _column(columns, _NAMES, path), _column(columns, _SHARES, path)
+    error_column = next((name for name in _ERRORS if name in columns), None)
     scale = 0.01 if share_column in ("percent", "%") else 1.0
     known = {name.casefold(): name for name in classes}
     found: dict[str, tuple[float, float]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         name = known.get(row[name_column].casefold())
         if name is None or name in found:
             what = "twice" if name else "which is none of " + ", ".join(classes)
