@@ -66,12 +66,12 @@ def test_memory_does_not_grow_with_the_stack(monkeypatch):
     monkeypatch.setattr(ratio_volume, "_MOST_OPEN", 20_000)
     monkeypatch.setattr(ratio_volume, "_SAMPLE", 20_000)
     peaks = []
-    for count in (8, 64):
+    for count in (64, 256):
         tracemalloc.start()
         solve_volume(Slices(count, (3, 128, 128)), [0.2, 0.3, 0.5], write=lambda i, labels: None)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_progress_and_stop():

@@ -22,7 +22,7 @@ from phasesam.core.ratio_balance import label_pixels
 from phasesam.core.ratio_bias import Pixels, settle
 from phasesam.core.ratio_request import RatioRequest, Wanted
 
-_IMPOSSIBLE = 1000.0
+_LARGEST, _LEAST_BAR = 1e36, 1000.0
 MOST_CLASSES = 255
 
 
@@ -59,6 +59,9 @@ class RatioSolution:
         likely than its own.
     regions : tuple of int
         Numbers of the regions; empty without.
+    specks : int
+        Connected regions that are smaller than asked for all the same; see
+        `phasesam.core.ratio_regularity.solve_without_specks`.
     """
 
     labels: NDArray[np.uint8]
@@ -68,6 +71,7 @@ class RatioSolution:
     changed: float
     contradicted: float
     regions: tuple[int, ...] = ()
+    specks: int = 0
 
 
 def solve(
@@ -81,13 +85,15 @@ def solve(
     Parameters
     ----------
     logits : (K, ...) float array
-        Logits or logarithms of probabilities of K classes. Minus infinity rules a class out.
+        Logits or logarithms of probabilities of K classes. Where it is minus infinity, a pixel
+        gets the class only if the shares cannot be had otherwise.
     fractions : sequence of Wanted, or mapping of int to such
         Wanted share of each class: a number is met to the pixel; ``(low, high)`` is a range;
         None leaves the class to the model. With `regions`, the shares within each of them.
     uncertainty : float or sequence of float, or mapping of int to such, optional
         Standard errors of the numbers, as shares. The amounts then come as close to the numbers
-        as the image supports: where it is sure, they stay away from them.
+        as the image supports: where it is sure, they stay away from them. One number is that of
+        all classes, also of those with a share of 0.
     regions : (...) integer array, optional
         Number of the region of each pixel. Regions without fractions stay as the model sees
         them.
@@ -120,14 +126,16 @@ class RatioSolver:
     Parameters
     ----------
     logits : (K, ...) float array
-        As for `solve`; kept in float32.
+        As for `solve`.
 
     Attributes
     ----------
     own : (...) uint8 array
         Most likely class of each pixel.
     logits : (K, n) float32 array
-        Of all pixels in a row.
+        Of all pixels in a row, less the highest of each pixel; finite.
+    barred : (K, n) bool array or None
+        Where they were minus infinity; None if nowhere.
 
     Raises
     ------
@@ -141,15 +149,17 @@ class RatioSolver:
             raise InvalidImageError(
                 f"expected logits (K, ...) of 2 to {MOST_CLASSES} classes, got shape {array.shape}"
             )
+        if array.dtype.kind not in "fiub":
+            raise InvalidImageError(f"expected logits as real numbers, got {array.dtype}")
         self.shape = array.shape[1:]
-        z = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)
-        settled = settle(z, np.zeros(len(array)))
-        if not np.isfinite(settled.best).all() or np.isnan(z).any():
-            raise InvalidImageError(
-                "expected finite logits, got NaN, infinity or a pixel without any class"
-            )
-        # Probabilities of zero have no finite logarithm.
-        self.logits = np.maximum(z, settled.best - _IMPOSSIBLE)
+        self.logits = _below_best(array.reshape(len(array), -1))
+        barred = np.isneginf(self.logits)
+        self.barred = barred if barred.any() else None
+        if self.barred is not None:
+            # Dearer than passing pixels on from class to class all the way.
+            lowest = float(self.logits[~barred].min(initial=0.0))
+            self.logits[barred] = min(len(array) * lowest, -_LEAST_BAR)
+        settled = settle(self.logits, np.zeros(len(array)))
         self._best, self._own = settled.best, settled.labels
         self.own = self._own.reshape(self.shape)
         self._certain = settled.best > settled.second
@@ -265,6 +275,10 @@ class RatioSolver:
             In nats: lead of the biased logit of the label over those of the other classes.
         """
         bias = np.zeros((self.n_classes, self._own.size), np.float32)
+        if (regions is None) != (not solution.regions):
+            raise InvalidSettingError(
+                f"expected the regions that it was solved with ({solution.regions or 'none'})"
+            )
         if regions is None:
             bias[:] = solution.bias[:, None]
         else:
@@ -283,6 +297,31 @@ class RatioSolver:
         moved = np.flatnonzero(labels != self._own)
         lost: NDArray[np.float32] = self._best[moved] - self.logits[labels[moved], moved]
         return lost
+
+
+def _below_best(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Take from the logits, (K, n), the highest of each pixel: small numbers are the finest.
+
+    Raises
+    ------
+    InvalidImageError
+        If they are none.
+    """
+    wide = logits.dtype not in (np.float16, np.float32)
+    best = logits.max(axis=0)
+    below = np.empty(logits.shape, np.float32)
+    # Infinities become NaN here, and are refused; what is out of reach, minus infinity.
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.subtract(
+            logits, best, out=below,
+            dtype=np.float64 if wide else np.float32, casting="unsafe",
+        )  # fmt: skip
+    if np.isnan(below).any():
+        raise InvalidImageError(
+            "expected finite logits, got NaN, infinity or a pixel without any class"
+        )
+    below[below < -_LARGEST] = -np.inf
+    return below
 
 
 def contradicting(lost: NDArray[np.float32]) -> int:

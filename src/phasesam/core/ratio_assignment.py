@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from phasesam.core.ratio_bias import TIE, Pixels
+from phasesam.core.ratio_bias import TIE, Pixels, tie_of
 from phasesam.core.ratio_request import Amounts
 
 _WORTH_CHOOSING = 32
@@ -44,14 +44,16 @@ def assign(
     biased = pixels.logits.astype(np.float64) + bias[:, None]
     best = biased.max(axis=0)
     labels = biased.argmax(axis=0)
-    tied = biased >= best - TIE
+    tied = biased >= best - tie_of(bias)
     shared = np.flatnonzero(tied.sum(axis=0) > 1)
     if len(shared):
         counts = pixels.settled + np.bincount(np.delete(labels, shared), minlength=len(bias))
         first = None if prefer is None or len(shared) < _WORTH_CHOOSING else prefer(shared)
         labels[shared] = _shared_out(tied[:, shared], counts, _limits(amounts, bias), first)
-    if _make_up(biased, labels, pixels.settled, amounts):
-        _exchange(biased, labels)
+    moved = _make_up(biased, labels, pixels.settled, amounts)
+    # Tied pixels can be given out in several ways within ranges, and not all are best.
+    if moved or (amounts.low < amounts.high)[amounts.stiffness == 0].any():
+        _exchange(biased, labels, pixels.settled, amounts, bias)
     return labels
 
 
@@ -85,7 +87,9 @@ def _limits(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Least and most pixels of each class; of uncertain ones, what their bias means."""
     yielding = amounts.stiffness > 0
-    low, high = amounts.low.copy(), amounts.high.copy()
+    # A class that is pushed to the end of its range has no more of the tied pixels than that.
+    low = np.where(bias < 0, amounts.high, amounts.low)
+    high = np.where(bias > 0, amounts.low, amounts.high)
     aim = amounts.aim[yielding] - amounts.stiffness[yielding] * bias[yielding]
     low[yielding] = np.maximum(np.floor(aim), 0)
     high[yielding] = np.maximum(np.ceil(aim), 0)
@@ -141,29 +145,43 @@ def _make_up(
         labels[move[0]], moved = move[1], True
 
 
-def _exchange(biased: NDArray[np.float64], labels: NDArray[np.intp]) -> None:
-    """Let classes exchange pixels as long as that is worth while; their amounts stay.
+def _exchange(
+    biased: NDArray[np.float64],
+    labels: NDArray[np.intp],
+    settled: NDArray[np.int64],
+    amounts: Amounts,
+    bias: NDArray[np.float64],
+) -> None:
+    """Let classes exchange pixels as long as that is worth while, within their amounts.
 
     One pixel after another may go the cheapest way and all together not: then some classes can
     pass a pixel on in a circle at less than nothing (Klein, "A primal method for minimal cost
-    flows", 1967).
+    flows", 1967). Through a last node go pixels of classes whose amounts are not fixed.
     """
-    classes = np.arange(len(biased))
+    n_classes = len(biased)
+    classes = np.arange(n_classes)
+    strict = amounts.stiffness == 0
     for _ in range(_MOST_EXCHANGES):
-        price = np.full((len(biased), len(biased)), np.inf)
-        pixel = np.zeros(price.shape, np.intp)
+        price = np.full((n_classes + 1, n_classes + 1), np.inf)
+        pixel = np.zeros((n_classes, n_classes), np.intp)
         for source in classes:
             members = np.flatnonzero(labels == source)
             if len(members):
                 lost = biased[source, members] - biased[:, members]
                 cheapest = lost.argmin(axis=1)
-                price[source], pixel[source] = lost[classes, cheapest], members[cheapest]
+                price[source, :-1] = lost[classes, cheapest]
+                pixel[source] = members[cheapest]
+        counts = settled + np.bincount(labels, minlength=n_classes)
+        # What is gained there is not the class's own logit, but its bias.
+        price[-1, :-1] = np.where(strict & (counts > amounts.low), -bias, np.inf)
+        price[:-1, -1] = np.where(strict & (counts < amounts.high), bias, np.inf)
         np.fill_diagonal(price, np.inf)
         circle = _cheap_circle(price)
         if not circle:
             return
         for giver, taker in zip(circle, [*circle[1:], circle[0]], strict=True):
-            labels[pixel[giver, taker]] = taker
+            if n_classes not in (giver, taker):
+                labels[pixel[giver, taker]] = taker
 
 
 def _cheap_circle(price: NDArray[np.float64]) -> list[int]:

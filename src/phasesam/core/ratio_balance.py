@@ -71,8 +71,10 @@ def balance(
         # Indexing would lay the classes of a pixel side by side, and all that follows be slow.
         pixels, index = Pixels(pixels.logits.take(open_, axis=1), settled), index[open_]
     bias = find_bias(pixels, amounts, bias)
-    # Beyond that, pixels thought to be settled would have changed hands.
-    if not all(limits.hold(bias) for limits in passed):
+    # Beyond that, pixels thought to be settled would have changed hands; and of a class that has
+    # too many of these, the bias says nothing.
+    reached = amounts.within_reach(pixels.settled, len(index))
+    if passed and not (reached and all(limits.hold(bias) for limits in passed)):
         return balance(given, amounts, bias, 3 * safety)
     return Balance(bias, index)
 

@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 
 from phasesam.core.ratio_request import Amounts
 
-_ROUNDS = 40
+_ROUNDS, _GREEDY = 100, 2
 TIE = 1e-9
-"""Logits nearer to each other are equally likely."""
+"""Logits nearer to each other are equally likely; where they are small, see `tie_of`."""
 
+_RESOLUTION = 1e-13
 _BLOCK = 1 << 16
+
+
+def tie_of(bias: NDArray[np.float64]) -> float:
+    """How far equally likely logits may lie apart, for rounding, with biases like these."""
+    return max(TIE, _RESOLUTION * float(np.abs(bias).max(initial=0.0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +74,19 @@ def find_bias(
     bias = start.copy()
     biased = z + bias[:, None]
     wishes = _Wishes.of(amounts, z.shape[1] + int(pixels.settled.sum()))
-    for _ in range(_ROUNDS * len(z) if z.shape[1] else 0):
+    for turn in range(_ROUNDS * len(z) if z.shape[1] else 0):
         shift = wishes.common_shift(bias)
         if shift:
             bias += shift
             biased += shift
-        lacks = wishes.missed(*_won(biased, pixels.settled), bias)
+        lacks = wishes.missed(*_won(biased, pixels.settled, tie_of(bias)), bias)
         worst = int(lacks.argmax())
         if lacks[worst] <= tolerance:
             break
+        if turn >= _GREEDY * len(z) and lacks[turn % len(z)] > 0:
+            # Two large classes that take from each other can go on for ever while a small one
+            # waits that has what they lack.
+            worst = turn % len(z)
         need = _needed(biased, worst, z[worst])
         bias[worst] = _balanced(need, worst, int(pixels.settled[worst]), amounts)
         # The other rows are as they were: a slider waits for these loops.
@@ -138,12 +148,12 @@ class _Wishes:
 
 
 def _won(
-    biased: NDArray[np.float64], settled: NDArray[np.int64]
+    biased: NDArray[np.float64], settled: NDArray[np.int64], tie: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pixels of each class, (K,): with all that it shares with others, and without."""
     best = np.maximum.reduce(biased, axis=0)
     n = len(best)
-    best -= TIE
+    best -= tie
     tied = biased >= best
     wins = np.array([np.count_nonzero(row) for row in tied])
     most = settled + wins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +12,7 @@ from skimage.measure import label
 
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
 from phasesam.core.ratio import Errors, RatioSolution, RatioSolver
-from phasesam.core.ratio_request import Wanted
+from phasesam.core.ratio_request import RatioRequest, Wanted
 
 _ROUNDS = 40
 _RULED_OUT = 200.0
@@ -27,7 +28,7 @@ def smooth_logits(
     Parameters
     ----------
     logits : (K, ...) float array
-        Of K classes.
+        Of K classes; minus infinity stays.
     image : (...) array
         Grey values, of any range.
     radius : int
@@ -52,15 +53,22 @@ def smooth_logits(
         raise InvalidImageError(
             f"expected an image of the logits' shape {z.shape[1:]}, got {guide.shape}"
         )
-    if radius < 0 or not edge > 0:
+    if radius < 0 or radius != int(radius) or not edge > 0:
         raise InvalidSettingError(
-            f"expected a radius of 0 or more and an edge above 0, got {radius} and {edge}"
+            f"expected a radius of 0 pixels or more, whole, and an edge above 0, got {radius} and "
+            f"{edge}"
         )
-    if radius == 0:
-        return z
+    known = np.isfinite(guide)
+    if radius == 0 or not known.any():
+        return z.copy()
+    # One pixel without a value would leave none in its window, and so on.
+    guide = np.where(known, guide, np.median(guide[known]))
+    barred = np.isneginf(z)
+    if barred.any():
+        z = np.where(barred, z[~barred].min(initial=0.0), z)
     low, high = np.percentile(guide, (1, 99))
     guide = (guide - low) / max(float(high - low), 1e-9)
-    size = 2 * radius + 1
+    size = 2 * int(radius) + 1
     mean = uniform_filter(guide, size)
     variance = uniform_filter(guide * guide, size) - mean * mean
     result = np.empty_like(z)
@@ -69,6 +77,7 @@ def smooth_logits(
         slope = (uniform_filter(plane * guide, size) - average * mean) / (variance + edge**2)
         offset = average - slope * mean
         result[k] = uniform_filter(slope, size) * guide + uniform_filter(offset, size)
+    result[barred] = -np.inf
     return result
 
 
@@ -89,12 +98,67 @@ def reluctant(solver: RatioSolver) -> RatioSolver:
     RatioSolver
         Costs of its solutions are told by ``solver.judged``.
     """
-    logits = solver.logits.copy()
-    # A pixel saved is worth more than the dearest change of another one.
-    lead = float((logits.max(axis=0) - logits.min(axis=0)).max()) + 1
-    own = solver.own.reshape(-1)
-    logits[own, np.arange(len(own))] += lead
-    return RatioSolver(logits.reshape(-1, *solver.shape))
+    return _Reluctant(solver)
+
+
+class _Reluctant(RatioSolver):
+    """Solves with a lead of each pixel's own class."""
+
+    def __init__(self, solver: RatioSolver) -> None:
+        logits = solver.logits.copy()
+        if solver.barred is not None:
+            logits[solver.barred] = np.inf
+        # A pixel saved is worth more than the dearest change of another one.
+        lead = 1 - float(logits.min())
+        if solver.barred is not None:
+            logits[solver.barred] = -np.inf
+        own = solver.own.reshape(-1)
+        logits[own, np.arange(len(own))] += lead
+        super().__init__(logits.reshape(-1, *solver.shape))
+        self._plain = solver
+
+    def solve(
+        self,
+        fractions: Sequence[Wanted] | Mapping[int, Sequence[Wanted]],
+        uncertainty: Errors | Mapping[int, Errors] = None,
+        regions: ArrayLike | None = None,
+    ) -> RatioSolution:
+        """Label pixels with these shares; how far uncertain ones yield, the image says."""
+        firm = _firm(self._plain, fractions, uncertainty, regions)
+        return super().solve(firm, None, regions)
+
+
+def _firm(
+    solver: RatioSolver,
+    fractions: Sequence[Wanted] | Mapping[int, Sequence[Wanted]],
+    uncertainty: Errors | Mapping[int, Errors],
+    regions: ArrayLike | None,
+) -> Sequence[Wanted] | Mapping[int, Sequence[Wanted]]:
+    """Put what is achieved in the place of uncertain shares."""
+    if uncertainty is None:
+        return fractions
+    found = solver.solve(fractions, uncertainty, regions)
+    if not isinstance(fractions, Mapping):
+        return _settled(fractions, uncertainty, found.achieved)  # type: ignore[arg-type]
+    numbers, settled = np.asarray(regions), {}
+    for number, shares in fractions.items():
+        counts = np.bincount(found.labels[numbers == number], minlength=solver.n_classes)
+        errors = uncertainty.get(number) if isinstance(uncertainty, Mapping) else uncertainty
+        settled[number] = _settled(shares, errors, counts / counts.sum())
+    return settled
+
+
+def _settled(
+    shares: Sequence[Wanted], errors: Errors, achieved: NDArray[np.float64]
+) -> list[Wanted]:
+    """Take what was achieved for shares that are not exact."""
+    request = RatioRequest(shares, errors)
+    return [
+        float(found) if error > 0 and isinstance(wanted, float) else wanted
+        for wanted, error, found in zip(
+            request.fractions, request.uncertainty, achieved, strict=True
+        )
+    ]
 
 
 def solve_without_specks(
@@ -131,9 +195,11 @@ def solve_without_specks(
     """
     if smallest < 0:
         raise InvalidSettingError(f"expected a size of 0 pixels or more, got {smallest}")
-    solution = solver.solve(fractions, uncertainty, regions)
     if smallest < 2:
-        return solution
+        return solver.solve(fractions, uncertainty, regions)
+    # Logits are about to change that say how far an uncertain share yields.
+    fractions = _firm(solver, fractions, uncertainty, regions)
+    solution = solver.solve(fractions, None, regions)
     logits = solver.logits.copy()
     best = solution
     fewest = np.inf
@@ -145,8 +211,14 @@ def solve_without_specks(
             break
         logits[solution.labels.reshape(-1)[specks], specks] -= _RULED_OUT
         changed = RatioSolver(logits.reshape(-1, *solver.shape))
-        solution = changed.solve(fractions, uncertainty, regions)
-    return solver.judged(best)
+        solution = changed.solve(fractions, None, regions)
+    return replace(solver.judged(best), specks=_count_specks(best.labels, smallest))
+
+
+def _count_specks(labels: NDArray[np.uint8], smallest: int) -> int:
+    """Count connected regions that are too small."""
+    sizes = np.bincount(label(labels.astype(np.int32) + 1, connectivity=1).reshape(-1))
+    return int(np.count_nonzero((sizes > 0) & (sizes < smallest)))
 
 
 def _specks(labels: NDArray[np.uint8], smallest: int) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ lose 0.03 by an error of 0.02 and 0.004 by one of 0.1; with 100 at most 0.001; w
 but then maps of unfamiliar samples gain little, too.
 """
 
-_ROUNDING = 5e-3
+_ROUNDING, _MOST_ROUNDING = 5e-3, 2.5e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,13 @@ class Amounts:
         return Amounts(
             self.low[classes], self.high[classes], self.aim[classes], self.stiffness[classes]
         )
+
+    def within_reach(self, settled: NDArray[np.int64], n_open: int) -> bool:
+        """Whether pixels that are settled, (K,), and open ones, can have them together."""
+        strict = self.stiffness == 0
+        lacking = np.where(strict, np.maximum(self.low - settled, 0), 0)
+        room = np.where(strict, self.high - settled, n_open)
+        return bool((room >= 0).all() and lacking.sum() <= n_open <= room.sum())
 
     def scaled(self, settled: NDArray[np.int64], share: float) -> Amounts:
         """Scale to a share of the pixels, without those that are settled."""
@@ -124,7 +131,21 @@ class RatioRequest:
                 high[k] = math.floor(value[1] * n_pixels + 1e-9)
                 # A narrow range may hold no whole number.
                 low[k] = min(low[k], max(high[k], 0))
-        return Amounts(*_feasible(low, high, n_pixels), aim, stiffness)
+        return Amounts(*self._feasible(low, high, n_pixels), aim, stiffness)
+
+    def _feasible(
+        self, low: NDArray[np.int64], high: NDArray[np.int64], n: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Widen limits that rounding made impossible, none by a whole pixel."""
+        # Ranges first: of a number it was said exactly what it is to be.
+        for k in np.argsort(low - high, kind="stable"):
+            least, most = _ends(self.fractions[k])
+            over, short = int(low.sum()) - n, n - int(high.sum())
+            if over > 0:
+                low[k] -= min(over, max(int(low[k]) - math.floor(least * n), 0))
+            if short > 0:
+                high[k] += min(short, max(math.ceil(most * n) - int(high[k]), 0))
+        return low, high
 
 
 def largest_remainder(shares: NDArray[np.float64], n: int) -> NDArray[np.int64]:
@@ -135,19 +156,6 @@ def largest_remainder(shares: NDArray[np.float64], n: int) -> NDArray[np.int64]:
     if missing > 0:
         counts[np.argsort(counts - parts, kind="stable")[:missing]] += 1
     return counts
-
-
-def _feasible(
-    low: NDArray[np.int64], high: NDArray[np.int64], n: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Widen limits by the pixels that rounding took, so that all together can be met."""
-    for k in np.argsort(low - high, kind="stable"):
-        over, short = int(low.sum()) - n, n - int(high.sum())
-        if over > 0:
-            low[k] -= min(over, int(low[k]))
-        if short > 0:
-            high[k] += short
-    return low, high
 
 
 def _checked_share(k: int, value: Wanted) -> Wanted:
@@ -167,33 +175,47 @@ def _is_share(value: object) -> bool:
     return isinstance(value, int | float | np.floating | np.integer) and 0 <= float(value) <= 1
 
 
+def _ends(value: Wanted) -> tuple[float, float]:
+    if value is None:
+        return 0.0, 1.0
+    return value if isinstance(value, tuple) else (value, value)
+
+
 def _adding_up(wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]:
-    """Check that the shares can add up to 1; scale exact ones that miss it by rounding."""
-    lows = [v[0] if isinstance(v, tuple) else v or 0.0 for v in wanted]
-    highs = [v[1] if isinstance(v, tuple) else 1.0 if v is None else v for v in wanted]
-    low, high = math.fsum(lows), math.fsum(highs)
-    if low > 1 + _ROUNDING or high < 1 - _ROUNDING:
+    """Check that the shares can add up to 1; scale those that miss it by rounding."""
+    low, high = (math.fsum(ends) for ends in zip(*map(_ends, wanted), strict=True))
+    rounding = _rounding(wanted)
+    if low > 1 + rounding or high < 1 - rounding:
         what = f"at least {low:.4g}" if low > 1 else f"at most {high:.4g}"
         raise InvalidSettingError(
             f"the shares of all classes must be able to add up to 1; those given add up to {what}"
         )
-    exact = math.fsum(v for v in wanted if isinstance(v, float))
-    others = any(not isinstance(v, float) for v in wanted)
-    if exact == 0 or (others and low <= 1):
-        return wanted
-    # What is left for ranges has been counted in full: only numbers are scaled.
-    ranges = math.fsum(v[0] for v in wanted if isinstance(v, tuple))
-    factor = max(0.0, 1 - ranges) / exact
-    return tuple(v * factor if isinstance(v, float) else v for v in wanted)
+    # Only one of the two is not 1.
+    down, up = 1 / max(low, 1.0), 1 / min(high, 1.0)
+    return tuple(
+        None if v is None
+        else (v[0] * down, min(v[1] * up, 1.0)) if isinstance(v, tuple)
+        else v * down * up
+        for v in wanted
+    )  # fmt: skip
+
+
+def _rounding(wanted: tuple[Wanted, ...]) -> float:
+    """By how much the shares may miss a sum of 1: each by half a point if all are per cent."""
+    ends = [end for v in wanted if v is not None for end in _ends(v)]
+    if any(abs(100 * end - round(100 * end)) > 1e-6 for end in ends):
+        return _ROUNDING
+    return max(_ROUNDING, min(_ROUNDING * len(ends) / 2, _MOST_ROUNDING)) + 1e-9
 
 
 def _checked_errors(
     uncertainty: float | Sequence[float | None] | None, wanted: tuple[Wanted, ...]
 ) -> tuple[float, ...]:
-    if uncertainty is None or isinstance(uncertainty, int | float):
-        errors = [float(uncertainty or 0.0)] * len(wanted)
-    else:
-        errors = [float(error or 0.0) for error in uncertainty]
+    each = [uncertainty] * len(wanted) if np.ndim(uncertainty) == 0 else uncertainty  # type: ignore[arg-type]
+    try:
+        errors = [0.0 if error is None else float(error) for error in each]  # type: ignore[union-attr, arg-type]
+    except (TypeError, ValueError):
+        errors = []
     if len(errors) != len(wanted) or not all(0 <= error < math.inf for error in errors):
         raise InvalidSettingError(
             f"expected a standard error of 0 or more for each of {len(wanted)} classes, got "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +23,8 @@ from phasesam.core.types import ProgressCallback, StopCallback
 _SAMPLE = 1 << 18
 _MOST_OPEN = 1 << 19
 _WIDER = 3.0
-_JITTER = 1e-3
+_PASSES = 24
+_JITTER, _FINEST = 1e-3, 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ def solve_volume(
     # Of the others nothing is wanted.
     stack.classes = classes = np.flatnonzero(amounts.high > 0)
     amounts, wanted = amounts.of(classes), request.amounts(sample.shape[1]).of(classes)
-    limits, pixels = _narrowed(stack, sample[classes], amounts, wanted)
+    limits, pixels = _narrowed(stack, sample[classes], (amounts, wanted), n_pixels)
     labels, bias = label_pixels(pixels, amounts)
     every = np.full(request.n_classes, -np.inf)
     every[classes] = bias
@@ -88,24 +90,37 @@ def solve_volume(
 
 
 def _narrowed(
-    stack: _Stack, sample: NDArray[np.float32], amounts: Amounts, wanted: Amounts
+    stack: _Stack,
+    sample: NDArray[np.float32],
+    requests: tuple[Amounts, Amounts],
+    n_pixels: int,
 ) -> tuple[Limits, Pixels]:
-    """Limits of the biases, and the pixels that they leave open, few enough to be kept."""
+    """Limits of the biases, and the pixels that they leave open, few enough to be kept.
+
+    The requests are what is wanted of all pixels, and of the sample.
+    """
+    amounts, wanted = requests
     nothing = np.zeros(len(sample), np.int64)
     safety, before = _WIDER, 0.0
-    while True:
+    for number in count():
         limits = reliable(sample, balance(Pixels(sample, nothing), wanted).bias, safety)
-        pixels, share = stack.collect(limits)
-        if share < 1:
+        # What does not end that way is kept whole, whatever memory it takes.
+        pixels, share = stack.collect(limits, _MOST_OPEN if number < _PASSES else None)
+        n_open = n_pixels - int(pixels.settled.sum())
+        if not amounts.within_reach(pixels.settled, n_open):
+            # Some are settled wrongly: nothing can be learnt from the others.
+            safety *= _WIDER
+        elif share < 1:
             # Too many to be kept: those that were stand for all, and narrow the limits. Ties
             # are never narrowed; chance breaks them.
             stack.jittered = stack.jittered or share <= before
-            before = share
+            before, safety = share, _WIDER
             sample, wanted = pixels.logits, amounts.scaled(pixels.settled, share)
         elif limits.hold(balance(pixels, amounts).bias):
-            return limits, pixels
+            break
         else:
             safety *= _WIDER
+    return limits, pixels
 
 
 class _Stack:
@@ -148,7 +163,9 @@ class _Stack:
         logits = solver.logits[self.classes]
         if self.jittered:
             rng = np.random.default_rng(index)
-            logits += _JITTER * rng.random(logits.shape, dtype=np.float32)
+            # Large enough to be seen beside the largest of them.
+            size = max(_JITTER, -_FINEST * float(logits.min()))
+            logits += size * rng.random(logits.shape, dtype=np.float32)
         return logits
 
     def sample(self, n_classes: int) -> tuple[NDArray[np.float32], int]:
@@ -165,7 +182,7 @@ class _Stack:
             n_pixels += solver.own.size
         return np.concatenate(parts, axis=1), n_pixels
 
-    def collect(self, limits: Limits) -> tuple[Pixels, float]:
+    def collect(self, limits: Limits, most: int | None) -> tuple[Pixels, float]:
         """Keep what the limits leave open, or a share of it; count the rest."""
         rng = np.random.default_rng(1)
         settled = np.zeros(len(self.classes), np.int64)
@@ -178,7 +195,7 @@ class _Stack:
             settled -= np.bincount(labels[open_], minlength=len(settled))
             parts.append(_some(logits[:, open_], share, rng))
             kept += parts[-1].shape[1]
-            while kept > _MOST_OPEN:
+            while most is not None and kept > most:
                 share /= 2
                 parts = [_some(part, 0.5, rng) for part in parts]
                 kept = sum(part.shape[1] for part in parts)
