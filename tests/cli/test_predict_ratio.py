@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from phasesam.cli.app import app
 from phasesam.cli.phase_ratio import RatioWork, parse_ratio
 from phasesam.cli.plane import Watch
-from phasesam.core.errors import InvalidSettingError
+from phasesam.core.errors import InvalidSettingError, SaveError
 from phasesam.engines.ratio_guidance import RatioConfig
 from phasesam.engines.semantic import PhaseMap
 from phasesam.models.adapter_config import AdapterConfig
@@ -55,6 +56,11 @@ def shares(path):
     return labels, np.array(counts)[..., :3]
 
 
+def table(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_stack_obeys_as_a_whole(phases, stack, tmp_path):
     options = ("--ratio", "particle=30%", "--ratio", "pore=0.1", "--json", "--orientations", 1)
     result = predict(stack, "--adapter", phases, "-o", tmp_path / "out", *options)
@@ -66,6 +72,10 @@ def test_a_stack_obeys_as_a_whole(phases, stack, tmp_path):
     summary = json.loads(result.stdout)
     assert summary["ratio"]["fractions"] == [None, 0.3, 0.1]
     assert summary["results"][0]["fractions"]["particle"] == pytest.approx(0.3, abs=1e-6)
+    rows = table(tmp_path / "out" / "stack_phases.csv")
+    # No plane by itself has these shares.
+    assert [row["requested"] for row in rows] == ["", "0.3", "0.1"] * 2
+    assert all(row["low_95"] and row["high_95"] for row in rows)
 
 
 def test_each_plane_obeys(phases, stack, tmp_path):
@@ -77,6 +87,41 @@ def test_each_plane_obeys(phases, stack, tmp_path):
     assert result.exit_code == 0, result.output
     _, counts = shares(tmp_path / "out" / "stack_labels.tif")
     assert counts[[0, 2], 1].tolist() == [720, 720]
+    rows = table(tmp_path / "out" / "stack_phases.csv")
+    assert [bool(row["low_95"]) for row in rows] == [True, False, True] * 2
+    assert list(rows[0])[-5:] == ["fraction", "low_95", "high_95", "requested", "own"]
+
+
+def test_the_table_says_what_was_asked_and_what_the_model_saw(phases, stack, tmp_path):
+    def mapped(*ratio):
+        out = tmp_path / "out"
+        more = ("-o", out, "--orientations", 1, "--planes", 0, "--overwrite")
+        result = predict(stack, "--adapter", phases, *more, *ratio)
+        assert result.exit_code == 0, result.output
+        return table(out / "stack_phases.csv")
+
+    own = [row["fraction"] for row in mapped()]
+    for ratio, requested, intervals in (
+        (("pore=0.1",), ["", "", "0.1"], [True, True, False]),
+        # What is left is no estimate either.
+        (("pore=10%", "particle=0.3"), ["", "0.3", "0.1"], [False] * 3),
+        (("pore=10+-2%", "particle=5-20%"), ["", "0.05-0.2", "0.1"], [True] * 3),
+    ):
+        rows = mapped(*(part for text in ratio for part in ("--ratio", text)))
+        assert [row["requested"] for row in rows] == requested
+        assert [row["own"] for row in rows] == own
+        assert [bool(row["low_95"]) for row in rows] == intervals
+        assert [bool(row["high_95"]) for row in rows] == intervals
+    assert "own" not in mapped()[0]
+
+
+def test_the_room_for_a_stack_is_looked_at_first():
+    recipe = parse_ratio(["pore=2%"], CLASSES, "stack", RatioConfig())
+    with pytest.raises(SaveError, match=r"need 12000000000\.0 GB"):
+        RatioWork(recipe, 10**6, 10**12)
+    with RatioWork(recipe, 1, 10**18):
+        # A single plane stays in memory.
+        pass
 
 
 @pytest.mark.parametrize(
@@ -87,6 +132,10 @@ def test_each_plane_obeys(phases, stack, tmp_path):
         (["pore=2+-0.5%"], (None, None, 0.02), (0, 0, 0.005)),
         (["pore=1-3%", "particle=0.2-0.4"], (None, (0.2, 0.4), (0.01, 0.03)), (0, 0, 0)),
         (["matrix=20%", "particle=30%", "pore=50%"], (0.2, 0.3, 0.5), (0, 0, 0)),
+        (["pore=25%+-2%"], (None, None, 0.25), (0, 0, 0.02)),
+        (["pore=25 % ± 2 %", "matrix=1e-3"], (0.001, None, 0.25), (0, 0, 0.02)),
+        (["pore=10%-20%", "matrix=10–20%"], ((0.1, 0.2), None, (0.1, 0.2)), (0, 0, 0)),
+        (["pore=1e-3-5E-2", "matrix=.1−.2"], ((0.1, 0.2), None, (0.001, 0.05)), (0, 0, 0)),
     ],
 )
 def test_amounts_are_read(texts, fractions, errors):
@@ -109,6 +158,16 @@ def test_amounts_are_read(texts, fractions, errors):
         (["pore=2%", "pore=3%"], "stack", "'pore', twice"),
         (["pore=60%", "matrix=60%"], "stack", "add up to at least 1.2"),
         (["pore=200%"], "stack", "within 0–1"),
+        (["pore=120%"], "stack", r"'pore=120%': expected a share within .*, got 120%$"),
+        (["pore=25"], "stack", r"share within 0–1.*, got 25; did you mean 'pore=25%'\?"),
+        (["pore=10-20"], "stack", r"got 10; did you mean 'pore=10-20%'\?"),
+        (["pore=25+-2"], "stack", r"got 25; did you mean 'pore=25\+-2%'\?"),
+        (["pore=0.2+-3"], "stack", "standard error within .*, got 3$"),
+        (["pore=250"], "stack", "got 250$"),
+        (["pore=50+-120%"], "stack", "standard error within 0–1, or 0–100 %, got 120%"),
+        (["pore=25%+-0.02"], "stack", "a % sign behind the second number too"),
+        (["pore=3-1%"], "stack", "from low to high, got '3-1%'"),
+        (["pore=1-"], "stack", "expected CLASS=SHARE"),
         (["pore=2%"], "image", "stack or plane"),
     ],
 )
@@ -207,3 +266,21 @@ def test_who_uses_shares_is_checked(phases, told, stack, tmp_path):
     ):
         result = predict(stack, "--adapter", *options, "-o", tmp_path / "out")
         assert (result.exit_code, message in " ".join(result.stderr.split())) == (2, True)
+
+
+def test_a_network_that_hears_only_exact_shares(make_adapter, stack, tmp_path):
+    config = AdapterConfig(rank=2, decoder_rank=2, ratio="global")
+    old = make_adapter(tmp_path / "old.safetensors", classes=CLASSES, config=config)
+    options = ("--adapter", old, "--ratio-by", "network", "--ratio-over", "plane")
+    result = predict(stack, *options, "-o", tmp_path / "out", "--ratio", "pore=2%")
+    assert result.exit_code == 2
+    assert "none of matrix, particle" in " ".join(result.stderr.split())
+    result = predict(
+        stack, *options, "-o", tmp_path / "out", "--ratio", "pore=2+-1%", "--ratio", "matrix=60%",
+        "--orientations", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "hears no standard errors" in " ".join(result.stderr.split())
+    rows = table(tmp_path / "out" / "stack_phases.csv")
+    # Told, not imposed.
+    assert all(row["low_95"] and row["own"] == row["fraction"] for row in rows)

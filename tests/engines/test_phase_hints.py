@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phasesam.core.errors import InvalidSettingError
+from phasesam.core.ratio_request import RatioRequest
 from phasesam.engines.phase_hints import PhaseHints, takes_ratio
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import segment_classes
@@ -46,6 +47,51 @@ def test_the_last_unknown_share_is_known():
     assert hints.shares == pytest.approx((0.2, 0.3, 0.5))
     assert hints.errors == pytest.approx((0.03, 0.05, 0.04))
     assert PhaseHints([None, None, 0.5]).shares == (None, None, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        # Ranges that say nothing.
+        ([(0, 1), (0, 1), None], (None, None, None)),
+        ([0.6, (0, 0.4), None], (0.6, None, None)),
+        ([0.3, (0.5, 0.9)], (0.3, 0.7)),
+        ([(0.2, 0.4), (0, 1)], (0.3, 0.7)),
+        ([(0.2, 0.4), (0.6, 0.8)], (0.3, 0.7)),
+        # Middles that would add up to less than 1, or more.
+        ([(0, 0.5), (0, 0.5), (0, 0.5)], (1 / 3, 1 / 3, 1 / 3)),
+        ([0.5, (0.1, 0.5), (0.3, 0.5)], (0.5, 0.15, 0.35)),
+        ([(0.4, 0.9), (0.4, 0.9), None, None], (0.5, 0.5, None, None)),
+        ([(0.4, 0.8), (0.4, 0.8), None], (7 / 15, 7 / 15, 1 / 15)),
+        ([0.2, (0.1, 0.3), None], (0.2, 0.2, 0.6)),
+        ([0.2, 0.3, 0.5], (0.2, 0.3, 0.5)),
+    ],
+)
+def test_shares_that_are_told_go_together(wanted, told):
+    hints = PhaseHints(wanted)
+    assert hints.shares == pytest.approx(told)
+    errors = [e for e, w in zip(hints.errors, wanted, strict=True) if isinstance(w, tuple)]
+    assert all(error <= 0.5 / math.sqrt(12) * 1.01 for error in errors)
+
+
+limits = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda ends: tuple(sorted(ends)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1), limits), min_size=2, max_size=5))
+def test_no_share_is_told_that_cannot_be(wanted):
+    try:
+        RatioRequest(wanted)
+    except InvalidSettingError:
+        return
+    told = PhaseHints(wanted)
+    known = [share for share in told.shares if share is not None]
+    assert sum(known) <= 1 + 1e-6
+    assert len(known) < len(wanted) or sum(known) == pytest.approx(1)
+    assert all(0 <= error < 1 for error in told.errors)
+    for share, asked in zip(told.shares, RatioRequest(wanted).fractions, strict=True):
+        low, high = asked if isinstance(asked, tuple) else (asked, asked)
+        assert share is None or low is None or low - 1e-6 <= share <= high + 1e-6
 
 
 def test_a_dock_may_ask_without_loading_torch():
@@ -106,6 +152,12 @@ def test_adapters_that_do_not_take_them_say_so():
     with pytest.raises(InvalidSettingError, match="classes 0–2"):
         PhaseHints(boxes={3: (0, 0, 1, 1)}).check(card(class_boxes=True))
     PhaseHints([0.5, 0.5, 0]).check(card(ratio="spatial"))
+    for kind in ("global", "spatial"):
+        with pytest.raises(InvalidSettingError, match=rf"ratio={kind}.*none of matrix, particle"):
+            PhaseHints([None, None, 0.25]).check(card(ratio=kind))
+        # The only unknown one is what the others leave.
+        PhaseHints([None, 0.5, 0.25]).check(card(ratio=kind))
+    PhaseHints([None, None, 0.25]).check(card(ratio="located"))
     assert takes_ratio(card(ratio="global"))
     assert not takes_ratio(card())
 

@@ -64,6 +64,19 @@ def test_regions_in_full_and_in_a_preview():
     assert_array_equal(full[350:], found.labels[350:])
 
 
+@pytest.mark.parametrize("shape", [(2, 2000), (2000, 1), (11, 2000), (1100, 700)])
+def test_regions_in_a_preview_of_a_strip(shape):
+    guide = RatioGuide(made_map(shape))
+    regions = np.zeros(shape, int)
+    regions[shape[0] // 2 :, shape[1] // 2 :] = 4
+    wanted = {0: [1.0, 0.0, 0.0], 4: [0.0, 0.0, 1.0]}
+    preview = guide.preview(wanted, regions=regions)
+    assert preview.labels.shape == shape
+    assert set(np.unique(preview.labels)) <= {0, 2}
+    full = guide.solve(wanted, regions=regions).labels
+    assert (preview.labels == full).mean() > 0.49
+
+
 def test_a_region_between_the_pixels_of_a_preview_is_left_alone():
     found = made_map((700, 300))
     regions = np.zeros((700, 300), int)

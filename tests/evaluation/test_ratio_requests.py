@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phasesam.core.errors import InvalidSettingError
+from phasesam.core.errors import InvalidSettingError, TrainingDataError
 from phasesam.evaluation.phase_maps import score_phase_map
 from phasesam.evaluation.ratio_requests import (
     WRONG,
     off_by,
     oracle_dice,
+    refuse_unlabelled,
     shifted,
     swapped,
     zeroed,
 )
+from phasesam.training.dataset import from_arrays
 
 fractions = st.lists(st.floats(0, 1), min_size=2, max_size=6).filter(lambda x: sum(x) > 0.1)
 
@@ -68,3 +70,15 @@ def test_absent_classes_do_not_count():
     assert oracle_dice(np.array([1.0, 0]), np.array([0.5, 0.5])) == pytest.approx(2 / 3)
     with pytest.raises(InvalidSettingError, match=r"\(2,\) fractions"):
         oracle_dice(np.array([1.0, 0]), np.array([1.0]))
+
+
+def test_images_without_a_true_ratio_are_named():
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    labels = np.zeros((8, 8), np.int32)
+    labels[4:] = 1
+    blank = np.full((8, 8), -1, np.int32)
+    items = [(name, image, of, None) for name, of in (("a", labels), ("b", blank), ("c", labels))]
+    data = from_arrays(items, "semantic", classes={0: "matrix", 1: "pore"})
+    refuse_unlabelled([i for i in data.images if i.name != "b"], data.classes)
+    with pytest.raises(TrainingDataError, match=r"^b: expected labelled pixels.* matrix, pore"):
+        refuse_unlabelled(data.images, data.classes)

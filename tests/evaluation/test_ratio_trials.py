@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from phasesam.cli.app import app
 from phasesam.cli.evaluate_ratio import chosen_methods, requests_of, with_specimens
 from phasesam.core.errors import InvalidSettingError
+from phasesam.engines.segmenter import Segmenter
+from phasesam.engines.semantic import segment_classes
 from phasesam.evaluation import ratio_trials
 from phasesam.evaluation.case_pictures import change_picture
 from phasesam.evaluation.ratio_tables import (
@@ -109,6 +111,49 @@ def test_a_network_encodes_an_image_once(tester, monkeypatch):
     tester.answer(by_name("v2 + exact"), Request("c", np.array([0.5, 0.5])))
     # Only the upright view of a whole image, whose embedding the manager keeps, may be asked again.
     assert len(seen) == first
+
+
+def test_an_encoder_that_was_taught_sees_for_itself(tmp_path, make_adapter):
+    def network(seed):
+        return make_adapter(
+            tmp_path / f"{seed}.safetensors", config=AdapterConfig(rank=2, decoder_rank=2),
+            classes=("ground", "disc"), seed=seed, window=96,
+        )  # fmt: skip
+
+    paths = {"plain": network(0), "self-taught": network(1), "true": network(2), "b": network(3)}
+
+    def teach(path, image, request, method):
+        assert path == paths["plain"]
+        return paths["self-taught" if method.taught == "own" else request.name]
+
+    tester = RatioTester(IMAGE, Networks("tiny", {"plain": paths["plain"]}, 1, teach))
+    for name, request, used in (
+        ("no guidance", "true", "plain"),
+        ("self-taught", "true", "self-taught"),
+        ("taught + exact", "true", "true"),
+        ("taught + exact", "b", "b"),
+    ):
+        method = by_name(name)
+        found = tester._logits(method, Request(request, TRUE if request == "true" else TRUE[::-1]))
+        fresh = segment_classes(
+            Segmenter(IMAGE.rgb(), "tiny", adapter=str(paths[used]), exclude_data_bar=False),
+            orientations=1, keep_probabilities=True,
+        )  # fmt: skip
+        assert fresh.window == 96
+        np.testing.assert_allclose(np.exp(found), fresh.probabilities, atol=1e-5)
+    # What was taught for a request is not asked again; windows are large.
+    assert len(tester._kept) == 2
+    decoder = AdapterConfig(encoder=(), decoder_rank=2)
+    plain = [
+        make_adapter(tmp_path / f"d{seed}.safetensors", config=decoder, classes=("a", "b"),
+                     seed=seed, window=96)
+        for seed in range(2)
+    ]  # fmt: skip
+    taught = by_name("taught + exact")
+    tester = RatioTester(IMAGE, Networks("tiny", {"plain": plain[0]}, 1, lambda *_: plain[1]))
+    for method in (by_name("no guidance"), taught):
+        tester._logits(method, Request("true", TRUE))
+    assert [bool(windows) for windows in tester._kept.values()] == [True]
 
 
 def test_all_are_asked_and_compared(adapters):
@@ -290,6 +335,18 @@ def test_the_command(tmp_path, monkeypatch, make_adapter):
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "Wrong requests" in html
     assert html.count("<img") == 2
+    tifffile.imwrite(tmp_path / "l9.tif", np.full((48, 64), 9, np.uint8))
+    (tmp_path / "blank.csv").write_text("\n".join([*rows, "i0.tif,l9.tif"]))
+    trained = []
+    monkeypatch.setattr(ratio_trials, "train", lambda *_, **__: trained.append(1))
+    result = CliRunner().invoke(
+        app,
+        ["evaluate", "ratio", str(tmp_path / "blank.csv"), "-o", str(tmp_path / "no"),
+         "--unlabelled", "9"],
+    )  # fmt: skip
+    assert result.exit_code != 0
+    assert "expected labelled pixels" in " ".join(result.stderr.split())
+    assert not trained
     for extra, message in (
         (["--task", "instance"], "--task semantic"),
         (["--orientations", "3"], "1, 2 or 4 orientations"),

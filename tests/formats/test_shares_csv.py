@@ -19,6 +19,18 @@ def written(tmp_path, text):
         ("\ufeffClass, Percent, Error\n Bainite , 25, 2\n", {"bainite": (0.25, 0.02)}),
         ("name,%\nmartensite,12.5%\nferrite,80\n", {"martensite": (0.125, 0), "ferrite": (0.8, 0)}),
         ("phase,wanted,standard_error\nferrite,0.25,\n", {"ferrite": (0.25, 0)}),
+        (
+            "phase,fraction\nferrite,0.5%\nbainite,50%\nmartensite,0.4\n",
+            {"ferrite": (0.005, 0), "bainite": (0.5, 0), "martensite": (0.4, 0)},
+        ),
+        (
+            "phase,fraction,error\nferrite,25 %,2%\nbainite,0.3,0.5%\nmartensite,1%,0\n",
+            {"ferrite": (0.25, 0.02), "bainite": (0.3, 0.005), "martensite": (0.01, 0)},
+        ),
+        (
+            "phase,percent,error\nferrite,25%,2\nbainite,25,2%\n",
+            {"ferrite": (0.25, 0.02), "bainite": (0.25, 0.02)},
+        ),
         ("phase;percent;error\nferrite;25;2\n", {"ferrite": (0.25, 0.02)}),
     ],
 )
@@ -40,6 +52,9 @@ def test_shares_are_read(tmp_path, text, expected):
         ("phase,fraction\nferrite,much\n", "got 'much'"),
         ("phase,fraction\nferrite\n", "got ''"),
         ("phase,fraction,error\nferrite,0.2,-1\n", "got '-1'"),
+        ("phase,fraction\nferrite,120%\n", "within 0–100, got '120%'"),
+        ("phase,fraction\nferrite,%\n", "got '%'"),
+        ("phase,fraction,error\nferrite,25%,0.02\n", "with a % sign, as the share .* '0.02'"),
     ],
 )
 def test_mistakes_are_explained(tmp_path, text, message):

@@ -117,11 +117,20 @@ def test_a_map_that_is_known_already_is_not_made_again(adapter: Path, tmp_path: 
         )  # fmt: skip
 
 
-def test_what_makes_no_sense_is_refused(adapter: Path, tmp_path: Path) -> None:
+def test_what_makes_no_sense_is_refused(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InvalidSettingError, match="at least one image"):
         learn_from_ratios([], adapter, tmp_path)
-    with pytest.raises(InvalidSettingError):
-        learn_from_ratios([example(24, fractions=[0.9, 0.9])], adapter, tmp_path / "a")
+    monkeypatch.setattr(ratio_learning, "mapped", None)
+    for changes, message in (
+        ({"fractions": [0.9, 0.9]}, "unseen24: .*add up to at least 1.8"),
+        ({"fractions": [0.2, 0.3, 0.5]}, r"unseen24: expected fractions of 2 classes \(.*, got 3"),
+        ({"uncertainty": [0.1, -1.0]}, "unseen24: expected a standard error"),
+    ):
+        # Before the first image, which is as it should be, is mapped.
+        with pytest.raises(InvalidSettingError, match=message):
+            learn_from_ratios([example(23), example(24, **changes)], adapter, tmp_path / "a")
     for changes in ({"believed": 0}, {"believed": 1.5}, {"rate": 0}, {"views": 0}):
         with pytest.raises(InvalidSettingError):
             RatioLearning(**changes)

@@ -152,6 +152,7 @@ def ratio(
 ) -> ExitCode:
     """Compare ways of using a phase ratio, tested by specimen."""
     from phasesam.engines.semantic import PhaseMapConfig
+    from phasesam.evaluation.ratio_requests import refuse_unlabelled
     from phasesam.models.manager import get_manager
     from phasesam.training.fine_tuning import TrainingSettings
     from phasesam.training.folds import specimen_folds
@@ -167,6 +168,7 @@ def ratio(
     recipe = build_recipe(RecipeChoice(recipe=options.recipe, set=options.set))
     data = read_data(replace(choice, task=TaskName.semantic), labels, recipe, model.seed)
     data = with_specimens(data, options.specimen)
+    refuse_unlabelled(data.images, data.classes)
     settings = TrainingSettings(
         recipe, base=model.model, seed=model.seed, device=model.device, precision=model.precision
     )

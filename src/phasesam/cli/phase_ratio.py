@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,17 @@ from phasesam.cli.plane import Watch
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.ratio import IMPLAUSIBLE
 from phasesam.core.ratio_request import RatioRequest, Wanted
-from phasesam.engines.phase_hints import PhaseHints
+from phasesam.engines.phase_hints import PhaseHints, takes_doubt, takes_ratio
 from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
 from phasesam.engines.ratio_stack import RatioStack
 from phasesam.engines.semantic import PhaseMap
 
-_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
-_RANGE = re.compile(rf"{_NUMBER}\s*-\s*{_NUMBER}\s*(%?)")
-_SHARE = re.compile(rf"{_NUMBER}\s*(?:(?:±|\+-|\+/-)\s*{_NUMBER}\s*)?(%?)")
+if TYPE_CHECKING:
+    from phasesam.models.adapter_card import AdapterCard
+
+_NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?)"
+# Between the numbers of a range also what text processors make of a hyphen.
+_AMOUNT = re.compile(rf"{_NUMBER}(?:\s*(±|\+-|\+/-|[-–−])\s*{_NUMBER})?")
 _HINT = 'expected CLASS=SHARE such as "pore=2%", "pore=0.02+-0.005" or "pore=1-3%"'
 LEVELS = ("stack", "plane")
 PARTS = ("solver", "network", "both")
@@ -43,6 +47,8 @@ class RatioRecipe:
         How regular phases are to be.
     by : {"solver", "network", "both"}
         Who uses them.
+    notes : tuple of str
+        What the user should know of them, whatever the image.
     """
 
     fractions: tuple[Wanted, ...]
@@ -50,18 +56,29 @@ class RatioRecipe:
     level: str = "stack"
     config: RatioConfig = field(default_factory=RatioConfig)
     by: str = "solver"
+    notes: tuple[str, ...] = ()
 
-    def through(self, by: str) -> Self:
-        """Return the same amounts for the solver, the network, or both.
+    def through(self, by: str, card: AdapterCard) -> Self:
+        """Return the same amounts for the solver, the network of an adapter, or both.
 
         Raises
         ------
         InvalidSettingError
-            If it is none of these.
+            If it is none of these, or the network does not take such amounts.
         """
         if by not in PARTS:
             raise InvalidSettingError(f"--ratio-by is {', '.join(PARTS)}, got {by!r}")
-        return replace(self, by=by)
+        if by != "solver" and not takes_ratio(card):
+            raise InvalidSettingError(f"--ratio-by {by}: this adapter takes no shares")
+        chosen = replace(self, by=by)
+        hints = chosen.hints
+        if hints is None:
+            return chosen
+        hints.check(card)
+        if any(hints.errors) and not takes_doubt(card):
+            note = "the network of this adapter takes shares as exact: it hears no standard errors"
+            return replace(chosen, notes=(note,))
+        return chosen
 
     @property
     def hints(self) -> PhaseHints | None:
@@ -72,6 +89,16 @@ class RatioRecipe:
     def solves(self) -> bool:
         """Whether the amounts are met."""
         return self.by != "network"
+
+    @property
+    def imposed(self) -> tuple[bool, ...]:
+        """Whether the fraction of each class is that of the request, whatever the image."""
+        exact = [
+            self.solves and isinstance(wanted, float) and not error
+            for wanted, error in zip(self.fractions, self.errors, strict=True)
+        ]
+        # What all others leave is no less imposed.
+        return (True,) * len(exact) if sum(exact) >= len(exact) - 1 else tuple(exact)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the JSON summary."""
@@ -116,13 +143,36 @@ def parse_ratio(
 
 
 def _amount(value: str, text: str) -> tuple[Wanted, float]:
-    if match := _RANGE.fullmatch(value):
-        scale = 0.01 if match[3] else 1.0
-        return (float(match[1]) * scale, float(match[2]) * scale), 0.0
-    if match := _SHARE.fullmatch(value):
-        scale = 0.01 if match[3] else 1.0
-        return float(match[1]) * scale, float(match[2] or 0) * scale
-    raise InvalidSettingError(f"{_HINT}, got {text!r}")
+    """Read what stands behind the = of `text`: a wanted share, and its standard error."""
+    match = _AMOUNT.fullmatch(value)
+    if match is None:
+        raise InvalidSettingError(f"{_HINT}, got {text!r}")
+    first, first_unit, sign, second, second_unit = match.groups()
+    if sign and first_unit and not second_unit:
+        # 25%+-0.02 may mean both.
+        raise InvalidSettingError(
+            f"--ratio {text!r}: expected a % sign behind the second number too, got {value!r}"
+        )
+    # Behind the last number it is for both.
+    scale = 100.0 if second_unit or first_unit else 1.0
+    share, other = float(first) / scale, float(second or 0) / scale
+    is_range = bool(sign) and sign in "-–−"
+    for what, size, typed in (
+        ("share", share, first + first_unit),
+        ("share" if is_range else "standard error", other, f"{second}{second_unit}"),
+    ):
+        if size > 1:
+            # Who writes 25 means 25 %; who writes 0.2+-3 may mean anything.
+            meant = scale == 1 and 1 < share <= 100 and other <= 100
+            raise InvalidSettingError(
+                f"--ratio {text!r}: expected a {what} within 0–1, or 0–100 %, got {typed}"
+                + (f"; did you mean '{text.strip()}%'?" if meant else "")
+            )
+    if is_range and share > other:
+        raise InvalidSettingError(
+            f"--ratio {text!r}: expected a range from low to high, got {value!r}"
+        )
+    return ((share, other), 0.0) if is_range else (share, other)
 
 
 class RatioWork:
@@ -136,15 +186,20 @@ class RatioWork:
         What is wanted; None, or for the network alone, leaves all planes as they are.
     n_planes : int
         How many there are.
+    n_pixels : int
+        Pixels of each, to see whether there is room for all on the disk; 0 if that is not known.
 
     Raises
     ------
     InvalidSettingError
         If regions of a least size are wanted of a stack as a whole, or a network is to be told
         the shares of a stack.
+    SaveError
+        If there is no room for the logits of a stack.
     """
 
-    def __init__(self, recipe: RatioRecipe | None, n_planes: int) -> None:
+    def __init__(self, recipe: RatioRecipe | None, n_planes: int, n_pixels: int = 0) -> None:
+        self._asked = recipe
         over_stack = recipe is not None and recipe.level == "stack" and n_planes > 1
         if recipe is not None and over_stack and recipe.by != "solver":
             raise InvalidSettingError(
@@ -159,8 +214,11 @@ class RatioWork:
                 "--smallest-region and --fewest-changes work plane by plane: use them with "
                 "--ratio-over plane"
             )
-        self._stack = RatioStack() if self._together else None
+        self._stack = None
+        if recipe is not None and self._together:
+            self._stack = RatioStack(n_planes * n_pixels * len(recipe.fractions))
         self._indices: list[tuple[int, ...]] = []
+        self._own: dict[tuple[int, ...], NDArray[np.float64]] = {}
         self._doubts: list[float] = []
 
     def __enter__(self) -> Self:
@@ -174,6 +232,7 @@ class RatioWork:
         self, index: tuple[int, ...], found: PhaseMap, image: NDArray[Any]
     ) -> NDArray[np.uint8]:
         """Labels of one plane, (h, w); those of a stack as the model sees them, for now."""
+        self._own[index] = found.fractions
         if self._recipe is None:
             return found.labels
         guide = RatioGuide(found, image, self._recipe.config)
@@ -202,9 +261,29 @@ class RatioWork:
         )
         self._doubts.append(solution.contradicted)
 
+    def columns(self, index: tuple[int, ...], k: int) -> dict[str, Any]:
+        """Say what was asked of class `k` in a plane, and what the model saw, for the table."""
+        if self._asked is None:
+            return {}
+        found = {"requested": _written(self._asked.fractions[k]), "own": self._own[index][k]}
+        # Of a stack with one ratio only the whole has it, unless it is one plane.
+        alone = self._stack is None or len(self._indices) == 1
+        if alone and self._asked.imposed[k]:
+            # A number that was asked for is no estimate.
+            found |= {"low_95": math.nan, "high_95": math.nan}
+        return found
+
     def warnings(self) -> Iterator[str]:
         """Say where the ratio and the images disagree."""
+        yield from () if self._asked is None else self._asked.notes
         worst = max(self._doubts, default=0.0)
         if worst >= IMPLAUSIBLE:
             where = "of a plane" if len(self._doubts) > 1 else "of the image"
             yield f"the ratio contradicts what the model sees in {worst:.0%} {where}"
+
+
+def _written(wanted: Wanted) -> str:
+    if wanted is None:
+        return ""
+    # All cells as text: a column with ranges is one of texts.
+    return "-".join(f"{end:.9g}" for end in (wanted if isinstance(wanted, tuple) else (wanted,)))

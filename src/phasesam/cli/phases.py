@@ -251,7 +251,7 @@ def map_file(job: Job, recipe: PhaseRecipe, watch: Watch) -> PhaseImage:
     # Cheap before they are written: planes left out hold no class.
     labels = np.full((*micrograph.stack_shape, *micrograph.plane_shape), NO_CLASS, np.uint8)
     blank = 0
-    with RatioWork(recipe.ratio, len(indices)) as ratio:
+    with RatioWork(recipe.ratio, len(indices), math.prod(micrograph.plane_shape)) as ratio:
         for number, index in enumerate(indices):
             if watch.should_stop():
                 raise CancelledError(f"stopped before plane {number + 1} of {len(indices)}")
@@ -274,7 +274,7 @@ def map_file(job: Job, recipe: PhaseRecipe, watch: Watch) -> PhaseImage:
         labels,
         to_rgb8(micrograph.plane(shown), recipe.normalisation),
         np.where(overlay == NO_CLASS, 0, overlay).astype(np.uint8),
-        _table(list(_rows(labels, indices, recipe.classes, size))),
+        _table(list(_rows(labels, indices, recipe.classes, size, ratio))),
         _fractions(labels, indices, recipe.classes),
         size,
         micrograph.z_size,
@@ -307,6 +307,7 @@ def _rows(
     indices: Sequence[PlaneIndex],
     classes: tuple[str, ...],
     size: PixelSize,
+    ratio: RatioWork,
 ) -> Iterator[dict[str, Any]]:
     """Yield one row for each class of each plane that was mapped."""
     factor = micrometres_per(size.unit) if size.is_physical else None
@@ -323,7 +324,8 @@ def _rows(
             row |= {"class": name, "value": value, "area_px": pixels}
             if factor is not None:
                 row["area_um2"] = pixels * size.area * factor**2
-            yield row | {"fraction": share.fraction, "low_95": share.low, "high_95": share.high}
+            row |= {"fraction": share.fraction, "low_95": share.low, "high_95": share.high}
+            yield row | ratio.columns(index, value)
 
 
 def _fractions(

@@ -138,7 +138,6 @@ class PhaseOptions:
     def ratio_recipe(self, card: AdapterCard) -> RatioRecipe | None:
         """Read the wanted amounts, if there are any."""
         from phasesam.cli.phase_ratio import parse_ratio
-        from phasesam.engines.phase_hints import takes_ratio
         from phasesam.engines.ratio_guidance import RatioConfig
 
         of_solver = self.fewest_changes or any(
@@ -158,10 +157,8 @@ class PhaseOptions:
                 "--smoothing, --smallest-region and --fewest-changes are for the solver, not for "
                 "--ratio-by network"
             )
-        if by in ("both", "network") and not takes_ratio(card):
-            raise InvalidSettingError(f"--ratio-by {by}: this adapter takes no shares")
         found = parse_ratio(self.ratio, card.classes, self.ratio_over or "stack", config)
-        return found.through(by)
+        return found.through(by, card)
 
 
 @dataclass(frozen=True)

@@ -247,11 +247,12 @@ class RatioGuide:
         step = self.coarse_step
         numbers = self._regions(regions)
         if numbers is not None:
-            numbers = numbers[step // 2 :: step, step // 2 :: step]
-            missing = [
-                (0, n - m) for n, m in zip(self.coarse_solver.shape, numbers.shape, strict=True)
+            # The middle of each square, or the last pixel of one that the border cuts off before.
+            at = [
+                np.minimum(np.arange(n) * step + step // 2, m - 1)
+                for n, m in zip(self.coarse_solver.shape, numbers.shape, strict=True)
             ]
-            numbers = np.pad(numbers, missing, mode="edge")
+            numbers = numbers[np.ix_(*at)]
         if numbers is not None and isinstance(fractions, Mapping):
             # Small regions may lie between the pixels of a preview.
             present = set(np.unique(numbers).tolist())

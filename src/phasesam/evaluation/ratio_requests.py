@@ -7,13 +7,15 @@ and all phases can have that at once, because what is left over of some is what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.core.errors import InvalidSettingError
+from phasesam.core.errors import InvalidSettingError, TrainingDataError
 from phasesam.core.ratio_hints import noisy_fractions
+from phasesam.training.class_hints import amounts
+from phasesam.training.dataset import LabelledImage
 
 Fractions = NDArray[np.float64]
 
@@ -98,3 +100,26 @@ def oracle_dice(true: Fractions, wanted: Fractions) -> float:
     present = true > 0
     shared = np.minimum(true, wanted)[present]
     return float((2 * shared / (true + wanted)[present]).mean())
+
+
+def refuse_unlabelled(images: Sequence[LabelledImage], classes: Sequence[str]) -> None:
+    """See whether each image has true fractions, before networks are trained to be asked for them.
+
+    Parameters
+    ----------
+    images : sequence of LabelledImage
+        That will be tested.
+    classes : sequence of str
+        Their classes.
+
+    Raises
+    ------
+    TrainingDataError
+        If no pixel of an image has a label.
+    """
+    for image in images:
+        if np.isnan(amounts(image.label_array(), len(classes))).any():
+            raise TrainingDataError(
+                f"{image.name}: expected labelled pixels, for a phase ratio is compared with the "
+                f"true one, got none of {', '.join(classes)}: leave the image out"
+            )

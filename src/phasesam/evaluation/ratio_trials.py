@@ -25,6 +25,7 @@ from phasesam.evaluation.adapter_scores import Watch
 from phasesam.evaluation.phase_maps import PhaseMapScores, score_phase_map
 from phasesam.evaluation.ratio_requests import Fractions, oracle_dice
 from phasesam.models.adapter_card import read_card
+from phasesam.models.adapter_store import content_hash
 from phasesam.training.class_hints import amounts, class_boxes
 from phasesam.training.dataset import LabelledImage, TrainingData
 from phasesam.training.feature_store import shared_features
@@ -316,9 +317,9 @@ class RatioTester:
 
     def _logits(self, method: Method, request: Request) -> NDArray[np.float32]:
         """Ask the network, once whatever the solver does."""
-        heard = (
-            (request.wanted.tobytes(), request.error_for(method)) if method.hears_ratio else None
-        )
+        heard = None
+        if method.hears_ratio:
+            heard = request.wanted.tobytes(), request.error_for(method)
         key = (method.network, method.taught, method.boxes, heard)
         if key not in self._known:
             if heard is not None:
@@ -332,28 +333,32 @@ class RatioTester:
         return self._known[key]
 
     def _mapped(self, method: Method, request: Request) -> NDArray[np.float32]:
-        boxes = None
-        if method.boxes:
-            corners = class_boxes(self.truth, self.n_classes)
-            boxes = {
-                k: (int(y0), int(x0), int(y1) + 1, int(x1) + 1)
-                for k, (x0, y0, x1, y1) in enumerate(corners)
-                if np.isfinite(x0)
-            }
+        corners = class_boxes(self.truth, self.n_classes) if method.boxes else ()
+        boxes = {
+            k: (int(y0), int(x0), int(y1) + 1, int(x1) + 1)
+            for k, (x0, y0, x1, y1) in enumerate(corners)
+            if np.isfinite(x0)
+        }
         shares = request.wanted.tolist() if method.told else None
         hints = PhaseHints(shares, request.error_for(method) if method.told else None, boxes)
         path = self.networks.adapter(method, self.image, request)
-        # Networks with the encoder of the base see the same.
-        encoder = method.network if read_card(path).config.encoder else ""
         found = segment_classes(
             Segmenter(self.rgb, self.networks.model, adapter=str(path), exclude_data_bar=False),
             orientations=self.networks.orientations,
             keep_probabilities=True,
             hints=hints,
-            embeddings=self._kept.setdefault(encoder, {}),
+            embeddings=self._embeddings(path, method),
         )
         assert found.probabilities is not None
         return np.log(np.maximum(found.probabilities, _LEAST_PROBABILITY))
+
+    def _embeddings(self, path: Path, method: Method) -> WindowEmbeddings | None:
+        """Find what the encoder of an adapter has seen; None if nobody will ask for it again."""
+        # Those with the encoder of the base see the same. What each request teaches is new.
+        encoder = content_hash(path) if read_card(path).config.encoder else ""
+        if encoder and method.taught == "ratio":
+            return None
+        return self._kept.setdefault(encoder, {})
 
 
 def ask_all(

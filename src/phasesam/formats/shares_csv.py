@@ -25,7 +25,8 @@ def read_shares_csv(
         A header line, then one line for each phase: its name in a column ``phase`` (or
         ``class``, ``name``), its share in ``fraction`` (``share``, ``wanted``; 0–1) or
         ``percent`` (``%``), and, if there is one, its standard error in ``standard_error``
-        (``error``, ``uncertainty``), in the unit of the share.
+        (``error``, ``uncertainty``), in the unit of the share. A number with a % sign is in per
+        cent, whatever the column.
     classes : sequence of str
         Names of the phases of the model; case does not count.
 
@@ -97,12 +98,16 @@ def _shares(
         if name is None or name in found:
             what = "twice" if name else "which is none of " + ", ".join(classes)
             raise FileFormatError(f"{path}, line {number}: {row[name_column]!r}, {what}")
-        share = _share(row[share_column], scale, f"{path}, line {number}")
+        where, text = f"{path}, line {number}", row[share_column]
         spread = row[error_column] if error_column else ""
-        found[name] = (
-            share,
-            _share(spread, scale, f"{path}, line {number}") if spread else 0.0,
-        )
+        share, error = _share(text, scale, where), _share(spread or "0", scale, where)
+        if error and scale == 1 and text.endswith("%") and not spread.endswith("%"):
+            # 25% and 0.02: of which unit?
+            raise FileFormatError(
+                f"{where}: expected a standard error with a % sign, as the share has one, got "
+                f"{spread!r}"
+            )
+        found[name] = share, error
     return found
 
 
@@ -116,8 +121,10 @@ def _column(columns: dict[str, str], names: Sequence[str], path: str | os.PathLi
 
 
 def _share(text: str, scale: float, where: str) -> float:
+    if text.endswith("%"):
+        scale = 0.01
     try:
-        value = float(text.rstrip("%")) * scale
+        value = float(text.removesuffix("%")) * scale
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.ratio import Errors, RatioSolution, solve
-from phasesam.core.ratio_request import Wanted
+from phasesam.core.ratio_request import RatioRequest, Wanted
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import segment_classes
 from phasesam.models.adapter_card import read_card
@@ -133,7 +133,8 @@ def learn_from_ratios(
     Raises
     ------
     InvalidSettingError
-        If there is no example, or fractions cannot be met.
+        If there is no example, or fractions of one are not those of the classes or cannot add up
+        to 1; nothing has been computed then.
     InvalidImageError
         If an image is none.
     ModelError
@@ -145,6 +146,8 @@ def learn_from_ratios(
         raise InvalidSettingError("expected at least one image with its fractions, got none")
     config, path = config or RatioLearning(), get_adapter(adapter).path
     card = read_card(path)
+    for example in examples:
+        _check_amounts(example, card.classes)
     settings = settings or TrainingSettings()
     stops = [callback.should_stop for callback in callbacks]
     items = []
@@ -163,6 +166,19 @@ def learn_from_ratios(
         class_colours=tuple(card.details.get("class_colours", ())),
     )  # fmt: skip
     return train(data, folder, further, callbacks=callbacks)
+
+
+def _check_amounts(example: RatioExample, classes: Sequence[str]) -> None:
+    """Refuse amounts that cannot be met before images are mapped, which takes long."""
+    if len(example.fractions) != len(classes):
+        raise InvalidSettingError(
+            f"{example.name}: expected fractions of {len(classes)} classes "
+            f"({', '.join(classes)}), got {len(example.fractions)}"
+        )
+    try:
+        RatioRequest(list(example.fractions), example.uncertainty)
+    except InvalidSettingError as error:
+        raise InvalidSettingError(f"{example.name}: {error}") from error
 
 
 def mapped(
