@@ -284,3 +284,18 @@ def test_a_network_that_hears_only_exact_shares(make_adapter, stack, tmp_path):
     rows = table(tmp_path / "out" / "stack_phases.csv")
     # Told, not imposed.
     assert all(row["low_95"] and row["own"] == row["fraction"] for row in rows)
+
+
+def test_regions_that_stay_too_small_are_told():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3, 48, 48))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=0)
+    noise = PhaseMap(logits.argmax(0).astype(np.uint8), CLASSES, probabilities.astype(np.float32))
+    said = {}
+    for size in (0, 400):
+        recipe = parse_ratio(["pore=0.3"], CLASSES, "plane", RatioConfig(smallest=size))
+        with RatioWork(recipe, 1) as work:
+            work.labels((), noise, np.zeros((48, 48), np.uint8))
+            said[size] = " ".join(work.warnings())
+    assert "400 pixels all the same" in said[400]
+    assert "all the same" not in said[0]

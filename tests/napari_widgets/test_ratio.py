@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from phasesam.engines.ratio_guidance import RatioGuide
+from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
 from phasesam.engines.semantic import PhaseMap
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapter_store import import_adapter
@@ -73,6 +73,14 @@ def shares(dock, name="SEM phase ratio"):
     return np.bincount(data.ravel(), minlength=4)[1:] / data.size
 
 
+def now(dock):
+    return [row.now.text() for row in dock.rows.rows]
+
+
+def texts(fractions):
+    return [f"{100 * x:.2f}" for x in fractions]
+
+
 def test_without_adapters_the_way_to_one_is_shown(qtbot, viewer_model, monkeypatch):
     monkeypatch.setattr("phasesam.napari_widgets.phase_models.list_adapters", list)
     dock = RatioDock(viewer_model)
@@ -93,7 +101,7 @@ def test_nothing_can_be_asked_before_there_is_a_map(dock):
 
 def test_a_map_shows_what_there_is(mapped, asked):
     own = made_map().fractions
-    assert [row.now.text() for row in mapped.rows.rows] == [f"{100 * x:.1f}" for x in own]
+    assert now(mapped) == texts(own)
     np.testing.assert_allclose(mapped.rows.shares.values, own)
     np.testing.assert_allclose(shares(mapped), own)
     assert mapped.verdict.text() == "As the model sees it."
@@ -113,7 +121,8 @@ def test_a_typed_share_is_obeyed(mapped, until):
     assert "changes" in mapped.verdict.text()
     assert len(mapped.results.log) == 1
     entry = mapped.results.log[0]
-    assert (entry.image, entry.model, entry.region) == ("SEM", "steel", WHOLE)
+    assert (entry.image, entry.model, entry.region) == ("SEM", "steel", None)
+    assert (entry.plane, entry.config) == ((), RatioConfig())
     assert entry.achieved[0] == 0.5
 
 
@@ -173,9 +182,205 @@ def test_shares_add_up_after_many_edits(mapped, until):
             row.error.setValue(float(rng.uniform(0, 20)))
         assert sum(mapped.rows.shares.values) == pytest.approx(1, abs=1e-9)
         shown = [r.spin.value() for r in mapped.rows.rows]
-        assert sum(shown) == pytest.approx(100, abs=0.16)
+        assert sum(shown) == pytest.approx(100, abs=0.016)
     settled(mapped, until)
     assert shares(mapped).sum() == pytest.approx(1)
+
+
+def test_an_uncertain_share_lets_the_rest_yield(mapped, until):
+    own = made_map().fractions
+    first, second, _ = mapped.rows.rows
+    first.spin.setValue(80)
+    settled(mapped, until)
+    exact = mapped.viewer.layers["SEM phase ratio"].data.copy()
+    assert shares(mapped)[0] == 0.8
+    first.error.setValue(10)
+    settled(mapped, until)
+    assert own[0] < shares(mapped)[0] < 0.79
+    assert (mapped.viewer.layers["SEM phase ratio"].data != exact).any()
+    # Both can be seen: what was wanted, and what came of it.
+    assert first.spin.value() == 80
+    assert now(mapped) == texts(shares(mapped))
+    assert sum(mapped.rows.shares.values) == pytest.approx(1)
+    assert [row.spin.font().italic() for row in mapped.rows.rows] == [False, True, True]
+    assert mapped.results.log[-1].wanted == (0.8, None, None)
+    # A share that is set or locked beside it is met.
+    second.spin.setValue(5)
+    settled(mapped, until)
+    assert shares(mapped)[1] == pytest.approx(0.05, abs=1e-4)
+    assert first.spin.value() == 80
+    mapped.undo()
+    mapped.undo()
+    settled(mapped, until)
+    np.testing.assert_array_equal(mapped.viewer.layers["SEM phase ratio"].data, exact)
+
+
+def test_it_says_when_a_standard_error_has_no_effect(mapped, until):
+    mapped.rows.rows[1].lock.click()
+    mapped.rows.rows[2].lock.click()
+    mapped.rows.rows[0].error.setValue(5)
+    settled(mapped, until)
+    assert "± changes nothing" in mapped.footer.result.text()
+    mapped.rows.rows[1].unknown.click()
+    settled(mapped, until)
+    assert mapped.footer.result.text() == ""
+
+
+def test_small_shares_and_large_errors_can_be_typed(mapped, until):
+    spin = mapped.rows.rows[1].spin
+    spin.lineEdit().setText("0.05")
+    spin.interpretText()
+    settled(mapped, until)
+    assert mapped.results.log[-1].wanted[1] == pytest.approx(0.0005)
+    assert spin.value() == 0.05
+    mapped.rows.rows[1].error.setValue(80)
+    settled(mapped, until)
+    assert mapped.rows.shares.errors[1] == pytest.approx(0.8)
+    assert mapped.rows.rows[1].error.value() == 80
+
+
+def test_holding_a_slider_or_locking_asks_for_nothing(mapped, until):
+    row = mapped.rows.rows[0]
+    row.slider.setSliderDown(True)
+    row.slider.setSliderDown(False)
+    settled(mapped, until)
+    assert not mapped.undo_button.isEnabled()
+    row.lock.click()
+    settled(mapped, until)
+    assert mapped.mapped.sheet.asked == ()
+    assert mapped.verdict.text() == "As the model sees it."
+    assert mapped.results.log == []
+    mapped.undo()
+    settled(mapped, until)
+    assert not row.lock.isChecked()
+
+
+def test_it_says_why_a_slider_does_not_move(mapped, until):
+    first, second, third = mapped.rows.rows
+    second.lock.click()
+    own = mapped.rows.shares.values
+    first.spin.setValue(100)
+    settled(mapped, until)
+    assert mapped.rows.shares.values[0] == pytest.approx(1 - own[1])
+    assert f"leave {100 * (1 - own[1]):.2f}" in mapped.footer.result.text()
+    third.lock.click()
+    settled(mapped, until)
+    assert mapped.footer.result.text() == ""
+    n_logged, value = len(mapped.results.log), first.slider.value()
+    first.slider.setSliderDown(True)
+    first.slider.setValue(100)
+    first.slider.setSliderDown(False)
+    settled(mapped, until)
+    assert first.slider.value() == value
+    assert "unlock one" in mapped.footer.result.text()
+    assert len(mapped.results.log) == n_logged
+
+
+def test_what_is_shown_now_follows_the_slider(mapped, until):
+    row = mapped.rows.rows[2]
+    row.slider.setSliderDown(True)
+    row.slider.setValue(450)
+    settled(mapped, until)
+    assert row.now.text() == "45.00"
+    row.slider.setSliderDown(False)
+    settled(mapped, until)
+    mapped.undo()
+    settled(mapped, until)
+    assert now(mapped) == texts(made_map().fractions)
+
+
+def test_an_answer_is_logged_with_the_request_that_it_answers(mapped, until, monkeypatch):
+    # As for a large image, which is solved in a worker.
+    monkeypatch.setattr("phasesam.napari_widgets.ratio_run._SOLVED", 0)
+    spin = mapped.rows.rows[0].spin
+    spin.setValue(50)
+    spin.setValue(20)
+    settled(mapped, until)
+    assert [e.wanted[0] for e in mapped.results.log] == [0.5, 0.2]
+    for entry in mapped.results.log:
+        assert entry.achieved[0] == pytest.approx(entry.wanted[0], abs=1e-4)
+
+
+def test_looking_again_is_no_new_experiment(mapped, until):
+    numbers = np.zeros(SHAPE, int)
+    numbers[:, :40], numbers[:, 40:80] = 1, 2
+    layer = mapped.viewer.add_labels(numbers, name="bands")
+    mapped.regions.choose_source(layer)
+    for region, share in ((1, 10), (2, 60)):
+        mapped.regions.choose(region)
+        mapped.regions.chosen.emit()
+        mapped.rows.rows[0].spin.setValue(share)
+        settled(mapped, until)
+    logged = list(mapped.results.log)
+    assert [entry.region for entry in logged] == [1, 1, 2]
+    for _ in range(3):
+        mapped.results.margin.click()
+        settled(mapped, until)
+    assert mapped.results.log == logged
+    mapped.undo()
+    mapped.redo()
+    settled(mapped, until)
+    assert mapped.results.log == logged
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (60, 200)])
+def test_other_data_in_the_image_need_a_map_of_their_own(mapped, until, shape):
+    mapped.rows.rows[0].spin.setValue(50)
+    mapped.results.margin.click()
+    settled(mapped, until)
+    before = mapped.viewer.layers["SEM phase ratio"].data.copy()
+    mapped.viewer.layers["SEM"].data = np.ones(shape)
+    assert mapped.mapped is None
+    assert not mapped.rows.isEnabled()
+    assert not mapped.before_button.isEnabled()
+    assert not mapped.results.keep_button.isEnabled()
+    assert "other data" in mapped.footer.result.text()
+    mapped.undo()
+    mapped.before_button.toggle()
+    mapped.before_button.toggle()
+    mapped.results.margin.click()
+    settled(mapped, until)
+    np.testing.assert_array_equal(mapped.viewer.layers["SEM phase ratio"].data, before)
+
+
+def test_other_data_are_mapped_again(mapped, until, monkeypatch):
+    mapped.rows.rows[0].spin.setValue(50)
+    mapped.results.margin.click()
+    settled(mapped, until)
+    shape = (60, 200)
+
+    def guide_job(run, config, hints=None):
+        guide = RatioGuide(made_map(shape), np.zeros(shape), config)
+        return lambda progress, should_stop: RatioGuides(guide, guide)
+
+    monkeypatch.setattr("phasesam.napari_widgets.ratio.guide_job", guide_job)
+    mapped.viewer.layers["SEM"].data = np.ones(shape)
+    mapped.map_button.click()
+    settled(mapped, until)
+    mapped.rows.rows[0].spin.setValue(40)
+    settled(mapped, until)
+    assert mapped.layers.of(mapped.viewer.layers["SEM"]).data.shape == shape
+    assert mapped.viewer.layers["SEM flips first"].data.shape == shape
+    assert now(mapped)[0] == "40.00"
+
+
+def test_a_map_of_data_that_were_replaced_meanwhile_is_dropped(dock, until):
+    dock.map_button.click()
+    dock.viewer.layers["SEM"].data = np.ones(SHAPE)
+    settled(dock, until)
+    assert dock.mapped is None
+    assert "cancelled" in dock.footer.result.text()
+
+
+def test_many_regions_are_not_left_out_in_silence(mapped, until):
+    numbers = np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE) // 40
+    layer = mapped.viewer.add_labels(numbers, name="cells")
+    mapped.regions.choose_source(layer)
+    settled(mapped, until)
+    combo = mapped.regions.region
+    assert combo.itemText(combo.count() - 1) == "… and 87 more, not listed"
+    assert not combo.model().item(combo.count() - 1).isEnabled()
+    assert combo.count() == 202
 
 
 def test_before_and_after(mapped, until):
@@ -188,6 +393,7 @@ def test_before_and_after(mapped, until):
     )
     mapped.before_button.click()
     np.testing.assert_array_equal(mapped.viewer.layers["SEM phase ratio"].data, after)
+    assert now(mapped)[0] == "60.00"
 
 
 def test_a_painted_region_has_shares_of_its_own(mapped, until):
@@ -207,6 +413,7 @@ def test_a_painted_region_has_shares_of_its_own(mapped, until):
     assert (data[:40, :50] == 2).mean() == pytest.approx(0.7)
     np.testing.assert_array_equal(data[40:], made_map().labels[40:] + 1)
     assert mapped.results.log[-1].region == 1
+    assert now(mapped) == texts(np.bincount(data[:40, :50].ravel(), minlength=4)[1:] / 2000)
     mapped.undo()
     settled(mapped, until)
     np.testing.assert_array_equal(
@@ -241,6 +448,18 @@ def test_presets(mapped, until, tmp_path):
     mapped.presets.take(layer)
     settled(mapped, until)
     np.testing.assert_allclose(shares(mapped), [0.25, 0.5, 0.25])
+    # In the region that is chosen, and only there.
+    numbers = np.zeros(SHAPE, int)
+    numbers[:24] = 7
+    mapped.regions.choose_source(mapped.viewer.add_labels(numbers, name="bands"))
+    mapped.regions.choose(7)
+    mapped.presets.take(layer)
+    settled(mapped, until)
+    assert mapped.rows.shares.values == (1, 0, 0)
+    assert shares(mapped)[0] > 0.25, "outside of the region the other shares hold"
+    mapped.undo()
+    mapped.regions.choose_source(None)
+    settled(mapped, until)
     path = tmp_path / "counts.csv"
     path.write_text("phase,percent,error\nMartensite,20,2\n")
     mapped.presets.read(str(path))
@@ -302,6 +521,9 @@ def test_the_log_is_exported(mapped, until, tmp_path):
     with (tmp_path / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["wanted"] for row in rows if row["phase"] == "ferrite"] == ["0.5", "0.6"]
+    assert {(row["region"], row["plane"], row["smoothing_px"]) for row in rows} == {
+        ("whole image", "", "0")
+    }
     assert len(rows) == 6
     mapped.results.export(str(tmp_path / "nowhere" / "log.csv"))
     assert "could not" in mapped.footer.result.text().lower()
@@ -399,10 +621,12 @@ def test_shares_can_be_told_to_a_network_that_takes_them(
     # It is judged by what the network sees without being told, and logged as told.
     assert "contradicts the image" in dock.verdict.text()
     own = made_map().fractions
-    assert [row.now.text() for row in dock.rows.rows] == [f"{100 * x:.1f}" for x in own]
+    assert now(dock) == texts(shares(dock))
+    assert texts(own)[0] in dock.rows.rows[0].now.toolTip()
     assert dock.results.log[-1].model == f"told, told {request_text(dock.rows.shares)}"
     dock.before_button.click()
     np.testing.assert_allclose(shares(dock), own)
+    assert now(dock) == texts(own)
     dock.before_button.click()
     # The shares are still there to be taken back.
     dock.undo()

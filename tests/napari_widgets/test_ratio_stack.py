@@ -58,6 +58,10 @@ def test_a_stack_has_the_shares_as_a_whole(asked, until):
     entry = asked.results.log[-1]
     assert (entry.image, entry.wanted[1]) == ("stack (stack)", 0.35)
     assert entry.achieved[1] == pytest.approx(0.35, abs=1e-3)
+    assert (entry.plane, entry.region) == (None, None)
+    assert asked.rows.rows[1].now.text() == "35.00"
+    first, whole = asked.rows.rows[0].now.text(), found[1] / found[1:].sum()
+    assert first == f"{100 * whole:.2f}", "of all planes, which are on the screen"
     # The plane of the sliders waits, hidden, until they are touched again.
     plane = asked.viewer.layers["stack phase ratio"]
     assert (layer.visible, plane.visible) == (True, False)

@@ -3,7 +3,7 @@ import pytest
 
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.ratio_shares import PhaseShares
-from phasesam.session.ratio_sheet import WHOLE, RatioExperiment, RatioSheet, log_table
+from phasesam.session.ratio_sheet import WHOLE, RatioSheet
 
 NAMES = ("ferrite", "bainite", "martensite")
 
@@ -27,7 +27,8 @@ def test_what_is_asked_of_regions(sheet):
     sheet.ask(1, sheet.shares(1).with_share(2, 0.5).with_error(2, 0.1))
     assert sheet.query() is None
     query = sheet.query({1})
-    assert query.fractions == {1: [pytest.approx(0.3), pytest.approx(0.2), pytest.approx(0.5)]}
+    # Beside a share that is not sure the others are what is left.
+    assert query.fractions == {1: [None, None, pytest.approx(0.5)]}
     assert query.errors == {1: [0, 0, 0.1]}
 
 
@@ -58,7 +59,8 @@ def test_a_request_that_is_forgotten_comes_back_with_undo(sheet):
 def test_unknown_phases_show_what_the_model_made_of_the_rest(sheet):
     shares = sheet.shares(WHOLE).with_unknown(1, True).with_unknown(2, True)
     sheet.ask(WHOLE, shares)
-    sheet.show_achieved({WHOLE: np.array([0.2, 0.6, 0.2]), 5: np.array([1.0, 0, 0])})
+    achieved = {WHOLE: np.array([0.2, 0.6, 0.2]), 5: np.array([1.0, 0, 0])}
+    sheet.show_achieved(sheet.query(), achieved)
     assert sheet.shares(WHOLE).values == pytest.approx((0.2, 0.6, 0.2))
     assert sheet.asked == (WHOLE,)
     sheet.undo()
@@ -70,15 +72,33 @@ def test_shares_of_other_phases_are_refused(sheet):
         sheet.ask(WHOLE, PhaseShares.of([0.5, 0.5]))
 
 
-def test_the_log_is_a_table():
-    entry = RatioExperiment(
-        "SEM", "steel", NAMES, WHOLE, (0.2, None, 0.5), (0, 0, 0.1), (0.3, 0.3, 0.4),
-        (0.2, 0.31, 0.49), 0.1, 0.01, 0.02,
-    )  # fmt: skip
-    table = log_table([entry, entry])
-    assert table["request"] == [1, 1, 1, 2, 2, 2]
-    assert table["phase"] == list(NAMES) * 2
-    assert table["achieved"][:3] == [0.2, 0.31, 0.49]
-    assert np.isnan(table["wanted"][1])
-    assert table["cost_nats"] == [0.02] * 6
-    assert log_table([]) == {}
+def test_an_answer_to_an_older_request_is_not_filled_in(sheet):
+    sheet.ask(WHOLE, sheet.shares(WHOLE).with_share(0, 0.5).with_unknown(1, True))
+    older = sheet.query()
+    sheet.ask(WHOLE, sheet.shares(WHOLE).with_share(0, 0.1).with_unknown(2, True))
+    before = sheet.shares(WHOLE)
+    sheet.show_achieved(older, {WHOLE: np.array([0.5, 0.5, 0])})
+    assert sheet.shares(WHOLE) == before
+
+
+def test_a_lock_alone_asks_for_nothing_and_is_undone(sheet):
+    sheet.ask(WHOLE, sheet.shares(WHOLE).with_lock(0, True))
+    assert (sheet.asked, sheet.query()) == ((), None)
+    assert sheet.shares(WHOLE).locked == (True, False, False)
+    # It holds whatever the model sees, such as with another smoothing.
+    sheet.own[WHOLE] = np.array([0.3, 0.3, 0.4])
+    assert sheet.shares(WHOLE).values == pytest.approx((0.3, 0.3, 0.4))
+    sheet.ask(WHOLE, sheet.shares(WHOLE).with_share(1, 0.1))
+    assert sheet.shares(WHOLE).values == pytest.approx((0.3, 0.1, 0.6))
+    sheet.undo()
+    sheet.undo()
+    assert sheet.shares(WHOLE).locked == (False, False, False)
+
+
+def test_the_same_again_is_no_step(sheet):
+    sheet.ask(WHOLE, sheet.shares(WHOLE))
+    assert not sheet.can_undo
+    sheet.ask(WHOLE, sheet.shares(WHOLE).with_share(0, 0.5))
+    sheet.ask(WHOLE, sheet.shares(WHOLE))
+    assert sheet.undo()
+    assert not sheet.can_undo

@@ -220,6 +220,7 @@ class RatioWork:
         self._indices: list[tuple[int, ...]] = []
         self._own: dict[tuple[int, ...], NDArray[np.float64]] = {}
         self._doubts: list[float] = []
+        self._specks = 0
 
     def __enter__(self) -> Self:
         return self
@@ -242,6 +243,7 @@ class RatioWork:
             return found.labels
         guided = guide.solve(self._recipe.fractions, self._recipe.errors)
         self._doubts.append(guided.solution.contradicted)
+        self._specks += guided.solution.specks
         return guided.labels
 
     def finish(self, labels: NDArray[np.uint8], watch: Watch) -> None:
@@ -280,6 +282,12 @@ class RatioWork:
         if worst >= IMPLAUSIBLE:
             where = "of a plane" if len(self._doubts) > 1 else "of the image"
             yield f"the ratio contradicts what the model sees in {worst:.0%} {where}"
+        if self._specks and self._asked is not None:
+            size = self._asked.config.smallest
+            yield (
+                f"{self._specks} connected regions have fewer than {size} pixels all the same: the "
+                "shares cannot be had without them"
+            )
 
 
 def _written(wanted: Wanted) -> str:

@@ -116,7 +116,8 @@ class PhaseOptions:
             "--smallest-region",
             metavar="N",
             min=0,
-            text="Pixels that a connected region has at least; the shares hold all the same.",
+            text="Pixels that a connected region has at least, as far as the shares, which hold "
+            "all the same, allow.",
             show_default=False,
         ),
     ] = None

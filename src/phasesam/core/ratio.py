@@ -8,7 +8,7 @@ again, so that a slider can be followed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -257,7 +257,8 @@ class RatioSolver:
     def judged(self, solution: RatioSolution) -> RatioSolution:
         """Say what a labelling that was found with other logits costs with these."""
         labels = solution.labels.reshape(-1)
-        return self._solution(labels, solution.bias, solution.regions)
+        found = self._solution(labels, solution.bias, solution.regions)
+        return replace(found, specks=solution.specks)
 
     def margin(self, solution: RatioSolution, regions: ArrayLike | None = None) -> NDArray[Any]:
         """How far pixels are from another class: those near 0 would change hands first.

@@ -6,47 +6,34 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
-from qtpy.QtWidgets import (
-    QGridLayout,
-    QHBoxLayout,
-    QLabel,
-    QPushButton,
-)
 
 from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.core.ratio_shares import PhaseShares
 from phasesam.engines.phase_hints import PhaseHints, takes_ratio
 from phasesam.engines.semantic import PhaseMapConfig
-from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.keys import bind_keys
 from phasesam.napari_widgets.model_status import manager_watch
-from phasesam.napari_widgets.phase_models import (
-    NO_PHASE_MODEL,
-    PhaseAdapterChoice,
-    class_colours,
-)
-from phasesam.napari_widgets.phase_run import layer_values, run_on
+from phasesam.napari_widgets.phase_models import NO_PHASE_MODEL, class_colours
+from phasesam.napari_widgets.phase_run import run_on
 from phasesam.napari_widgets.planes import spatial_shape
-from phasesam.napari_widgets.ratio_layers import RatioLayers
+from phasesam.napari_widgets.ratio_body import RatioBody
 from phasesam.napari_widgets.ratio_plane import MappedPlane
-from phasesam.napari_widgets.ratio_presets import RatioPresets
-from phasesam.napari_widgets.ratio_regions import RatioRegions
-from phasesam.napari_widgets.ratio_results import RatioResults
-from phasesam.napari_widgets.ratio_rows import RatioRows
 from phasesam.napari_widgets.ratio_run import RatioAnswer, RatioGuides, RatioTask, guide_job
 from phasesam.napari_widgets.ratio_settings import RatioSettings
+from phasesam.napari_widgets.ratio_shown import show_answer, shown_name
 from phasesam.napari_widgets.ratio_stack import StackAnswer, show_stack, stack_job
-from phasesam.napari_widgets.ratio_words import plausibility, request_name, request_text
+from phasesam.napari_widgets.ratio_words import plausibility, request_note, request_text
 from phasesam.napari_widgets.strength_row import AdapterOnModel
 from phasesam.napari_widgets.workers import Failure, Lane
 from phasesam.session.ratio_sheet import WHOLE, RatioSheet
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.layers import Image
     from qtpy.QtWidgets import QWidget
 
 
-class RatioDock(Dock):
+class RatioDock(RatioBody):
     """Map the phases of a plane, say how much of each there is, see what follows.
 
     Parameters
@@ -57,68 +44,11 @@ class RatioDock(Dock):
 
     def __init__(self, napari_viewer: ViewerModel, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, parent)
-        self.layers = RatioLayers(self.viewer)
-        self._mapped: MappedPlane | None = None
-        self._answer: RatioAnswer | None = None
         self._lane = Lane(self, drop_older=False)
-        self._fill()
-        self._lay_out_body()
         self.settings = RatioSettings(self, self._on_config)
         self._connect()
         self.refresh()
         self._on_model()
-
-    # ------------------------------------------------------------------ widgets
-
-    def _fill(self) -> None:
-        self._choice = PhaseAdapterChoice()
-        self.adapters = self._choice.combo
-        self.hint = QLabel(NO_PHASE_MODEL)
-        self.hint.setWordWrap(True)
-        self.map_button = QPushButton("Map phases")
-        self.map_button.setToolTip("Let the model map the plane in view; then move the sliders")
-        self.tell_button = QPushButton("Map again with these shares")
-        self.tell_button.setToolTip(
-            "Tell the network these shares, too: it was trained to take them as a hint of what is\n"
-            "where. The solver then meets them on the new map. For shares of the whole plane, not\n"
-            "of regions."
-        )
-        self.rows = RatioRows()
-        self.regions = RatioRegions(self.viewer, self.subscriptions)
-        self.presets = RatioPresets(self.viewer, self.subscriptions)
-        self.verdict = QLabel()
-        self.verdict.setWordWrap(True)
-        self.before_button = QPushButton("Before (Q)")
-        self.before_button.setCheckable(True)
-        self.before_button.setToolTip("Show the map as the model sees it, without the request")
-        self.undo_button = QPushButton("Undo (Ctrl+Z)")
-        self.redo_button = QPushButton("Redo")
-        self.stack_button = QPushButton("Whole stack with these shares")
-        self.stack_button.setToolTip(
-            "Map all planes, then give the stack as a whole these shares: planes may differ.\n"
-            "The maps go to a layer of their own. For shares of whole planes, not of regions."
-        )
-        self.results = RatioResults(self.layers)
-
-    def _lay_out_body(self) -> None:
-        top = QGridLayout()
-        top.setColumnStretch(1, 1)
-        top.addWidget(QLabel("Phases of"), 0, 0)
-        top.addWidget(self.adapters, 0, 1)
-        top.addWidget(self.map_button, 0, 2)
-        self.body.addLayout(top)
-        self.body.addWidget(self.hint)
-        self.body.addWidget(self.rows)
-        self.body.addWidget(self.tell_button)
-        self.body.addWidget(self.regions)
-        self.body.addWidget(self.presets)
-        self.body.addWidget(self.verdict)
-        row = QHBoxLayout()
-        for widget in (self.before_button, self.undo_button, self.redo_button):
-            row.addWidget(widget)
-        self.body.addLayout(row)
-        self.body.addWidget(self.stack_button)
-        self.body.addWidget(self.results)
 
     def _connect(self) -> None:
         self.adapters.activated.connect(lambda _index: self._show())
@@ -126,6 +56,7 @@ class RatioDock(Dock):
         self.tell_button.clicked.connect(lambda *_: self.map_phases(told=True))
         self.stack_button.clicked.connect(lambda *_: self.solve_stack())
         self.rows.edited.connect(self._on_edited)
+        self.rows.said.connect(self.show_result)
         self.regions.chosen.connect(self._show_shares)
         self.regions.changed.connect(self._on_regions)
         self.presets.chosen.connect(self._on_preset)
@@ -142,22 +73,10 @@ class RatioDock(Dock):
         manager_watch().catalogue_changed.connect(self.refresh)
         self.subscriptions.connect(self.state.events.model_changed, self._on_model)
         self.subscriptions.connect(self.state.events.image_changed, self._show)
+        self.subscriptions.connect(self.state.events.data_replaced, self._on_data_replaced)
         self.subscriptions.connect(self.viewer.dims.events.current_step, self._show)
 
     # ------------------------------------------------------------------ what is there
-
-    @property
-    def mapped(self) -> MappedPlane | None:
-        """The mapped plane, if it is the one in view and of the adapter chosen."""
-        mapped, image, chosen = self._mapped, self.state.image_layer, self._choice.chosen
-        if mapped is None or image is None or chosen is None:
-            return None
-        if mapped.image() is not image or mapped.adapter != chosen[0].name:
-            return None
-        try:
-            return mapped if self.state.plane(image).index == mapped.plane else None
-        except UnsupportedViewError:
-            return None
 
     def refresh(self) -> None:
         """List the adapters anew."""
@@ -168,6 +87,16 @@ class RatioDock(Dock):
         """Choose an adapter by its name, if it maps phases."""
         if self._choice.choose(name):
             self._show()
+
+    def _on_data_replaced(self, layer: Image, _resized: bool) -> None:
+        """Let go of a map of pixels that are gone, and of one that is being made of them."""
+        if layer is self._task_layer:
+            self.cancel()
+        is_mapped = self._mapped is not None and self._mapped.image() is layer
+        if is_mapped:
+            self._mapped = None
+            self.show_result(f"{layer.name} holds other data now: map its phases again.")
+        self._show()
 
     def _on_model(self, _name: str = "") -> None:
         if self.state.adapter is not None:
@@ -198,7 +127,7 @@ class RatioDock(Dock):
         mapped = self.mapped
         region = self.regions.current
         self.rows.set_shares(None if mapped is None else mapped.sheet.shares(region))
-        self.rows.set_now(None if mapped is None else mapped.sheet.own.get(region))
+        self._show_now()
         sheet = None if mapped is None else mapped.sheet
         # The network takes shares of the whole plane.
         whole = sheet is not None and sheet.asked == (WHOLE,)
@@ -241,7 +170,9 @@ class RatioDock(Dock):
 
         def done(guides: RatioGuides) -> None:
             plane = run.planes[0]
-            self._mapped = MappedPlane(ref(image), plane, entry.name, card, guides, sheet, words)
+            self._mapped = MappedPlane(
+                ref(image), plane, run.data, entry.name, card, guides, sheet, words
+            )
             self._answer = None
             self._reveal()
             how = "" if hints is None else " with these shares"
@@ -302,18 +233,16 @@ class RatioDock(Dock):
         mapped = self.mapped
         if mapped is not None:
             mapped.sheet.ask(self.regions.current, shares, goes_on=goes_on)
+            self.show_result(request_note(shares))
             self._solve(coarse=goes_on, reveals=True)
 
     def _on_preset(self, shares: PhaseShares | None) -> None:
         """Take shares from somewhere else; None asks for nothing any more."""
-        mapped = self.mapped
-        if mapped is None:
-            return
-        if shares is None:
-            mapped.sheet.forget(self.regions.current)
-        else:
-            mapped.sheet.ask(self.regions.current, shares)
-        self._solve(reveals=True)
+        if shares is not None:
+            self._on_edited(shares, False)
+        elif self.mapped is not None:
+            self.mapped.sheet.forget(self.regions.current)
+            self._solve(reveals=True)
 
     def _on_regions(self) -> None:
         self._show_shares()
@@ -363,10 +292,10 @@ class RatioDock(Dock):
         self._answer = answer
         self.verdict.setText(plausibility(answer))
         if not answer.is_coarse:
-            mapped.sheet.show_achieved(answer.achieved)
-            image = mapped.image()
-            if image is not None:
-                self.results.note(image.name, mapped.title, mapped.sheet, answer)
+            image, query = mapped.image(), answer.task.query
+            if image is not None and query is not None:
+                mapped.sheet.show_achieved(query, answer.achieved)
+                self.results.note(image.name, mapped, answer)
             self._show_shares()
         self._show_map()
 
@@ -378,23 +307,15 @@ class RatioDock(Dock):
     def _show_map(self, *, reveals: bool = False) -> None:
         if reveals:
             self._reveal()
-        mapped, answer = self.mapped, self._answer
-        image = None if mapped is None else mapped.image()
-        if mapped is None or answer is None or image is None:
-            return
-        values = answer.values
-        if self.before_button.isChecked():
-            values = layer_values(mapped.guides.untold.own_labels)
-        classes = (mapped.card.classes, class_colours(mapped.card))
-        self.layers.show(image, classes, mapped.plane, values, moves=answer.is_coarse)
-        if not answer.is_coarse:
-            self.layers.show_margin(image, mapped.plane, answer.margin)
+        mapped, answer, image = self.mapped, self._answer, self.state.image_layer
+        if mapped is not None and answer is not None and image is not None:
+            before = self.before_button.isChecked()
+            show_answer(self.layers, image, mapped, answer, before=before)
+        self._show_now()
 
     def _keep(self, compares: bool) -> None:
-        mapped = self.mapped
-        image = None if mapped is None else mapped.image()
-        if mapped is not None and image is not None:
+        answer, image = self._answer, self.state.image_layer
+        if self.mapped is not None and answer is not None and image is not None:
             before, region = self.before_button.isChecked(), self.regions.current
-            name = self.layers.stack_name(image)
-            name = name or request_name(image.name, mapped.sheet, region, before)
+            name = shown_name(self.layers, image, answer, region, before=before)
             self.results.keep(image, name, compares=compares)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _MARGIN_NATS = 3.0
 
+Seen = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Shares of the phases, (K,): in a map, and as the model sees them."""
+
 
 class RatioLayers:
     """What the dock shows in the viewer.
@@ -34,6 +37,7 @@ class RatioLayers:
         self._viewer = ref(viewer)
         self._maps = PhaseLayers(viewer, title="phase ratio")
         self._stack_names: WeakKeyDictionary[Labels, str] = WeakKeyDictionary()
+        self._stack_shares: WeakKeyDictionary[Labels, Seen] = WeakKeyDictionary()
         self._stacks = PhaseLayers(viewer, title="phase ratio of the stack")
         self._margins: WeakKeyDictionary[Image, ref[Image]] = WeakKeyDictionary()
 
@@ -65,6 +69,7 @@ class RatioLayers:
         values: NDArray[np.uint8],
         *,
         name: str,
+        shares: Seen,
         visible: bool,
     ) -> bool:
         """Show maps of all planes, (..., h, w), in a layer of their own instead of the other one.
@@ -75,6 +80,8 @@ class RatioLayers:
             As for `show`.
         name : str
             Of copies.
+        shares : tuple of two (K,) float64 arrays
+            What they have of the phases, and what the model sees.
         visible : bool
             Whether it takes the place of the map of one plane at once.
 
@@ -86,18 +93,27 @@ class RatioLayers:
         layer, corrected = self._stacks.prepare(image, *classes)
         layer.data = values
         layer.visible = visible
-        self._stack_names[layer] = name
+        self._stack_names[layer], self._stack_shares[layer] = name, shares
         plane = self.of(image)
         if plane is not None and visible:
             plane.visible = False
         return corrected
 
-    def stack_name(self, image: Image) -> str | None:
-        """Return the name for a copy of the maps of all planes, if these are what is shown."""
+    def _shown_stack(self, image: Image) -> Labels | None:
         plane, stack = self.of(image), self._stacks.of(image)
         if stack is None or not stack.visible or (plane is not None and plane.visible):
             return None
-        return self._stack_names.get(stack)
+        return stack
+
+    def stack_name(self, image: Image) -> str | None:
+        """Return the name for a copy of the maps of all planes, if these are what is shown."""
+        stack = self._shown_stack(image)
+        return None if stack is None else self._stack_names.get(stack)
+
+    def stack_shares(self, image: Image) -> Seen | None:
+        """Return what the maps of all planes have of the phases, if these are what is shown."""
+        stack = self._shown_stack(image)
+        return None if stack is None else self._stack_shares.get(stack)
 
     def reveal(self, image: Image) -> None:
         """Show the map of one plane again, instead of those of all."""
@@ -153,6 +169,8 @@ class RatioLayers:
             )
             viewer.layers.selection.active = active
             self._margins[image] = ref(layer)
+        elif layer.data.shape != spatial_shape(image):
+            layer.data = np.zeros(spatial_shape(image), np.uint8)
         nearness = np.clip(1 - margin / _MARGIN_NATS, 0, 1)
         layer.data[plane] = np.rint(255 * nearness).astype(np.uint8)
         layer.visible = True

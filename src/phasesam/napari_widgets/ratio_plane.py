@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import ref
+
+from phasesam.napari_widgets.planes import full_resolution
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -22,6 +24,8 @@ class MappedPlane:
     ----------
     image, plane
         Which.
+    data : array
+        What the layer held: it may be given other data.
     adapter, card
         What mapped it.
     guides : RatioGuides
@@ -34,11 +38,17 @@ class MappedPlane:
 
     image: ref[Image]
     plane: tuple[int, ...]
+    data: Any
     adapter: str
     card: AdapterCard
     guides: RatioGuides
     sheet: RatioSheet
     told: str = ""
+
+    def is_of(self, image: Image, adapter: str) -> bool:
+        """Whether it is still that of an image, by an adapter."""
+        same = self.image() is image and self.adapter == adapter
+        return same and self.data is full_resolution(image)
 
     @property
     def title(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import ref
 
-import numpy as np
 from napari.layers import Labels
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QWidget
@@ -13,11 +12,11 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QWidget
 from phasesam.core.errors import PhaseSAMError
 from phasesam.core.ratio_shares import PhaseShares
 from phasesam.formats.shares_csv import read_shares_csv
-from phasesam.napari_widgets.class_colours import layer_class_names
 from phasesam.napari_widgets.header import narrow_combo
+from phasesam.napari_widgets.ratio_counting import CountedArea, counted_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari.components import ViewerModel
 
@@ -37,6 +36,8 @@ class RatioPresets(QWidget):
         Its Labels layers are offered.
     subscriptions : Subscriptions
         Of the dock.
+    area : callable
+        Called without arguments; says where a layer is counted, if there is anything mapped.
     """
 
     chosen = Signal(object)
@@ -45,10 +46,15 @@ class RatioPresets(QWidget):
     """Why there are none."""
 
     def __init__(
-        self, viewer: ViewerModel, subscriptions: Subscriptions, parent: QWidget | None = None
+        self,
+        viewer: ViewerModel,
+        subscriptions: Subscriptions,
+        area: Callable[[], CountedArea | None],
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = ref(viewer)
+        self._area = area
         self._classes: tuple[str, ...] = ()
         self.combo = narrow_combo("Take the wanted shares from somewhere else")
         layout = QHBoxLayout(self)
@@ -90,18 +96,16 @@ class RatioPresets(QWidget):
             self.take(self._layers()[index - 2])
 
     def take(self, layer: Labels) -> None:
-        """Take the shares of the phases in a Labels layer."""
-        names = {name.casefold(): value for value, name in layer_class_names(layer).items()}
-        values = [names.get(name.casefold(), k) for k, name in enumerate(self._classes, start=1)]
-        data = np.asarray(layer.data)
-        counts = np.array([np.count_nonzero(data == value) for value in values])
-        if counts.sum() == 0:
-            self.failed.emit(
-                f"{layer.name} has none of the phases: expected the values "
-                f"{', '.join(map(str, values))} for {', '.join(self._classes)}."
-            )
+        """Take the shares of the phases in a Labels layer, where the sliders are."""
+        area = self._area()
+        if area is None:
             return
-        self.chosen.emit(PhaseShares.of(counts / counts.sum()))
+        try:
+            amounts = counted_shares(layer, self._classes, area)
+        except PhaseSAMError as error:
+            self.failed.emit(str(error))
+            return
+        self.chosen.emit(PhaseShares.of(amounts, given=True))
 
     def read(self, path: str) -> None:
         """Take the shares in a CSV file; phases that it does not name are unknown."""
@@ -116,7 +120,8 @@ class RatioPresets(QWidget):
             self.failed.emit(f"The shares in {path} add up to {100 * total:.1f} %.")
             return
         rest = max(0.0, 1 - total) / max(1, len(missing))
-        shares = PhaseShares.of([found.get(name, (rest, 0.0))[0] for name in self._classes])
+        values = [found.get(name, (rest, 0.0))[0] for name in self._classes]
+        shares = PhaseShares.of(values, given=True)
         for k, name in enumerate(self._classes):
             if name in found:
                 shares = shares.with_error(k, found[name][1])

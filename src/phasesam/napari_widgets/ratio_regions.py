@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Labels
 from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker, QTimer, Signal
+from qtpy.QtGui import QStandardItemModel
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
 
 from phasesam.napari_widgets.header import narrow_combo
@@ -105,6 +106,11 @@ class RatioRegions(QWidget):
         numbers = np.array(layer.data[self._plane] if self._plane else layer.data)
         return numbers if numbers.any() else None
 
+    def inside(self) -> NDArray[np.bool_] | None:
+        """Pixels of the plane that the sliders are about, (h, w); None for all."""
+        numbers = self.numbers()
+        return None if numbers is None else numbers == self.current
+
     def present(self) -> set[int]:
         """Numbers of the regions of the plane."""
         numbers = self.numbers()
@@ -189,14 +195,24 @@ class RatioRegions(QWidget):
         for other in fitting:
             self.source.addItem(other.name)
         self.source.setCurrentIndex(1 + fitting.index(layer) if layer in fitting else 0)
-        before, present = self.current, sorted(self.present() - {WHOLE})[:_MOST]
+        before, numbers = self.current, sorted(self.present() - {WHOLE})
+        present, n_more = numbers[:_MOST], max(0, len(numbers) - _MOST)
         self.region.clear()
         self.region.addItem("Outside of regions" if present else "Whole image", WHOLE)
         for number in present:
             self.region.addItem(f"Region {number}", number)
+        if n_more:
+            self._say_more(n_more)
         self.region.setCurrentIndex(max(0, self.region.findData(before)))
         for blocker in blockers:
             blocker.unblock()
         self.region.setVisible(bool(present))
         self._title.setVisible(bool(present))
         self.setEnabled(image is not None)
+
+    def _say_more(self, count: int) -> None:
+        """End the list with a line that nobody can choose."""
+        self.region.addItem(f"… and {count} more, not listed")
+        model, last = self.region.model(), self.region.count() - 1
+        if isinstance(model, QStandardItemModel):
+            model.item(last).setEnabled(False)

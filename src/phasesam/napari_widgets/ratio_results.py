@@ -17,20 +17,21 @@ from qtpy.QtWidgets import (
 
 from phasesam.core.errors import PhaseSAMError
 from phasesam.formats.tables import save_table_csv
-from phasesam.session.ratio_sheet import WHOLE, RatioExperiment, log_table
+from phasesam.session.ratio_log import RatioExperiment, log_table
+from phasesam.session.ratio_sheet import WHOLE
 
 if TYPE_CHECKING:
     import numpy as np
     from napari.layers import Image, Labels
     from numpy.typing import NDArray
 
-    from phasesam.core.ratio import RatioSolution
-    from phasesam.core.ratio_shares import PhaseShares
-    from phasesam.core.ratio_volume import VolumeRatio
     from phasesam.napari_widgets.ratio_layers import RatioLayers
+    from phasesam.napari_widgets.ratio_plane import MappedPlane
     from phasesam.napari_widgets.ratio_run import RatioAnswer
     from phasesam.napari_widgets.ratio_stack import StackAnswer
-    from phasesam.session.ratio_sheet import RatioSheet
+    from phasesam.session.ratio_sheet import RatioQuery
+
+    Amounts = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 class RatioResults(QWidget):
@@ -44,7 +45,7 @@ class RatioResults(QWidget):
     Attributes
     ----------
     log : list of RatioExperiment
-        All requests so far.
+        All requests so far, each of them once.
     """
 
     said = Signal(str)
@@ -96,46 +97,47 @@ class RatioResults(QWidget):
         self.logged.setText(f"Experiments: {len(self.log)} logged")
         self.export_button.setEnabled(bool(self.log))
 
-    def note(self, image: str, model: str, sheet: RatioSheet, answer: RatioAnswer) -> None:
-        """Log what was asked and what came of it, unless it is the same again."""
-        if answer.solution is None:
+    def note(self, image: str, mapped: MappedPlane, answer: RatioAnswer) -> None:
+        """Log what a plane was asked and what came of it, unless it is the same again."""
+        query = answer.task.query
+        if query is None or answer.solution is None:
             return
-        for number in sheet.asked:
+        where = (image, mapped.title, mapped.plane)
+        for number in query.fractions:
             if number in answer.own:
+                region = number if answer.task.has_regions else None
                 amounts = (answer.own[number], answer.achieved[number])
-                asked = (sheet.classes, number, sheet.shares(number))
-                self._log(image, model, asked, amounts, answer.solution)
+                self._log(where, mapped.card.classes, (query, region), amounts, answer)
 
     def note_stack(
-        self,
-        image: str,
-        model: str,
-        asked: tuple[tuple[str, ...], PhaseShares],
-        answer: StackAnswer,
+        self, image: str, mapped: MappedPlane, query: RatioQuery, answer: StackAnswer
     ) -> None:
-        """Log what was asked of a stack, classes and shares, and what came of it."""
-        classes, shares = asked
+        """Log what was asked of a stack, and what came of it."""
+        where = (f"{image} (stack)", mapped.adapter, None)
         amounts = (answer.own, answer.solution.achieved)
-        self._log(f"{image} (stack)", model, (classes, WHOLE, shares), amounts, answer.solution)
+        self._log(where, mapped.card.classes, (query, None), amounts, answer)
 
     def _log(
         self,
-        image: str,
-        model: str,
-        asked: tuple[tuple[str, ...], int, PhaseShares],
-        amounts: tuple[NDArray[np.float64], NDArray[np.float64]],
-        solution: RatioSolution | VolumeRatio,
+        where: tuple[str, str, tuple[int, ...] | None],
+        classes: tuple[str, ...],
+        asked: tuple[RatioQuery, int | None],
+        amounts: Amounts,
+        answer: RatioAnswer | StackAnswer,
     ) -> None:
-        classes, number, shares = asked
-        own, achieved = amounts
-        wanted, errors = shares.request
+        query, region = asked
+        number = WHOLE if region is None else region
+        own, achieved = (tuple(values.tolist()) for values in amounts)
+        wanted = (share if isinstance(share, float) else None for share in query.fractions[number])
+        solution = answer.solution
+        if solution is None:
+            return
         entry = RatioExperiment(
-            image, model, classes, number,
-            tuple(share if isinstance(share, float) else None for share in wanted),
-            tuple(errors), tuple(own.tolist()), tuple(achieved.tolist()),
-            solution.changed, solution.contradicted, solution.cost,
+            *where, classes, region, tuple(wanted), tuple(query.errors[number]), own, achieved,
+            answer.config, solution.changed, solution.contradicted, solution.cost,
         )  # fmt: skip
-        if not self.log or self.log[-1] != entry:
+        # Looking at a map again, in another order of regions or after an undo, is no new request.
+        if entry not in self.log:
             self.log.append(entry)
 
     def keep(self, image: Image, name: str, *, compares: bool) -> None:

@@ -26,14 +26,17 @@ from phasesam.napari_widgets.class_table import swatch
 _STEPS = 1000
 _TITLES = ("", "Phase", "Now", "Wanted", "Lock", "?", "±")
 _LONGEST_NAME = 12
+_LEFT = "This phase takes what others leave, as the image says: see Now. Type to ask for a share."
+_ALL_LOCKED = "All other shares are locked: unlock one to change this one."
 _TIPS = {
-    "Now": "Share of the phase as the model sees it, in % of the mapped area.",
+    "Now": "Share of the phase in the map on the screen, in % of the mapped area.",
     "Wanted": "Share that the phase is to have, in %. All shares add up to 100 %: the others\n"
     "keep their proportions.",
     "Lock": "Keep this share when others are changed.",
     "?": "Unknown: the model decides how much of the rest this phase gets.",
     "±": "Standard error of the wanted share, in percentage points: the less sure it is, the\n"
-    "more counts what the image says. 0 asks for the share exactly.",
+    "more counts what the image says. Phases that you have neither set nor locked then take\n"
+    "what is left, as the image says. 0 asks for the share exactly.",
 }
 
 
@@ -58,10 +61,13 @@ class RatioRows(QWidget):
 
     edited = Signal(object, bool)
     """The user changed something: the new `PhaseShares`, and whether the change goes on."""
+    said = Signal(str)
+    """Why a share is not what the user asked for."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._shares: PhaseShares | None = None
+        self._is_moved = False
         self.rows: list[_Row] = []
         self._names: tuple[str, ...] = ()
         self._colours: list[QColor] = []
@@ -103,13 +109,13 @@ class RatioRows(QWidget):
         row = _Row(
             QLabel("–"),
             QSlider(Qt.Orientation.Horizontal),
-            _percent(100.0, f"Wanted share of {name} in %"),
+            _percent(0.1, _TIPS["Wanted"]),
             QCheckBox(),
             QCheckBox(),
-            _percent(50.0, _TIPS["±"]),
+            _percent(0.5, _TIPS["±"]),
         )
         row.now.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        row.now.setMinimumWidth(self.fontMetrics().horizontalAdvance("100.0"))
+        row.now.setMinimumWidth(self.fontMetrics().horizontalAdvance("100.00"))
         row.now.setToolTip(_TIPS["Now"])
         row.slider.setRange(0, _STEPS)
         row.slider.setPageStep(_STEPS // 20)
@@ -137,13 +143,31 @@ class RatioRows(QWidget):
         row.error.valueChanged.connect(lambda value: self._change("with_error", k, value / 100))
 
     def _change(self, what: str, k: int, value: float | bool, goes_on: bool = False) -> None:
-        if self._shares is not None:
-            self.set_shares(getattr(self._shares, what)(k, value), dragged=k if goes_on else None)
-            self.edited.emit(self._shares, goes_on)
+        before = self._shares
+        if before is None:
+            return
+        after = getattr(before, what)(k, value)
+        self.set_shares(after, dragged=k if goes_on else None)
+        if after != before:
+            self._is_moved = goes_on
+            self.edited.emit(after, goes_on)
+        if what == "with_share":
+            self._explain(before.room(k), k, float(value))
+
+    def _explain(self, room: float | None, k: int, value: float) -> None:
+        """Say why a phase does not get a share."""
+        if room is None:
+            self.said.emit(_ALL_LOCKED)
+        elif value > room + 0.5 / _STEPS:
+            self.said.emit(f"Locked shares leave {100 * room:.2f}\u00a0% for {self._names[k]}.")
 
     def _let_go(self) -> None:
-        if self._shares is not None:
-            self.set_shares(self._shares)
+        if self._shares is None:
+            return
+        self.set_shares(self._shares)
+        # Who only takes hold of a slider asks for nothing.
+        if self._is_moved:
+            self._is_moved = False
             self.edited.emit(self._shares, False)
 
     @property
@@ -167,21 +191,35 @@ class RatioRows(QWidget):
             row.error.setValue(100 * shares.errors[k])
             for blocker in blockers:
                 blocker.unblock()
+            _mark(row.spin, shares.yielding[k])
             is_known = not shares.unknown[k]
             row.lock.setEnabled(is_known)
             row.error.setEnabled(is_known)
 
-    def set_now(self, fractions: NDArray[np.float64] | None) -> None:
-        """Show how much there is of each phase."""
+    def set_now(
+        self, now: NDArray[np.float64] | None, own: NDArray[np.float64] | None = None
+    ) -> None:
+        """Show how much the map on the screen has of each phase, and tell what the model sees."""
         for k, row in enumerate(self.rows):
-            row.now.setText("–" if fractions is None else f"{100 * fractions[k]:.1f}")
+            row.now.setText("–" if now is None else f"{100 * now[k]:.2f}")
+            seen = "" if own is None else f"\nThe model sees {100 * own[k]:.2f}\u00a0%."
+            row.now.setToolTip(f"{_TIPS['Now']}{seen}")
 
 
-def _percent(most: float, tip: str) -> QDoubleSpinBox:
+def _mark(spin: QDoubleSpinBox, yields: bool) -> None:
+    """Show a share that nobody asked for in italics."""
+    font = spin.font()
+    if font.italic() != yields:
+        font.setItalic(yields)
+        spin.setFont(font)
+        spin.setToolTip(_LEFT if yields else _TIPS["Wanted"])
+
+
+def _percent(step: float, tip: str) -> QDoubleSpinBox:
     spin = QDoubleSpinBox()
-    spin.setRange(0.0, most)
-    spin.setDecimals(1)
-    spin.setSingleStep(0.5)
+    spin.setRange(0.0, 100.0)
+    spin.setDecimals(2)
+    spin.setSingleStep(step)
     spin.setKeyboardTracking(False)
     spin.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
     spin.setToolTip(tip)

@@ -34,6 +34,8 @@ class RatioAnswer:
 
     Attributes
     ----------
+    task : RatioTask
+        The request that it answers; meanwhile others may have been made.
     values : (h, w) uint8 array
         Index of the class plus 1; 0 in the data bar.
     own, achieved : dict of int to (K,) float64 array
@@ -46,12 +48,18 @@ class RatioAnswer:
         In nats, how far each pixel is from another class.
     """
 
+    task: RatioTask
     values: NDArray[np.uint8]
     own: dict[int, NDArray[np.float64]]
     achieved: dict[int, NDArray[np.float64]]
     solution: RatioSolution | None
     is_coarse: bool
     margin: NDArray[np.float32] | None = None
+
+    @property
+    def config(self) -> RatioConfig:
+        """What was wished beside the shares."""
+        return self.task.guides.guide.config
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +109,11 @@ class RatioTask:
     with_margin: bool = False
 
     @property
+    def has_regions(self) -> bool:
+        """Whether there are regions with shares of their own."""
+        return self.regions is not None
+
+    @property
     def is_quick(self) -> bool:
         """Whether the answer takes some milliseconds only."""
         guide = self.guides.guide
@@ -113,12 +126,13 @@ class RatioTask:
         own = self.guides.untold.own_labels
         if self.query is None:
             shares = self._shares(own)
-            return RatioAnswer(layer_values(own), shares, shares, None, False)
+            return RatioAnswer(self, layer_values(own), shares, shares, None, False)
         found = self._solve(self.query)
         margin = None
         if self.with_margin and not self.coarse:
             margin = self.guides.guide.margin(found, self.regions)
         return RatioAnswer(
+            self,
             layer_values(found.labels),
             self._shares(own),
             self._shares(found.labels),

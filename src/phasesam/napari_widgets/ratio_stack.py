@@ -47,6 +47,8 @@ class StackAnswer:
         Shares as the model sees them.
     solution : VolumeRatio
         What was achieved.
+    config : RatioConfig
+        What was wished beside the shares.
     n_planes, n_blank : int
         How many planes were mapped, and how many hold nothing.
     """
@@ -54,6 +56,7 @@ class StackAnswer:
     values: NDArray[np.uint8]
     own: NDArray[np.float64]
     solution: VolumeRatio
+    config: RatioConfig
     n_planes: int
     n_blank: int
 
@@ -120,7 +123,8 @@ def stack_job(run: PhaseRun, config: RatioConfig, query: RatioQuery) -> Callable
         # Data bars may leave some planes fewer pixels than others.
         fractions, pixels = zip(*own.values(), strict=True)
         shares = np.average(fractions, axis=0, weights=pixels)
-        return StackAnswer(values, shares, solution, len(own), len(run.planes) - len(own))
+        n_blank = len(run.planes) - len(own)
+        return StackAnswer(values, shares, solution, config, len(own), n_blank)
 
     return job
 
@@ -172,9 +176,11 @@ def show_stack(
         (names, class_colours(mapped.card)),
         answer.values,
         name=f"{image.name} whole stack {request_text(shares)}",
+        shares=(answer.solution.achieved, answer.own),
         visible=is_asked,
     )
-    results.note_stack(image.name, mapped.adapter, (names, shares), answer)
+    wanted, errors = shares.request
+    results.note_stack(image.name, mapped, RatioQuery({WHOLE: wanted}, {WHOLE: errors}), answer)
     text = answer.text(names)
     if corrected:
         text += " The maps that you corrected were left as they are."

@@ -8,9 +8,10 @@ from phasesam.core.ratio import IMPLAUSIBLE
 from phasesam.session.ratio_sheet import WHOLE
 
 if TYPE_CHECKING:
+    from phasesam.core.ratio_request import Wanted
     from phasesam.core.ratio_shares import PhaseShares
     from phasesam.napari_widgets.ratio_run import RatioAnswer
-    from phasesam.session.ratio_sheet import RatioSheet
+    from phasesam.session.ratio_sheet import RatioQuery
 
 _SOME = 0.0005
 
@@ -31,22 +32,32 @@ def plausibility(answer: RatioAnswer) -> str:
     return f"Doubtful: this request contradicts the image in {percent(against)} of it; {changes}."
 
 
+def request_note(shares: PhaseShares) -> str:
+    """Say why a request does not do what it seems to; nothing if it does."""
+    if shares.is_tied:
+        return "± changes nothing while all other shares are exact: give one a ±, or tick its ?."
+    return ""
+
+
 def percent(share: float) -> str:
     """Write a share with a sensible number of digits."""
     return f"{100 * share:.1f}\u00a0%" if share < 0.1 else f"{100 * share:.0f}\u00a0%"
 
 
-def request_name(image: str, sheet: RatioSheet, region: int, before: bool) -> str:
+def request_name(image: str, query: RatioQuery | None, region: int) -> str:
     """Name a map after what was asked: "SEM 25/55/20 %", "SEM region 2 25/?/? %"."""
-    if before or not sheet.asked:
+    if query is None:
         return f"{image} as the model sees it"
-    region = region if region in sheet.asked else sheet.asked[-1]
+    region = region if region in query.fractions else list(query.fractions)[-1]
     where = "" if region == WHOLE else f" region {region}"
-    return f"{image}{where} {request_text(sheet.shares(region))}"
+    return f"{image}{where} {_text(query.fractions[region])}"
 
 
 def request_text(shares: PhaseShares) -> str:
     """Write shares: "25/55/20 %", "25/?/? %"."""
-    wanted, _ = shares.request
+    return _text(shares.request[0])
+
+
+def _text(wanted: list[Wanted]) -> str:
     parts = [f"{100 * share:.0f}" if isinstance(share, float) else "?" for share in wanted]
     return f"{'/'.join(parts)} %"

@@ -1,10 +1,9 @@
-"""Requests for amounts of phases on one image: what is asked for where, undo, and a log."""
+"""Requests for amounts of phases on one image: what is asked for where, and undo."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,41 +34,6 @@ class RatioQuery:
     errors: dict[int, list[float]]
 
 
-@dataclass(frozen=True)
-class RatioExperiment:
-    """One request and what came of it, for the log.
-
-    Attributes
-    ----------
-    image, model : str
-        What it was asked of.
-    classes : tuple of str
-        Names of the phases.
-    region : int
-        Where; `WHOLE` outside of regions.
-    wanted : tuple of float or None
-        Shares asked for; None for unknown phases.
-    errors : tuple of float
-        Their standard errors.
-    own, achieved : tuple of float
-        Shares as the model sees them, and as they became.
-    changed, contradicted, cost : float
-        Over the whole image, as `phasesam.core.ratio.RatioSolution` has them.
-    """
-
-    image: str
-    model: str
-    classes: tuple[str, ...]
-    region: int
-    wanted: tuple[float | None, ...]
-    errors: tuple[float, ...]
-    own: tuple[float, ...]
-    achieved: tuple[float, ...]
-    changed: float
-    contradicted: float
-    cost: float
-
-
 class RatioSheet:
     """What is asked of the phases of one map.
 
@@ -89,19 +53,21 @@ class RatioSheet:
 
     def shares(self, region: int) -> PhaseShares:
         """Shares asked for in a region; as the model sees them where nothing was asked."""
-        if region in self._requests:
-            return self._requests[region]
+        kept = self._requests.get(region)
+        if kept is not None and kept.asks:
+            return kept
         own = self.own.get(region)
         n = len(self.classes)
-        return PhaseShares.of(np.full(n, 1 / n) if own is None or own.sum() <= 0 else own)
+        seen = PhaseShares.of(np.full(n, 1 / n) if own is None or own.sum() <= 0 else own)
+        return seen if kept is None else replace(seen, locked=kept.locked)
 
     @property
     def asked(self) -> tuple[int, ...]:
         """Numbers of the regions that something is asked of."""
-        return tuple(self._requests)
+        return tuple(number for number, shares in self._requests.items() if shares.asks)
 
     def ask(self, region: int, shares: PhaseShares, *, goes_on: bool = False) -> None:
-        """Ask for shares.
+        """Ask for shares; the same again is no step to undo.
 
         Parameters
         ----------
@@ -123,12 +89,14 @@ class RatioSheet:
                 f"expected shares of {len(self.classes)} phases, got {len(shares.values)}"
             )
         if not self._held:
+            if shares == self.shares(region):
+                return
             self._remember()
         self._held = goes_on
         self._requests[region] = shares
 
     def forget(self, region: int) -> None:
-        """Ask for nothing in a region any more."""
+        """Ask for nothing in a region any more, and lock nothing."""
         if region in self._requests:
             self._remember()
             del self._requests[region]
@@ -174,7 +142,7 @@ class RatioSheet:
             Numbers of the regions that there are; others are left out.
         """
         known = {WHOLE} | (present or set())
-        chosen = {n: s for n, s in self._requests.items() if n in known}
+        chosen = {n: s for n, s in self._requests.items() if n in known and s.asks}
         if not chosen:
             return None
         requests = {number: shares.request for number, shares in chosen.items()}
@@ -183,27 +151,19 @@ class RatioSheet:
             {number: errors for number, (_, errors) in requests.items()},
         )
 
-    def show_achieved(self, achieved: Mapping[int, NDArray[np.float64]]) -> None:
-        """Fill in what the model made of unknown phases; no step to undo."""
-        for number, fractions in achieved.items():
-            if number in self._requests:
-                self._requests[number] = self._requests[number].with_achieved(fractions)
+    def show_achieved(self, query: RatioQuery, achieved: Mapping[int, NDArray[np.float64]]) -> None:
+        """Fill in what the model made of the phases that it decides about; no step to undo.
 
-
-def log_table(experiments: list[RatioExperiment]) -> dict[str, list[Any]]:
-    """Columns of a table with one row for each phase of each request."""
-    rows = [
-        {
-            "request": number, "image": entry.image, "model": entry.model,
-            "region": entry.region, "phase": name,
-            "wanted": float("nan") if wanted is None else wanted,
-            "standard_error": error, "own": own, "achieved": achieved,
-            "changed": entry.changed, "contradicted": entry.contradicted,
-            "cost_nats": entry.cost,
-        }
-        for number, entry in enumerate(experiments, start=1)
-        for name, wanted, error, own, achieved in zip(
-            entry.classes, entry.wanted, entry.errors, entry.own, entry.achieved, strict=True
-        )
-    ]  # fmt: skip
-    return {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
+        Parameters
+        ----------
+        query : RatioQuery
+            What was solved: regions that other shares are asked of meanwhile are left alone.
+        achieved : mapping of int to (K,) float64 array
+            What came of it.
+        """
+        for number, wanted in query.fractions.items():
+            shares = self._requests.get(number)
+            if shares is None or number not in achieved:
+                continue
+            if shares.request == (wanted, query.errors[number]):
+                self._requests[number] = shares.with_achieved(achieved[number])
