@@ -651,3 +651,35 @@ def test_shares_of_regions_are_not_told(viewer_model, asked, shown, until, tmp_p
     settled(dock, until)
     dock._show()
     assert dock.tell_button.isEnabled()
+
+
+def test_a_network_that_needs_all_shares_is_not_told_some(
+    viewer_model, asked, shown, until, tmp_path, make_adapter
+):
+    config = AdapterConfig(rank=2, decoder_rank=2, ratio="global")
+    path = make_adapter(tmp_path / "all.safetensors", classes=NAMES, config=config)
+    import_adapter(path, "all")
+    viewer_model.add_image(np.zeros(SHAPE), name="SEM")
+    dock = shown(RatioDock(viewer_model), (460, 800))
+    dock.choose("all")
+    dock.map_button.click()
+    settled(dock, until)
+    dock.rows.rows[0].spin.setValue(50)
+    for row in dock.rows.rows[1:]:
+        row.unknown.click()
+    settled(dock, until)
+    before = len(asked)
+    dock.tell_button.click()
+    assert "needs the shares" in dock.footer.result.text()
+    assert len(asked) == before
+    assert shares(dock)[0] == 0.5
+
+
+def test_it_tells_how_many_regions_stay_too_small(mapped, until):
+    mapped.settings.smallest.setValue(3000)
+    mapped.settings.smallest.editingFinished.emit()
+    mapped.rows.rows[0].spin.setValue(1)
+    settled(mapped, until)
+    left = mapped._answer.solution.specks
+    assert left > 0
+    assert mapped.verdict.text().endswith(f"{left} regions stay smaller than asked.")

@@ -162,6 +162,8 @@ class RatioDock(RatioBody):
         words = "" if hints is None else request_text(sheet.shares(WHOLE))
         self.state.choose_model(card.base, entry.name)
         try:
+            if hints is not None:
+                hints.check(card)
             on = AdapterOnModel(card.base, entry.name)
             run = run_on(self.state, image, on, PhaseMapConfig())
         except PhaseSAMError as error:

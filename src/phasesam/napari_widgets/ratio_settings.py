@@ -36,7 +36,8 @@ class RatioSettings:
         dock.add_advanced(
             "Smallest region",
             self.smallest,
-            "Pixels that a connected region has at least; the shares hold all the same.",
+            "Pixels that a connected region has at least, as far as the shares, which hold all\n"
+            "the same, allow.",
         )
         self.fewest = QCheckBox("Fewest changes")
         dock.add_advanced(

@@ -8,6 +8,7 @@ from phasesam.core.ratio import IMPLAUSIBLE
 from phasesam.session.ratio_sheet import WHOLE
 
 if TYPE_CHECKING:
+    from phasesam.core.ratio import RatioSolution
     from phasesam.core.ratio_request import Wanted
     from phasesam.core.ratio_shares import PhaseShares
     from phasesam.napari_widgets.ratio_run import RatioAnswer
@@ -21,6 +22,13 @@ def plausibility(answer: RatioAnswer) -> str:
     solution = answer.solution
     if solution is None:
         return "As the model sees it."
+    words = _verdict(solution)
+    if solution.specks:
+        words += f" {solution.specks} regions stay smaller than asked."
+    return words
+
+
+def _verdict(solution: RatioSolution) -> str:
     if solution.changed == 0:
         return "Plausible: nothing changes."
     changes = f"changes {percent(solution.changed)} of the pixels"
