@@ -19,7 +19,7 @@ from scipy.ndimage import distance_transform_edt
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
 from phasesam.core.ratio_assignment import Preference
 from phasesam.core.ratio_balance import label_pixels
-from phasesam.core.ratio_bias import Pixels, settle
+from phasesam.core.ratio_bias import Pixels, count_classes, settle
 from phasesam.core.ratio_request import RatioRequest, Wanted
 
 _LARGEST, _LEAST_BAR = 1e36, 1000.0
@@ -153,12 +153,12 @@ class RatioSolver:
             raise InvalidImageError(f"expected logits as real numbers, got {array.dtype}")
         self.shape = array.shape[1:]
         self.logits = _below_best(array.reshape(len(array), -1))
-        barred = np.isneginf(self.logits)
-        self.barred = barred if barred.any() else None
-        if self.barred is not None:
+        self.barred: NDArray[np.bool_] | None = None
+        if np.isneginf(self.logits.min()):
+            self.barred = np.isneginf(self.logits)
             # Dearer than passing pixels on from class to class all the way.
-            lowest = float(self.logits[~barred].min(initial=0.0))
-            self.logits[barred] = min(len(array) * lowest, -_LEAST_BAR)
+            lowest = float(self.logits[~self.barred].min(initial=0.0))
+            self.logits[self.barred] = min(len(array) * lowest, -_LEAST_BAR)
         settled = settle(self.logits, np.zeros(len(array)))
         self._best, self._own = settled.best, settled.labels
         self.own = self._own.reshape(self.shape)
@@ -173,7 +173,7 @@ class RatioSolver:
     @property
     def fractions(self) -> NDArray[np.float64]:
         """Share of each class as the model sees it, (K,)."""
-        return np.bincount(self._own, minlength=self.n_classes) / self._own.size
+        return count_classes(self._own, self.n_classes) / self._own.size
 
     def solve(
         self,
@@ -186,7 +186,7 @@ class RatioSolver:
             if isinstance(fractions, Mapping) or isinstance(uncertainty, Mapping):
                 raise InvalidSettingError("fractions by region need regions")
             request = self._request(fractions, uncertainty)
-            everywhere = partial(self._preference, np.arange(self._own.size))
+            everywhere = partial(self._preference, None)
             labels, bias = _labelled(self.logits, request, everywhere)
             return self._solution(labels, bias, ())
         if not isinstance(fractions, Mapping):
@@ -218,9 +218,12 @@ class RatioSolver:
         return self._solution(labels, np.array(biases), tuple(fractions))
 
     def _preference(
-        self, pixels: NDArray[np.intp], places: NDArray[np.intp]
+        self, pixels: NDArray[np.intp] | None, places: NDArray[np.intp]
     ) -> NDArray[np.float32]:
-        """Nearness to where each class is certain: equally likely pixels join what is there."""
+        """Nearness to where each class is certain: equally likely pixels join what is there.
+
+        The places are those of all pixels, or among some of them.
+        """
         if self._nearness is None:
             self._nearness = np.zeros((self.n_classes, self._own.size), np.float32)
             for k, near in enumerate(self._nearness):
@@ -229,7 +232,7 @@ class RatioSolver:
                     near[:] = -distance_transform_edt(~seeds).reshape(-1)
                 else:
                     near.fill(-sum(self.shape))
-        return self._nearness[:, pixels[places]]
+        return self._nearness[:, places if pixels is None else pixels[places]]
 
     def _request(self, shares: Sequence[Wanted], uncertainty: Errors) -> RatioRequest:
         request = RatioRequest(shares, uncertainty)
@@ -246,7 +249,7 @@ class RatioSolver:
         lost = self.lost(labels)
         return RatioSolution(
             labels.reshape(self.shape),
-            np.bincount(labels, minlength=self.n_classes) / n,
+            count_classes(labels, self.n_classes) / n,
             bias,
             float(lost.sum(dtype=np.float64) / n),
             len(lost) / n,
@@ -317,11 +320,13 @@ def _below_best(logits: NDArray[Any]) -> NDArray[np.float32]:
             logits, best, out=below,
             dtype=np.float64 if wide else np.float32, casting="unsafe",
         )  # fmt: skip
-    if np.isnan(below).any():
+    lowest = below.min()
+    if np.isnan(lowest):
         raise InvalidImageError(
             "expected finite logits, got NaN, infinity or a pixel without any class"
         )
-    below[below < -_LARGEST] = -np.inf
+    if lowest < -_LARGEST:
+        below[below < -_LARGEST] = -np.inf
     return below
 
 
@@ -338,8 +343,9 @@ def _labelled(
     bias = np.full(len(z), -np.inf)
     # Of the others nothing is wanted.
     classes = np.flatnonzero(amounts.high > 0)
-    if len(classes) < len(z):
+    some = len(classes) < len(z)
+    if some:
         z, amounts = z[classes], amounts.of(classes)
     pixels = Pixels(z, np.zeros(len(z), np.int64))
     labels, bias[classes] = label_pixels(pixels, amounts, lambda at: prefer(at)[classes])
-    return classes.astype(np.uint8)[labels], bias
+    return classes.astype(np.uint8)[labels] if some else labels, bias

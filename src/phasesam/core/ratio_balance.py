@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.core.ratio_assignment import Preference, assign
-from phasesam.core.ratio_bias import Pixels, find_bias, needed_bias, settle
+from phasesam.core.ratio_bias import Pixels, count_classes, find_bias, needed_bias, settle
 from phasesam.core.ratio_request import Amounts
 
 _FEW = 4096
@@ -66,8 +66,8 @@ def balance(
         if len(open_) > len(index) // 2:
             break
         passed.append(limits)
-        settled = pixels.settled + np.bincount(labels, minlength=n_classes)
-        settled -= np.bincount(labels[open_], minlength=n_classes)
+        settled = pixels.settled + count_classes(labels, n_classes)
+        settled -= count_classes(labels[open_], n_classes)
         # Indexing would lay the classes of a pixel side by side, and all that follows be slow.
         pixels, index = Pixels(pixels.logits.take(open_, axis=1), settled), index[open_]
     bias = find_bias(pixels, amounts, bias)
@@ -86,8 +86,8 @@ def label_pixels(
     balanced = balance(pixels, amounts)
     labels, open_ = settle(pixels.logits, balanced.bias).labels, balanced.open_
     n_classes = len(pixels.logits)
-    counts = pixels.settled + np.bincount(labels, minlength=n_classes)
-    counts -= np.bincount(labels[open_], minlength=n_classes)
+    counts = pixels.settled + count_classes(labels, n_classes)
+    counts -= count_classes(labels[open_], n_classes)
     left = Pixels(pixels.logits.take(open_, axis=1), counts)
     first = None if prefer is None else lambda at: prefer(open_[at])
     labels[open_] = assign(left, balanced.bias, amounts, first)

@@ -22,6 +22,7 @@ TIE = 1e-9
 
 _RESOLUTION = 1e-13
 _BLOCK = 1 << 16
+_FEW_CLASSES = 16
 
 
 def tie_of(bias: NDArray[np.float64]) -> float:
@@ -43,6 +44,14 @@ class Pixels:
 
     logits: NDArray[np.floating]
     settled: NDArray[np.int64]
+
+
+def count_classes(labels: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
+    """Count the pixels of each class, (K,)."""
+    if n_classes > _FEW_CLASSES:
+        return np.bincount(labels, minlength=n_classes)
+    # Faster than `bincount`, which makes large integers of all of them first.
+    return np.array([np.count_nonzero(labels == k) for k in range(n_classes)], np.int64)
 
 
 def find_bias(

@@ -135,7 +135,7 @@ def _firm(
     regions: ArrayLike | None,
 ) -> Sequence[Wanted] | Mapping[int, Sequence[Wanted]]:
     """Put what is achieved in the place of uncertain shares."""
-    if uncertainty is None:
+    if not _yields(uncertainty):
         return fractions
     found = solver.solve(fractions, uncertainty, regions)
     if not isinstance(fractions, Mapping):
@@ -146,6 +146,12 @@ def _firm(
         errors = uncertainty.get(number) if isinstance(uncertainty, Mapping) else uncertainty
         settled[number] = _settled(shares, errors, counts / counts.sum())
     return settled
+
+
+def _yields(uncertainty: Errors | Mapping[int, Errors]) -> bool:
+    """Whether any share has a standard error."""
+    each = list(uncertainty.values()) if isinstance(uncertainty, Mapping) else [uncertainty]
+    return any(error is not None and np.any(np.array(error, dtype=object)) for error in each)
 
 
 def _settled(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phasesam.core.ratio_bias import count_classes
 from phasesam.napari_widgets.phase_run import PhaseRun, layer_values
 from phasesam.session.ratio_sheet import WHOLE, RatioQuery
 
@@ -162,7 +163,7 @@ class RatioTask:
         n = len(self.guides.guide.classes)
         rows = labels[: self.guides.guide.rows].reshape(-1)
         if self.regions is None:
-            return {WHOLE: np.bincount(rows, minlength=n)[:n] / rows.size}
+            return {WHOLE: count_classes(rows, n) / rows.size}
         numbers = self.regions[: self.guides.guide.rows].reshape(-1)
         present, index = np.unique(numbers, return_inverse=True)
         counts = np.bincount(index * n + rows, minlength=len(present) * n).reshape(-1, n)
