@@ -19,14 +19,9 @@ from phasesam.models.manager import get_manager
 from phasesam.models.registry import import_checkpoint
 from phasesam.models.sam import build_model
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SEARCH = ("--points-per-side", "3", "--pred-iou", "0", "--stability", "0")
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path / "cache"))
-    yield
-    get_manager().unload_all()
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from phasesam.cli.app import app
 from phasesam.models.adapter_config import AdapterConfig
-from phasesam.models.manager import get_manager
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def picture(seed, shape=(60, 80)):
@@ -26,13 +27,6 @@ def picture(seed, shape=(60, 80)):
         inside = np.hypot(y - rng.uniform(0, shape[0]), x - rng.uniform(0, shape[1])) < 12
         image[inside], labels[inside] = 180, 1
     return (image + rng.normal(0, 5, shape)).clip(0, 255).astype(np.uint8), labels
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path / "cache"))
-    yield
-    get_manager().unload_all()
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from phasesam.models.adapter_store import import_adapter
 from phasesam.models.manager import get_manager
 from phasesam.simulation import ParticleConfig, simulate_particles
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CLASSES = ("matrix", "particle", "pore")
 
 
@@ -41,13 +43,6 @@ def invoke(*args):
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path / "cache"))
-    yield
-    get_manager().unload_all()
 
 
 @pytest.fixture(scope="module")

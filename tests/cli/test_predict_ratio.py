@@ -17,7 +17,8 @@ from phasesam.core.errors import InvalidSettingError, SaveError
 from phasesam.engines.ratio_guidance import RatioConfig
 from phasesam.engines.semantic import PhaseMap
 from phasesam.models.adapter_config import AdapterConfig
-from phasesam.models.manager import get_manager
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 CLASSES = ("matrix", "particle", "pore")
 
@@ -26,13 +27,6 @@ CLASSES = ("matrix", "particle", "pore")
 def phases(tmp_path_factory, make_adapter):
     path = tmp_path_factory.mktemp("a") / "steel.safetensors"
     return make_adapter(path, classes=CLASSES)
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path / "cache"))
-    yield
-    get_manager().unload_all()
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from phasesam.cli.teach import Lesson, read_examples
 from phasesam.core.errors import FileFormatError, InvalidImageError, InvalidSettingError
 from phasesam.models.adapter_card import read_card
 from phasesam.models.adapter_config import AdapterConfig
-from phasesam.models.manager import get_manager
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 CLASSES = ("ground", "disc")
 
@@ -24,13 +25,6 @@ CLASSES = ("ground", "disc")
 def adapter(tmp_path_factory, make_adapter):
     path = tmp_path_factory.mktemp("a") / "discs.safetensors"
     return make_adapter(path, config=AdapterConfig(rank=2, decoder_rank=2), classes=CLASSES)
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PHASESAM_CACHE", str(tmp_path / "cache"))
-    yield
-    get_manager().unload_all()
 
 
 @pytest.fixture

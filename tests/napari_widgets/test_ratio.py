@@ -58,6 +58,21 @@ def dock(viewer_model, asked, shown):
 
 
 @pytest.fixture
+def told_dock(viewer_model, asked, shown, tmp_path, make_adapter):
+    """A dock with an adapter that takes a ratio, of the kind that is named."""
+
+    def make(kind):
+        config = AdapterConfig(rank=2, decoder_rank=2, ratio=kind)
+        import_adapter(
+            make_adapter(tmp_path / "told.safetensors", classes=NAMES, config=config), "told"
+        )
+        viewer_model.add_image(np.zeros(SHAPE), name="SEM")
+        return shown(RatioDock(viewer_model), (460, 800))
+
+    return make
+
+
+@pytest.fixture
 def mapped(dock, until):
     dock.map_button.click()
     settled(dock, until)
@@ -589,14 +604,8 @@ def test_the_engine_maps_for_real(qtbot, viewer_model, until):
     assert shares(dock)[1] == 0.4
 
 
-def test_shares_can_be_told_to_a_network_that_takes_them(
-    viewer_model, asked, shown, until, tmp_path, make_adapter
-):
-    config = AdapterConfig(rank=2, decoder_rank=2, ratio="located")
-    path = make_adapter(tmp_path / "told.safetensors", classes=NAMES, config=config)
-    import_adapter(path, "told")
-    viewer_model.add_image(np.zeros(SHAPE), name="SEM")
-    dock = shown(RatioDock(viewer_model), (460, 800))
+def test_shares_can_be_told_to_a_network_that_takes_them(told_dock, asked, until):
+    dock = told_dock("located")
     dock.choose("steel")
     assert not dock.tell_button.isVisible()
     dock.choose("told")
@@ -634,12 +643,8 @@ def test_shares_can_be_told_to_a_network_that_takes_them(
     np.testing.assert_allclose(shares(dock), own)
 
 
-def test_shares_of_regions_are_not_told(viewer_model, asked, shown, until, tmp_path, make_adapter):
-    config = AdapterConfig(rank=2, decoder_rank=2, ratio="located")
-    path = make_adapter(tmp_path / "told.safetensors", classes=NAMES, config=config)
-    import_adapter(path, "told")
-    viewer_model.add_image(np.zeros(SHAPE), name="SEM")
-    dock = shown(RatioDock(viewer_model), (460, 800))
+def test_shares_of_regions_are_not_told(told_dock, until):
+    dock = told_dock("located")
     dock.choose("told")
     dock.map_button.click()
     settled(dock, until)
@@ -653,15 +658,9 @@ def test_shares_of_regions_are_not_told(viewer_model, asked, shown, until, tmp_p
     assert dock.tell_button.isEnabled()
 
 
-def test_a_network_that_needs_all_shares_is_not_told_some(
-    viewer_model, asked, shown, until, tmp_path, make_adapter
-):
-    config = AdapterConfig(rank=2, decoder_rank=2, ratio="global")
-    path = make_adapter(tmp_path / "all.safetensors", classes=NAMES, config=config)
-    import_adapter(path, "all")
-    viewer_model.add_image(np.zeros(SHAPE), name="SEM")
-    dock = shown(RatioDock(viewer_model), (460, 800))
-    dock.choose("all")
+def test_a_network_that_needs_all_shares_is_not_told_some(told_dock, asked, until):
+    dock = told_dock("global")
+    dock.choose("told")
     dock.map_button.click()
     settled(dock, until)
     dock.rows.rows[0].spin.setValue(50)

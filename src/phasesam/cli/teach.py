@@ -24,6 +24,16 @@ from phasesam.cli.help_pages import with_examples
 from phasesam.cli.inputs import Job, find_jobs
 from phasesam.cli.options import with_options
 from phasesam.cli.phase_ratio import parse_ratio
+from phasesam.cli.train_options import (
+    AdapterOutput,
+    Device,
+    JsonSummary,
+    Overwrite,
+    Precision,
+    Quiet,
+    RunFolder,
+    Seed,
+)
 from phasesam.core.errors import InvalidImageError, InvalidSettingError
 from phasesam.core.ratio_request import RatioRequest
 from phasesam.engines.ratio_guidance import RatioConfig
@@ -40,7 +50,6 @@ HELP = with_examples(
 )
 
 _amounts = panel("Amounts of phases")
-_output = panel("Output")
 _learning = panel("Learning")
 
 
@@ -91,33 +100,11 @@ class Lesson:
 class LessonOutput:
     """Where it goes."""
 
-    output: Annotated[
-        str,
-        _output(
-            "--output",
-            "-o",
-            metavar="ADAPTER",
-            text="File to write, ending in .safetensors; or a name, under which the new adapter "
-            "is kept and can be used at once.",
-            show_default=False,
-        ),
-    ]
-    run: Annotated[
-        Path | None,
-        _output(
-            "--run",
-            metavar="FOLDER",
-            text="Where the log goes; ADAPTER_run when left out.",
-            show_default=False,
-        ),
-    ] = None
-    overwrite: Annotated[bool, _output("--overwrite", text="Replace an existing adapter.")] = False
-    json_summary: Annotated[
-        bool, _output("--json", text="Print a summary as JSON on standard output, no table.")
-    ] = False
-    quiet: Annotated[
-        bool, _output("--quiet", "-q", text="No progress and no table; errors only.")
-    ] = False
+    output: AdapterOutput
+    run: RunFolder = None
+    overwrite: Overwrite = False
+    json_summary: JsonSummary = False
+    quiet: Quiet = False
 
 
 @dataclass(frozen=True)
@@ -146,18 +133,9 @@ class LessonStyle:
             show_default=False,
         ),
     ] = None
-    device: Annotated[
-        str, _learning("--device", metavar="DEVICE", text="auto, cpu, cuda, cuda:N or mps.")
-    ] = "auto"
-    precision: Annotated[
-        str,
-        _learning(
-            "--precision",
-            metavar="FORMAT",
-            text="fp32 or bf16; auto takes bf16 where it is faster.",
-        ),
-    ] = "auto"
-    seed: Annotated[int, _learning("--seed", metavar="N", text="Of all chance.")] = 0
+    device: Device = "auto"
+    precision: Precision = "auto"
+    seed: Seed = 0
 
 
 @with_options(Lesson, LessonOutput, LessonStyle)

@@ -34,6 +34,46 @@ _recipe = partial(panel("Recipe (default: the recipe's)"), show_default=False)
 _model = panel("Model and device")
 
 
+AdapterOutput = Annotated[
+    str,
+    _output(
+        "--output",
+        "-o",
+        metavar="ADAPTER",
+        text="File to write, ending in .safetensors; or a name, under which the adapter is "
+        "kept and can be used at once.",
+        show_default=False,
+    ),
+]
+RunFolder = Annotated[
+    Path | None,
+    _output(
+        "--run",
+        metavar="FOLDER",
+        text="Where log, curves and checkpoint go; ADAPTER_run when left out.",
+        show_default=False,
+    ),
+]
+Overwrite = Annotated[bool, _output("--overwrite", text="Replace an existing adapter.")]
+JsonSummary = Annotated[
+    bool, _output("--json", text="Print a summary as JSON on standard output, no table.")
+]
+Quiet = Annotated[bool, _output("--quiet", "-q", text="No progress and no table; errors only.")]
+Device = Annotated[
+    str, _model("--device", metavar="DEVICE", text="auto, cpu, cuda, cuda:N or mps.")
+]
+Precision = Annotated[
+    str,
+    _model(
+        "--precision",
+        metavar="FORMAT",
+        text="fp32 or bf16; auto takes bf16 where it is faster.",
+    ),
+]
+Seed = Annotated[int, _model("--seed", metavar="N", text="Of all chance.")]
+"""Options that commands which train an adapter have in common."""
+
+
 @dataclass(frozen=True)
 class DataChoice:
     """What to learn from."""
@@ -74,30 +114,12 @@ class DataChoice:
 class TrainOutput:
     """What comes out."""
 
-    output: Annotated[
-        str,
-        _output(
-            "--output",
-            "-o",
-            metavar="ADAPTER",
-            text="File to write, ending in .safetensors; or a name, under which the adapter is "
-            "kept and can be used at once.",
-            show_default=False,
-        ),
-    ]
-    run: Annotated[
-        Path | None,
-        _output(
-            "--run",
-            metavar="FOLDER",
-            text="Where log, curves and checkpoint go; ADAPTER_run when left out.",
-            show_default=False,
-        ),
-    ] = None
+    output: AdapterOutput
+    run: RunFolder = None
     resume: Annotated[
         bool, _output("--resume", text="Go on with an interrupted training in the run folder.")
     ] = False
-    overwrite: Annotated[bool, _output("--overwrite", text="Replace an existing adapter.")] = False
+    overwrite: Overwrite = False
     tracker: Annotated[
         list[TrackerName] | None,
         _output(
@@ -124,12 +146,8 @@ class TrainOutput:
     check_only: Annotated[
         bool, _output("--check", text="Say what would be learnt, and the memory; train nothing.")
     ] = False
-    json_summary: Annotated[
-        bool, _output("--json", text="Print a summary as JSON on standard output, no table.")
-    ] = False
-    quiet: Annotated[
-        bool, _output("--quiet", "-q", text="No progress and no table; errors only.")
-    ] = False
+    json_summary: JsonSummary = False
+    quiet: Quiet = False
 
 
 @dataclass(frozen=True)
@@ -184,15 +202,6 @@ class TrainModel:
         str,
         _model("--model", "-m", metavar="NAME", text="Model to adapt; see: phasesam models list."),
     ] = "mobile_sam"
-    device: Annotated[
-        str, _model("--device", metavar="DEVICE", text="auto, cpu, cuda, cuda:N or mps.")
-    ] = "auto"
-    precision: Annotated[
-        str,
-        _model(
-            "--precision",
-            metavar="FORMAT",
-            text="fp32 or bf16; auto takes bf16 where it is faster.",
-        ),
-    ] = "auto"
-    seed: Annotated[int, _model("--seed", metavar="N", text="Of all chance.")] = 0
+    device: Device = "auto"
+    precision: Precision = "auto"
+    seed: Seed = 0

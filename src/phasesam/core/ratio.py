@@ -136,6 +136,8 @@ class RatioSolver:
         Of all pixels in a row, less the highest of each pixel; finite.
     barred : (K, n) bool array or None
         Where they were minus infinity; None if nowhere.
+    lowest : float
+        Lowest of the logits that were not.
 
     Raises
     ------
@@ -154,11 +156,12 @@ class RatioSolver:
         self.shape = array.shape[1:]
         self.logits = _below_best(array.reshape(len(array), -1))
         self.barred: NDArray[np.bool_] | None = None
-        if np.isneginf(self.logits.min()):
+        self.lowest = float(self.logits.min())
+        if np.isneginf(self.lowest):
             self.barred = np.isneginf(self.logits)
+            self.lowest = float(self.logits[~self.barred].min())
             # Dearer than passing pixels on from class to class all the way.
-            lowest = float(self.logits[~self.barred].min(initial=0.0))
-            self.logits[self.barred] = min(len(array) * lowest, -_LEAST_BAR)
+            self.logits[self.barred] = min(len(array) * self.lowest, -_LEAST_BAR)
         settled = settle(self.logits, np.zeros(len(array)))
         self._best, self._own = settled.best, settled.labels
         self.own = self._own.reshape(self.shape)

@@ -107,13 +107,10 @@ class _Reluctant(RatioSolver):
     def __init__(self, solver: RatioSolver) -> None:
         logits = solver.logits.copy()
         if solver.barred is not None:
-            logits[solver.barred] = np.inf
-        # A pixel saved is worth more than the dearest change of another one.
-        lead = 1 - float(logits.min())
-        if solver.barred is not None:
             logits[solver.barred] = -np.inf
         own = solver.own.reshape(-1)
-        logits[own, np.arange(len(own))] += lead
+        # A pixel saved is worth more than the dearest change of another one.
+        logits[own, np.arange(len(own))] += 1 - solver.lowest
         super().__init__(logits.reshape(-1, *solver.shape))
         self._plain = solver
 
@@ -207,28 +204,22 @@ def solve_without_specks(
     fractions = _firm(solver, fractions, uncertainty, regions)
     solution = solver.solve(fractions, None, regions)
     logits = solver.logits.copy()
-    best = solution
-    fewest = np.inf
+    best, fewest = solution, np.inf
     for _ in range(_ROUNDS):
-        specks = np.flatnonzero(_specks(solution.labels, smallest))
+        specks, count = _specks(solution.labels, smallest)
         if len(specks) < fewest:
-            best, fewest = solution, len(specks)
-        if not len(specks):
+            best, fewest = replace(solution, specks=count), len(specks)
+        if not count:
             break
         logits[solution.labels.reshape(-1)[specks], specks] -= _RULED_OUT
         changed = RatioSolver(logits.reshape(-1, *solver.shape))
         solution = changed.solve(fractions, None, regions)
-    return replace(solver.judged(best), specks=_count_specks(best.labels, smallest))
+    return solver.judged(best)
 
 
-def _count_specks(labels: NDArray[np.uint8], smallest: int) -> int:
-    """Count connected regions that are too small."""
-    sizes = np.bincount(label(labels.astype(np.int32) + 1, connectivity=1).reshape(-1))
-    return int(np.count_nonzero((sizes > 0) & (sizes < smallest)))
-
-
-def _specks(labels: NDArray[np.uint8], smallest: int) -> NDArray[np.bool_]:
-    """Pixels, (n,), of connected regions that are too small."""
+def _specks(labels: NDArray[np.uint8], smallest: int) -> tuple[NDArray[np.intp], int]:
+    """Pixels of connected regions that are too small, (m,); also the number of these regions."""
     parts = label(labels.astype(np.int32) + 1, connectivity=1).reshape(-1)
-    small: NDArray[np.bool_] = np.bincount(parts) < smallest
-    return small[parts]
+    # All labels are more than 0, so that there is no part 0.
+    small = np.bincount(parts) < smallest
+    return np.flatnonzero(small[parts]), int(np.count_nonzero(small[1:]))
