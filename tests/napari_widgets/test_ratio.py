@@ -682,3 +682,23 @@ def test_it_tells_how_many_regions_stay_too_small(mapped, until):
     left = mapped._answer.solution.specks
     assert left > 0
     assert mapped.verdict.text().endswith(f"{left} regions stay smaller than asked.")
+
+
+def test_it_tells_when_the_image_does_not_allow_what_is_wanted(mapped, until):
+    own = 100 * made_map().fractions[0]
+    row = mapped.rows.rows[0]
+    row.error.setValue(2)
+    row.spin.setValue(own + 40)
+    settled(mapped, until)
+    found = 100 * shares(mapped)[0]
+    assert found < own + 36
+    words = mapped.verdict.text()
+    assert f"{found:.0f}" in words
+    assert f"ferrite, which is {(own + 40 - found) / 2:.1f} standard errors from" in words
+    row.spin.setValue(own + 0.5)
+    settled(mapped, until)
+    assert "standard errors" not in mapped.verdict.text()
+    row.error.setValue(0)
+    row.spin.setValue(own + 40)
+    settled(mapped, until)
+    assert "standard errors" not in mapped.verdict.text()

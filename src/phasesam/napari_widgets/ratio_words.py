@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from phasesam.session.ratio_sheet import RatioQuery
 
 _SOME = 0.0005
+# Standard errors that chance seldom exceeds.
+_FAR = 2.0
 
 
 def plausibility(answer: RatioAnswer) -> str:
@@ -22,9 +24,30 @@ def plausibility(answer: RatioAnswer) -> str:
     solution = answer.solution
     if solution is None:
         return "As the model sees it."
-    words = _verdict(solution)
+    words = _resistance(answer) or _verdict(solution)
     if solution.specks:
         words += f" {solution.specks} regions stay smaller than asked."
+    return words
+
+
+def _resistance(answer: RatioAnswer) -> str:
+    """Say where the image kept a share far from what was wanted; nothing if it did not."""
+    query = answer.task.query
+    if query is None:
+        return ""
+    worst, words = _FAR, ""
+    for number, achieved in answer.achieved.items():
+        wanted, errors = query.fractions.get(number, ()), query.errors.get(number, ())
+        for name, share, error, found in zip(
+            answer.task.guides.guide.classes, wanted, errors, achieved, strict=False
+        ):
+            far = abs(found - share) / error if error and isinstance(share, float) else 0.0
+            if far > worst:
+                worst = far
+                words = (
+                    f"Doubtful: the image allows {percent(found)} {name}, which is {far:.1f} "
+                    "standard errors from what is wanted."
+                )
     return words
 
 
