@@ -208,6 +208,28 @@ def test_a_ratio_that_contradicts_the_image_is_warned_of(n_planes):
         assert all("contradicts what the model sees in 20% of the image" in text for text in told)
 
 
+def chain():
+    """Map that gets from the first phase to the third most cheaply by way of the second."""
+    # The second step contradicts the image.
+    thirds = np.array([(0.8, 0.19, 0.01), (0.15, 0.8, 0.05), (0.01, 0.04, 0.95)], np.float32)
+    probabilities = np.tile(thirds.T.repeat(10, 1)[..., None], 10)
+    return PhaseMap(probabilities.argmax(0).astype(np.uint8), CLASSES, probabilities)
+
+
+@pytest.mark.parametrize("fewest", [False, True])
+def test_it_tells_when_fewer_changes_would_do(fewest):
+    found = chain()
+    wanted = [f"{name}={share}" for name, share in zip(CLASSES, ("10%", "33.333%", "56.667%"))]
+    with RatioWork(parse_ratio(wanted, CLASSES, "plane", RatioConfig(fewest=fewest)), 1) as work:
+        labels = work.labels((0,), found, found.labels)
+        told = [text for text in work.warnings() if "fewest-changes" in text]
+    changed = (labels != found.labels).mean()
+    assert changed == pytest.approx(70 / 300 if fewest else 140 / 300, abs=0.01)
+    assert told == ([] if fewest else [
+        "the ratio changes 47% of the pixels where 23% would do: consider --fewest-changes"
+    ])  # fmt: skip
+
+
 @pytest.fixture
 def told(tmp_path, make_adapter):
     config = AdapterConfig(rank=2, decoder_rank=2, ratio="located")

@@ -90,7 +90,7 @@ def test_global_is_a_map_that_knows_no_image(base, features):
 def test_the_others_put_it_where_the_image_says(base, features, kind):
     encoder = build_ratio_encoder(kind, 3, base.prompt_encoder)
     if kind == "located":
-        torch.nn.init.ones_(encoder.gate)
+        torch.nn.init.normal_(encoder.mix.weight)
     with torch.inference_mode():
         one = encoder(features, SHARES)[0] - encoder(features, SHARES.flip(0))[0]
         other = features.flip(0)
@@ -114,6 +114,33 @@ def test_located_is_told_errors_and_knows_the_unknown(base, features):
     told = torch.full((2, 3), 0.0)
     told[:, 1] = 0.3
     torch.testing.assert_close(logits(model, features, partly, told), found)
+
+
+def test_located_learns_to_hear_within_a_few_steps(base, features):
+    """What all views agree on: there is more of a phase where its share is larger."""
+    torch.manual_seed(0)
+    encoder = build_ratio_encoder("located", 3, base.prompt_encoder)
+    optimiser = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
+    draw = torch.Generator().manual_seed(2)
+    towards = torch.randn((3, 64, 1, 1), generator=draw)
+    losses = []
+    for _ in range(40):
+        shares = torch.distributions.Dirichlet(torch.ones(3)).sample((2,))
+        wanted = torch.einsum("bk,kchw->bchw", shares - 1 / 3, towards)
+        found, prompts = encoder(features, shares)
+        # The prompts are to say it, too.
+        losses.append(
+            (found - features - wanted).square().mean() / wanted.square().mean()
+            + (prompts.mean(1) - encoder.neutral.mean(0) - wanted[..., 0, 0]).square().mean()
+            / wanted.square().mean()
+        )
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    first, last = (
+        sum(float(x.detach()) for x in part) / 10 for part in (losses[:10], losses[-10:])
+    )
+    assert last < 0.5 * first
 
 
 def test_gradients_reach_everything(base, features, kind):

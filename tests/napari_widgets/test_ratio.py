@@ -702,3 +702,33 @@ def test_it_tells_when_the_image_does_not_allow_what_is_wanted(mapped, until):
     row.spin.setValue(own + 40)
     settled(mapped, until)
     assert "standard errors" not in mapped.verdict.text()
+
+
+def test_it_tells_when_far_fewer_changes_would_do(dock, until, monkeypatch):
+    def steps(shape=SHAPE, seed=0):
+        # From the first phase to the third it is cheapest to go by way of the second.
+        thirds = np.array([(0.8, 0.19, 0.01), (0.15, 0.8, 0.05), (0.01, 0.04, 0.95)], np.float32)
+        chances = np.tile(thirds.T.repeat(shape[0] // 3, 1)[..., None], shape[1])
+        return PhaseMap(chances.argmax(0).astype(np.uint8), NAMES, chances)
+
+    monkeypatch.setattr(f"{__name__}.made_map", steps)
+    dock.map_button.click()
+    settled(dock, until)
+    dock.rows.rows[1].spin.setValue(50)
+    settled(dock, until)
+    assert "contradicts" in dock.verdict.text()
+    assert "Fewest" not in dock.verdict.text()
+    dock.rows.rows[1].spin.setValue(33)
+    dock.rows.rows[1].lock.click()
+    dock.rows.rows[2].spin.setValue(57)
+    settled(dock, until)
+    changed, least = dock._answer.solution.changed, abs(shares(dock) - 1 / 3).sum() / 2
+    assert changed > 1.9 * least
+    words = dock.verdict.text().replace("\u00a0", " ")
+    assert words.endswith(
+        f"changes {100 * changed:.0f} % of the pixels, {100 * least:.0f} % with Fewest changes."
+    )
+    dock.settings.fewest.click()
+    settled(dock, until)
+    assert dock._answer.solution.changed == pytest.approx(least, abs=1e-3)
+    assert "Fewest" not in dock.verdict.text()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from phasesam.cli.plane import Watch
 from phasesam.core.errors import InvalidSettingError
-from phasesam.core.ratio import IMPLAUSIBLE
+from phasesam.core.ratio import IMPLAUSIBLE, MANY_CHANGES, RatioSolution, least_change
 from phasesam.core.ratio_request import RatioRequest, Wanted
 from phasesam.engines.phase_hints import PhaseHints, takes_doubt, takes_ratio
 from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
@@ -220,6 +220,7 @@ class RatioWork:
         self._indices: list[tuple[int, ...]] = []
         self._own: dict[tuple[int, ...], NDArray[np.float64]] = {}
         self._doubts: list[float] = []
+        self._spared: list[tuple[float, float]] = []
         self._specks = 0
 
     def __enter__(self) -> Self:
@@ -243,8 +244,18 @@ class RatioWork:
             return found.labels
         guided = guide.solve(self._recipe.fractions, self._recipe.errors)
         self._doubts.append(guided.solution.contradicted)
+        self._note_spared(guide, guided.solution)
         self._specks += guided.solution.specks
         return guided.labels
+
+    def _note_spared(self, guide: RatioGuide, solution: RatioSolution) -> None:
+        """Remember where far fewer changes would do."""
+        config = guide.config
+        if config.fewest or config.smallest > 1 or solution.contradicted < IMPLAUSIBLE:
+            return
+        least = least_change(guide.fractions, solution.achieved)
+        if solution.changed > MANY_CHANGES * least:
+            self._spared.append((solution.changed, least))
 
     def finish(self, labels: NDArray[np.uint8], watch: Watch) -> None:
         """Write the labels of the planes of a stack."""
@@ -282,6 +293,12 @@ class RatioWork:
         if worst >= IMPLAUSIBLE:
             where = "of a plane" if len(self._doubts) > 1 else "of the image"
             yield f"the ratio contradicts what the model sees in {worst:.0%} {where}"
+        if self._spared:
+            changed, least = max(self._spared)
+            yield (
+                f"the ratio changes {changed:.0%} of the pixels where {least:.0%} would do: consider "
+                "--fewest-changes"
+            )
         if self._specks and self._asked is not None:
             size = self._asked.config.smallest
             yield (

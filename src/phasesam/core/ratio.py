@@ -35,6 +35,9 @@ CONTRADICTION = 9.0
 IMPLAUSIBLE = 0.02
 """From this share of contradicting pixels on, a request is doubtful."""
 
+MANY_CHANGES = 1.25
+"""From so many times the changes that shares need on, it is worth telling that fewer would do."""
+
 
 @dataclass(frozen=True, eq=False)
 class RatioSolution:
@@ -336,6 +339,17 @@ def _below_best(logits: NDArray[Any]) -> NDArray[np.float32]:
 def contradicting(lost: NDArray[np.float32]) -> int:
     """Count pixels that give up more nats than a contradiction needs."""
     return int(np.count_nonzero(lost > np.log(CONTRADICTION)))
+
+
+def least_change(before: ArrayLike, after: ArrayLike) -> float:
+    """Share of pixels that get another class at least where the shares of classes change.
+
+    Parameters
+    ----------
+    before, after : (K,) array
+        Shares of the classes, each adding up to 1.
+    """
+    return float(np.abs(np.asarray(after) - np.asarray(before)).sum() / 2)
 
 
 def _labelled(

@@ -25,6 +25,7 @@ _OF_IMAGE, _OF_RATIO = 0.7, 0.3
 _SMALL = 1e-3
 _WIDTH = 256
 _FACTS = 4
+_STEEPNESS = 4.0
 
 
 class RatioEncoder(nn.Module, ABC):
@@ -154,9 +155,11 @@ class LocatedRatio(RatioEncoder):
         self.film = nn.Linear(channels, 2 * channels)
         self.mix = nn.Conv2d(2 * channels + 3, channels, 1)
         self.prompt = nn.Linear(channels, channels)
-        # Closed in the beginning: SAM as it is, and prompts that it knows to mean nothing.
-        self.gate = nn.Parameter(torch.zeros(()))
-        self.prompt_gate = nn.Parameter(torch.zeros(()))
+        # Closed in the beginning: SAM as it is, and prompts that it knows to mean nothing. Each
+        # weight opens by itself: one number for all of them would have to find a direction of
+        # what is still random, and stays where it is.
+        for weight in [*self.mix.parameters(), *self.prompt.parameters()]:
+            nn.init.zeros_(weight)
         start = torch.zeros(channels) if neutral is None else neutral.detach().clone()
         self.neutral = nn.Parameter(start.expand(n_classes, -1).clone())
 
@@ -175,16 +178,20 @@ class LocatedRatio(RatioEncoder):
         changed = scale * plain + shift
         where = coordinates(self.side).to(plain).expand(len(plain), -1, -1, -1)
         added = self.mix(torch.cat([plain, changed.to(plain.dtype), where], 1))
-        prompts = self.neutral + self.prompt_gate * self.prompt(embedded)
-        return features + self.gate * added, prompts
+        prompts = self.neutral + self.prompt(embedded)
+        return features + added, prompts
 
     def _facts(self, shares: Tensor, errors: Tensor) -> Tensor:
-        """Write what is known of each share: itself, its logarithm, its error, that it is known."""
+        """Write what is known of each share: itself, its logarithm, its error, that it is known.
+
+        The first two about that of equal shares, and all of a spread of about one: what differs
+        little from one image to the next is hardly heard.
+        """
         known = shares.isfinite()
         filled = shares.nan_to_num(0.0)
-        # Logarithms on a scale of about one.
-        logs = (filled + _SMALL).log() / -math.log(_SMALL)
-        facts = torch.stack([filled, logs, 10 * errors, torch.ones_like(filled)], -1)
+        itself = _STEEPNESS * (filled - 1 / self.n_classes)
+        logs = ((filled + _SMALL) * self.n_classes).log()
+        facts = torch.stack([itself, logs, 10 * errors, torch.ones_like(filled)], -1)
         return torch.where(known[..., None], facts, self.unknown.expand_as(facts))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from phasesam.core.ratio import IMPLAUSIBLE
+from phasesam.core.ratio import IMPLAUSIBLE, MANY_CHANGES, least_change
 from phasesam.session.ratio_sheet import WHOLE
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def plausibility(answer: RatioAnswer) -> str:
     solution = answer.solution
     if solution is None:
         return "As the model sees it."
-    words = _resistance(answer) or _verdict(solution)
+    words = _resistance(answer) or _verdict(answer, solution)
     if solution.specks:
         words += f" {solution.specks} regions stay smaller than asked."
     return words
@@ -51,7 +51,7 @@ def _resistance(answer: RatioAnswer) -> str:
     return words
 
 
-def _verdict(solution: RatioSolution) -> str:
+def _verdict(answer: RatioAnswer, solution: RatioSolution) -> str:
     if solution.changed == 0:
         return "Plausible: nothing changes."
     changes = f"changes {percent(solution.changed)} of the pixels"
@@ -60,7 +60,24 @@ def _verdict(solution: RatioSolution) -> str:
         return f"Plausible: {changes}, where the model is unsure."
     if against < IMPLAUSIBLE:
         return f"Plausible: {changes}, mostly where the model is unsure."
-    return f"Doubtful: this request contradicts the image in {percent(against)} of it; {changes}."
+    return (
+        f"Doubtful: this request contradicts the image in {percent(against)} of it; {changes}"
+        f"{_spared(answer)}."
+    )
+
+
+def _spared(answer: RatioAnswer) -> str:
+    """Say how many pixels *Fewest changes* would change, if far fewer; nothing otherwise."""
+    config, solution, guides = answer.config, answer.solution, answer.task.guides
+    if solution is None or config.fewest or config.smallest > 1:
+        return ""
+    # With regions, or a map of another network, the shares in all do not tell.
+    if answer.task.has_regions or guides.untold is not guides.guide:
+        return ""
+    least = least_change(answer.own[WHOLE], answer.achieved[WHOLE])
+    return (
+        f", {percent(least)} with Fewest changes" if solution.changed > MANY_CHANGES * least else ""
+    )
 
 
 def request_note(shares: PhaseShares) -> str:
