@@ -219,7 +219,8 @@ def chain():
 @pytest.mark.parametrize("fewest", [False, True])
 def test_it_tells_when_fewer_changes_would_do(fewest):
     found = chain()
-    wanted = [f"{name}={share}" for name, share in zip(CLASSES, ("10%", "33.333%", "56.667%"))]
+    shares = ("10%", "33.333%", "56.667%")
+    wanted = [f"{name}={share}" for name, share in zip(CLASSES, shares, strict=True)]
     with RatioWork(parse_ratio(wanted, CLASSES, "plane", RatioConfig(fewest=fewest)), 1) as work:
         labels = work.labels((0,), found, found.labels)
         told = [text for text in work.warnings() if "fewest-changes" in text]

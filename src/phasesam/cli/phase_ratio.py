@@ -296,8 +296,8 @@ class RatioWork:
         if self._spared:
             changed, least = max(self._spared)
             yield (
-                f"the ratio changes {changed:.0%} of the pixels where {least:.0%} would do: consider "
-                "--fewest-changes"
+                f"the ratio changes {changed:.0%} of the pixels where {least:.0%} would do: "
+                "consider --fewest-changes"
             )
         if self._specks and self._asked is not None:
             size = self._asked.config.smallest
