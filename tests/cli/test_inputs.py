@@ -66,7 +66,7 @@ def test_missing_input_stays_in_the_batch_with_a_reason(tmp_path):
 @pytest.mark.parametrize("name", ["gone.tif", "x*.tif", "empty"])
 def test_nothing_to_read_at_all_is_refused(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidSettingError, match=f"nothing to segment: .*{name[:2]}"):
+    with pytest.raises(InvalidSettingError, match=f"nothing to read: .*{name[:2]}"):
         find_jobs([str(tmp_path / name)])
 
 

@@ -205,7 +205,8 @@ def test_a_ratio_that_contradicts_the_image_is_warned_of(n_planes):
         assert (labels == 0).mean() == float(wanted[7:9]) / 100
         told = list(work.warnings())
         assert len(told) == warnings
-        assert all("contradicts what the model sees in 20% of the image" in text for text in told)
+        whole = "the image" if n_planes == 1 else "the stack"
+        assert all(f"contradicts what the model sees in 20% of {whole}" in text for text in told)
 
 
 def chain():
@@ -227,8 +228,52 @@ def test_it_tells_when_fewer_changes_would_do(fewest):
     changed = (labels != found.labels).mean()
     assert changed == pytest.approx(70 / 300 if fewest else 140 / 300, abs=0.01)
     assert told == ([] if fewest else [
-        "the ratio changes 47% of the pixels where 23% would do: consider --fewest-changes"
+        "the ratio changes 47% of the pixels of the image; --fewest-changes would change 23%"
     ])  # fmt: skip
+
+
+def test_fewer_changes_are_counted_where_classes_are_free():
+    """With *Fewest changes* free classes have other amounts than those of the likeliest map."""
+    rng = np.random.default_rng(375)
+    places = rng.normal(size=(60, 60)) * 2.5
+    z = -((places - np.linspace(-3, 3, 4)[:, None, None]) ** 2) * rng.choice([0.3, 0.6, 1])
+    chances = np.exp(z - z.max(0)).astype(np.float32)
+    names = ("a", "b", "c", "d")
+    found = PhaseMap(z.argmax(0).astype(np.uint8), names, chances / chances.sum(0))
+    changed = {}
+    for fewest in (False, True):
+        recipe = parse_ratio(["a=45%", "c=5%"], names, "plane", RatioConfig(fewest=fewest))
+        with RatioWork(recipe, 1) as work:
+            changed[fewest] = (work.labels((0,), found, found.labels) != found.labels).mean()
+            told = [text for text in work.warnings() if "fewest-changes" in text]
+        if not fewest:
+            said = told
+    assert changed[False] > 1.25 * changed[True]
+    assert f"--fewest-changes would change {changed[True]:.0%}" in said[0]
+
+
+def test_it_tells_when_the_image_keeps_a_share_far_from_what_is_wanted():
+    found = chain()
+    for n_planes, over, where in ((1, "plane", "the image"), (2, "stack", "the stack"),
+                                  (2, "plane", "a plane")):  # fmt: skip
+        labels = np.zeros((n_planes, 30, 10), np.uint8)
+        recipe = parse_ratio(["PORE=60+-2%"], CLASSES, over, RatioConfig())
+        with RatioWork(recipe, n_planes, found.labels.size) as work:
+            for index in range(n_planes):
+                labels[index] = work.labels((index,), found, found.labels)
+            work.finish(labels, Watch())
+        share = (labels == 2).mean()
+        off = abs(share - 0.6) / 0.02
+        assert off > 2
+        told = f"{where} allows {share:.1%} pore, which is {off:.1f} standard errors from what"
+        assert told in next(iter(work.warnings()))
+
+
+def test_what_exact_shares_leave_nothing_for_is_imposed():
+    recipe = parse_ratio(["matrix=100%"], CLASSES, "plane", RatioConfig())
+    assert recipe.imposed == (True, True, True)
+    recipe = parse_ratio(["matrix=90%"], CLASSES, "plane", RatioConfig())
+    assert recipe.imposed == (True, False, False)
 
 
 @pytest.fixture

@@ -79,6 +79,26 @@ def test_all_images_can_have_the_same_amounts(images):
     assert (examples[0].image == discs(30)[0]).all()
 
 
+def test_images_of_the_same_name_are_told_apart_by_their_folders(images, tmp_path):
+    other = tmp_path / "old"
+    other.mkdir()
+    tifffile.imwrite(other / "disc30.tif", discs(32)[0])
+    both = Lesson([str(images / "disc30.tif"), str(other)], "discs", amounts=tmp_path / "a.csv")
+
+    def shares(*rows):
+        text = "".join(f"{name},disc,{share}\n" for name, share in rows)
+        both.amounts.write_text("image,phase,fraction\n" + text)
+        return [e.fractions[1] for e in read_examples(both, CLASSES)]
+
+    assert shares(("new/disc30.tif", 0.1), ("old/disc30", 0.2)) == pytest.approx([0.1, 0.2])
+    # The name with more folders is the more precise one.
+    assert shares(("disc30", 0.1), ("old/disc30", 0.2)) == pytest.approx([0.1, 0.2])
+    with pytest.raises(InvalidSettingError, match=r"disc30.tif may be .* or .*: write their"):
+        shares(("disc30.tif", 0.2))
+    with pytest.raises(InvalidSettingError, match=r"once, got those of disc30.tif, disc30"):
+        shares(("disc30.tif", 0.2), ("disc30", 0.3), ("old/disc30", 0.2))
+
+
 def test_what_makes_no_sense_is_refused(adapter, make_adapter, images, tmp_path):
     amounts = tmp_path / "amounts.csv"
     for text, error, said in (
@@ -95,14 +115,16 @@ def test_what_makes_no_sense_is_refused(adapter, make_adapter, images, tmp_path)
         amounts.write_text(text)
         with pytest.raises(error, match=said):
             read_examples(lesson(images, amounts=amounts), CLASSES)
-    with pytest.raises(InvalidSettingError, match="either --amounts or --ratio"):
+    with pytest.raises(InvalidSettingError, match="either --amounts or --ratio, got neither"):
         read_examples(lesson(images), CLASSES)
-    with pytest.raises(InvalidSettingError, match="either --amounts or --ratio"):
+    with pytest.raises(InvalidSettingError, match="either --amounts or --ratio, got both"):
         read_examples(lesson(images, amounts=amounts, ratio=["disc=0.2"]), CLASSES)
     tifffile.imwrite(
         images / "stack.tif", np.zeros((3, 40, 50), np.uint8), photometric="minisblack"
     )
-    with pytest.raises(InvalidImageError, match=r"stack.tif: expected an image, got a stack"):
+    with pytest.raises(
+        InvalidImageError, match=r"stack.tif: expected an image, got a stack of 3 planes"
+    ):
         read_examples(lesson(images, ratio=["disc=0.2"]), CLASSES)
     result = teach(images / "none.tif", "--adapter", adapter, "--ratio", "disc=1%", "-o", "new")
     assert result.exit_code == 2

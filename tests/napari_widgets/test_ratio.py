@@ -488,11 +488,20 @@ def test_presets(mapped, until, tmp_path):
     np.testing.assert_allclose(shares(mapped), made_map().fractions)
 
 
+def test_presets_are_scaled_where_rounding_to_per_cent_missed_the_whole(mapped, until, tmp_path):
+    path = tmp_path / "counts.csv"
+    path.write_text("phase,percent\nferrite,58\nbainite,12\nmartensite,29\n")
+    mapped.presets.read(str(path))
+    settled(mapped, until)
+    np.testing.assert_allclose(shares(mapped), np.array([58, 12, 29]) / 99, atol=1e-3)
+
+
 def test_bad_presets_say_what_is_wrong(mapped, until, tmp_path):
     path = tmp_path / "counts.csv"
     path.write_text("phase,percent\nferrite,80\nbainite,40\n")
     mapped.presets.read(str(path))
-    assert "add up to 120.0 %" in mapped.footer.result.text()
+    assert "add up to at least 1.2" in mapped.footer.result.text()
+    assert "counts.csv" in mapped.footer.result.text()
     path.write_text("phase,percent\npearlite,80\n")
     mapped.presets.read(str(path))
     assert "pearlite" in mapped.footer.result.text()

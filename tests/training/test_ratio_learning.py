@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 from tests.training.conftest import disc_data
 
 from phasesam.core.errors import CancelledError, InvalidSettingError
+from phasesam.core.types import PixelSize
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import segment_classes
 from phasesam.models.adapter_card import read_card
 from phasesam.training import ratio_learning
+from phasesam.training.dataset import from_arrays
 from phasesam.training.fine_tuning import train
 from phasesam.training.label_values import UNLABELLED
 from phasesam.training.ratio_learning import (
@@ -92,6 +94,31 @@ def test_an_adapter_learns_from_amounts(adapter: Path, tmp_path: Path) -> None:
     assert result.path.read_bytes() != before
     assert adapter.read_bytes() == before
     assert len(result.rows) == 1
+
+
+def test_the_new_adapter_keeps_what_the_card_says(tmp_path: Path) -> None:
+    """Values of classes in label files, licence, size of a pixel."""
+    recipe = replace(
+        get_recipe("default"), epochs=1, views_per_epoch=2, pool=2, batch=1, detail_steps=2
+    )
+    image, labels = made.discs(3)
+    data = from_arrays(
+        [("one", image, np.where(labels > 0, 7, 4), None)], "semantic",
+        classes={4: "ground", 7: "disc"}, pixel_size=PixelSize(0.2, 0.2, "um"),
+        fractions=(1, 0, 0),
+    )  # fmt: skip
+    settings = replace(SETTINGS, recipe=recipe, licence="CC0-1.0")
+    parent = train(data, tmp_path / "parent", settings).path
+    short = RatioLearning(views=2)
+    shown = example(20)
+    taught = learn_from_ratios([shown], parent, tmp_path / "taught", short, settings=SETTINGS)
+    before, after = read_card(parent).details, read_card(taught.path).details
+    for key in ("class_values", "licence", "pixel_size_um"):
+        assert after[key] == before[key], key
+    assert after["class_values"] == [4, 7]
+    shown = replace(shown, pixel_size=PixelSize(0.5, 0.5, "um"))
+    taught = learn_from_ratios([shown], parent, tmp_path / "larger", short, settings=SETTINGS)
+    assert read_card(taught.path).details["pixel_size_um"] == [0.5, 0.5]
 
 
 def test_a_map_that_is_known_already_is_not_made_again(adapter: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def find_jobs(
             found.setdefault(path, missing)
     if all(found.values()):
         reasons = "; ".join(f"{path}: {missing}" for path, missing in found.items())
-        raise InvalidSettingError(f"there is nothing to segment: {reasons}")
+        raise InvalidSettingError(f"there is nothing to read: {reasons}")
     names = _result_names(list(found))
     return [Job(path, name, found[path]) for path, name in zip(found, names, strict=True)]
 

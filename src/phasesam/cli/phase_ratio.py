@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.cli.plane import Watch
+from phasesam.cli.ratio_doubts import RatioDoubts
 from phasesam.core.errors import InvalidSettingError
-from phasesam.core.ratio import IMPLAUSIBLE, MANY_CHANGES, RatioSolution, least_change
 from phasesam.core.ratio_request import RatioRequest, Wanted
 from phasesam.engines.phase_hints import PhaseHints, takes_doubt, takes_ratio
 from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
@@ -49,6 +49,8 @@ class RatioRecipe:
         Who uses them.
     notes : tuple of str
         What the user should know of them, whatever the image.
+    classes : tuple of str
+        Names of the classes.
     """
 
     fractions: tuple[Wanted, ...]
@@ -57,6 +59,7 @@ class RatioRecipe:
     config: RatioConfig = field(default_factory=RatioConfig)
     by: str = "solver"
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def through(self, by: str, card: AdapterCard) -> Self:
         """Return the same amounts for the solver, the network of an adapter, or both.
@@ -97,8 +100,14 @@ class RatioRecipe:
             self.solves and isinstance(wanted, float) and not error
             for wanted, error in zip(self.fractions, self.errors, strict=True)
         ]
-        # What all others leave is no less imposed.
-        return (True,) * len(exact) if sum(exact) >= len(exact) - 1 else tuple(exact)
+        given = sum(
+            share
+            for share, is_exact in zip(self.fractions, exact, strict=True)
+            if is_exact and isinstance(share, float)
+        )
+        # What all others leave is no less imposed, nor is that they leave nothing.
+        is_all = sum(exact) >= len(exact) - 1 or given > 1 - 1e-9
+        return (True,) * len(exact) if is_all else tuple(exact)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the JSON summary."""
@@ -124,9 +133,12 @@ def parse_ratio(
         If a text is none, names no class or one twice, or amounts cannot add up to 1.
     """
     found: dict[str, tuple[Wanted, float]] = {}
+    known = {name.casefold(): name for name in classes}
     for text in texts:
         name, equals, value = text.rpartition("=")
         name = name.strip()
+        # As in tables, case does not count.
+        name = name if name in classes else known.get(name.casefold(), name)
         if not equals:
             raise InvalidSettingError(f"{_HINT}, got {text!r}")
         if name not in classes or name in found:
@@ -139,7 +151,9 @@ def parse_ratio(
         raise InvalidSettingError(f"--ratio-over is {' or '.join(LEVELS)}, got {level!r}")
     pairs = [found.get(name, (None, 0.0)) for name in classes]
     request = RatioRequest([wanted for wanted, _ in pairs], [error for _, error in pairs])
-    return RatioRecipe(request.fractions, request.uncertainty, level, config)
+    return RatioRecipe(
+        request.fractions, request.uncertainty, level, config, classes=tuple(classes)
+    )
 
 
 def _amount(value: str, text: str) -> tuple[Wanted, float]:
@@ -219,8 +233,11 @@ class RatioWork:
             self._stack = RatioStack(n_planes * n_pixels * len(recipe.fractions))
         self._indices: list[tuple[int, ...]] = []
         self._own: dict[tuple[int, ...], NDArray[np.float64]] = {}
-        self._doubts: list[float] = []
-        self._spared: list[tuple[float, float]] = []
+        self._doubts: RatioDoubts | None = None
+        if recipe is not None:
+            whole = "the stack" if self._together else "a plane" if n_planes > 1 else "the image"
+            request = RatioRequest(recipe.fractions, recipe.errors)
+            self._doubts = RatioDoubts(request, recipe.classes, whole)
         self._specks = 0
 
     def __enter__(self) -> Self:
@@ -243,19 +260,12 @@ class RatioWork:
             self._indices.append(index)
             return found.labels
         guided = guide.solve(self._recipe.fractions, self._recipe.errors)
-        self._doubts.append(guided.solution.contradicted)
-        self._note_spared(guide, guided.solution)
+        if self._doubts is not None:
+            self._doubts.note(guided.solution)
+            if not (guide.config.fewest or guide.config.smallest > 1):
+                self._doubts.note_changes(guide.fractions, guided.solution)
         self._specks += guided.solution.specks
         return guided.labels
-
-    def _note_spared(self, guide: RatioGuide, solution: RatioSolution) -> None:
-        """Remember where far fewer changes would do."""
-        config = guide.config
-        if config.fewest or config.smallest > 1 or solution.contradicted < IMPLAUSIBLE:
-            return
-        least = least_change(guide.fractions, solution.achieved)
-        if solution.changed > MANY_CHANGES * least:
-            self._spared.append((solution.changed, least))
 
     def finish(self, labels: NDArray[np.uint8], watch: Watch) -> None:
         """Write the labels of the planes of a stack."""
@@ -272,7 +282,8 @@ class RatioWork:
             progress=lambda done, total: watch.step("solving the ratio", done, total),
             should_stop=watch.should_stop,
         )
-        self._doubts.append(solution.contradicted)
+        if self._doubts is not None:
+            self._doubts.note(solution)
 
     def columns(self, index: tuple[int, ...], k: int) -> dict[str, Any]:
         """Say what was asked of class `k` in a plane, and what the model saw, for the table."""
@@ -289,16 +300,7 @@ class RatioWork:
     def warnings(self) -> Iterator[str]:
         """Say where the ratio and the images disagree."""
         yield from () if self._asked is None else self._asked.notes
-        worst = max(self._doubts, default=0.0)
-        if worst >= IMPLAUSIBLE:
-            where = "of a plane" if len(self._doubts) > 1 else "of the image"
-            yield f"the ratio contradicts what the model sees in {worst:.0%} {where}"
-        if self._spared:
-            changed, least = max(self._spared)
-            yield (
-                f"the ratio changes {changed:.0%} of the pixels where {least:.0%} would do: "
-                "consider --fewest-changes"
-            )
+        yield from () if self._doubts is None else self._doubts
         if self._specks and self._asked is not None:
             size = self._asked.config.smallest
             yield (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -195,11 +196,17 @@ def read_examples(lesson: Lesson, classes: tuple[str, ...]) -> list[RatioExample
         micrograph = read_image(job.source)
         if micrograph.stack_shape:
             raise InvalidImageError(
-                f"{job.source}: expected an image, got a stack of {micrograph.stack_shape} planes"
+                f"{job.source}: expected an image, got a stack of "
+                f"{math.prod(micrograph.stack_shape)} planes"
             )
         image = np.asarray(micrograph.data)[: micrograph.data_bar]
         request = known[job.source]
-        examples.append(RatioExample(job.name, image, request.fractions, request.uncertainty))
+        examples.append(
+            RatioExample(
+                job.name, image, request.fractions, request.uncertainty,
+                pixel_size=micrograph.pixel_size,
+            )
+        )  # fmt: skip
     return examples
 
 
@@ -208,23 +215,54 @@ def _known(
 ) -> Mapping[Path, RatioRequest]:
     """Find the amounts of each image, in the file or the same for all."""
     if (lesson.amounts is None) == (not lesson.ratio):
-        raise InvalidSettingError("teach needs amounts: either --amounts or --ratio")
+        got = "both" if lesson.ratio else "neither"
+        raise InvalidSettingError(f"teach expects either --amounts or --ratio, got {got}")
     if lesson.amounts is None:
         same = parse_ratio(lesson.ratio or [], classes, "plane", RatioConfig())
         return {job.source: RatioRequest(same.fractions, same.errors) for job in jobs}
     by_name = read_image_shares_csv(lesson.amounts, classes)
+    names = _names(lesson.amounts, by_name, jobs)
     found = {}
-    for job in jobs:
-        # As it is called, with its ending or without.
-        name = next((n for n in (job.source.name, job.source.stem, job.name) if n in by_name), None)
-        if name is None:
-            raise InvalidSettingError(
-                f"{lesson.amounts} has no amounts of {job.source.name}; it has those of "
-                + ", ".join(by_name)
-            )
+    for source, name in names.items():
         shares = [by_name[name].get(phase, (None, 0.0)) for phase in classes]
         try:
-            found[job.source] = RatioRequest([f for f, _ in shares], [e for _, e in shares])
+            found[source] = RatioRequest([f for f, _ in shares], [e for _, e in shares])
         except InvalidSettingError as error:
             raise InvalidSettingError(f"{lesson.amounts}, {name}: {error}") from error
     return found
+
+
+def _names(table: Path, known: Collection[str], jobs: Sequence[Job]) -> dict[Path, str]:
+    """Find what each image is called in a table; no two may be called the same.
+
+    An image may be called by its file with its ending or without, behind as many of its folders
+    as tell it from others.
+    """
+    found: dict[Path, str] = {}
+    for job in jobs:
+        fitting = [name for name in known if _fits(name, job)]
+        # That with most folders says it most precisely.
+        depth = max((len(PurePath(name).parts) for name in fitting), default=0)
+        best = [name for name in fitting if len(PurePath(name).parts) == depth]
+        if not best:
+            raise InvalidSettingError(
+                f"{table} has no amounts of {job.source.name}; it has those of {', '.join(known)}"
+            )
+        if len(best) > 1:
+            raise InvalidSettingError(
+                f"{table}: expected amounts of {job.source} once, got those of {', '.join(best)}"
+            )
+        other = next((source for source, name in found.items() if name == best[0]), None)
+        if other is not None:
+            raise InvalidSettingError(
+                f"{table}: {best[0]} may be {other} or {job.source}: write their folders, too"
+            )
+        found[job.source] = best[0]
+    return found
+
+
+def _fits(name: str, job: Job) -> bool:
+    parts, source = PurePath(name).parts, job.source.absolute()
+    if name == job.name or not parts:
+        return bool(parts)
+    return any(path.parts[-len(parts) :] == parts for path in (source, source.with_suffix("")))

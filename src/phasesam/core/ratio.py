@@ -341,17 +341,6 @@ def contradicting(lost: NDArray[np.float32]) -> int:
     return int(np.count_nonzero(lost > np.log(CONTRADICTION)))
 
 
-def least_change(before: ArrayLike, after: ArrayLike) -> float:
-    """Share of pixels that get another class at least where the shares of classes change.
-
-    Parameters
-    ----------
-    before, after : (K,) array
-        Shares of the classes, each adding up to 1.
-    """
-    return float(np.abs(np.asarray(after) - np.asarray(before)).sum() / 2)
-
-
 def _labelled(
     z: NDArray[np.float32], request: RatioRequest, prefer: Preference
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from phasesam.core.errors import InvalidSettingError
 
@@ -22,6 +22,9 @@ nickel superalloy with shares that are off by their standard error: with 10, map
 lose 0.03 by an error of 0.02 and 0.004 by one of 0.1; with 100 at most 0.001; with 1000 nothing,
 but then maps of unfamiliar samples gain little, too.
 """
+
+FAR_OFF = 2.0
+"""Standard errors that chance seldom exceeds."""
 
 _ROUNDING, _MOST_ROUNDING = 5e-3, 2.5e-2
 
@@ -132,6 +135,41 @@ class RatioRequest:
                 # A narrow range may hold no whole number.
                 low[k] = min(low[k], max(high[k], 0))
         return Amounts(*self._feasible(low, high, n_pixels), aim, stiffness)
+
+    def standard_errors_off(self, achieved: ArrayLike) -> NDArray[np.float64]:
+        """How far shares are from what is wanted, (K,), in standard errors; 0 where exact or free.
+
+        Parameters
+        ----------
+        achieved : (K,) array
+            Shares of the classes.
+        """
+        found = np.zeros(self.n_classes)
+        for k, share in enumerate(np.asarray(achieved, dtype=np.float64)):
+            wanted, error = self.fractions[k], self.uncertainty[k]
+            if error > 0 and isinstance(wanted, float):
+                found[k] = abs(share - wanted) / error
+        return found
+
+    def least_change(self, own: ArrayLike, achieved: ArrayLike) -> float:
+        """Share of pixels that must change for what is wanted, whatever the image.
+
+        Parameters
+        ----------
+        own : (K,) array
+            Shares of the classes before.
+        achieved : (K,) array
+            Shares to which uncertain ones yielded.
+        """
+        ends = [
+            (share, share) if error > 0 and isinstance(wanted, float) else _ends(wanted)
+            for wanted, error, share in zip(
+                self.fractions, self.uncertainty, np.asarray(achieved).tolist(), strict=True
+            )
+        ]
+        low, high = np.array(ends).T
+        lacking = np.maximum(low - own, 0).sum()
+        return float(max(lacking, np.maximum(np.asarray(own) - high, 0).sum()))
 
     def _feasible(
         self, low: NDArray[np.int64], high: NDArray[np.int64], n: int

@@ -10,6 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QWidget
 
 from phasesam.core.errors import PhaseSAMError
+from phasesam.core.ratio_request import RatioRequest
 from phasesam.core.ratio_shares import PhaseShares
 from phasesam.formats.shares_csv import read_shares_csv
 from phasesam.napari_widgets.header import narrow_combo
@@ -111,14 +112,13 @@ class RatioPresets(QWidget):
         """Take the shares in a CSV file; phases that it does not name are unknown."""
         try:
             found = read_shares_csv(path, self._classes)
+            # As everywhere: numbers that miss a sum of 1 by rounding are scaled.
+            RatioRequest([found.get(name, (None,))[0] for name in self._classes])
         except PhaseSAMError as error:
-            self.failed.emit(str(error))
+            self.failed.emit(f"{path}: {error}")
             return
         total = sum(share for share, _ in found.values())
         missing = [name for name in self._classes if name not in found]
-        if total > 1.005 or (not missing and total < 0.995):
-            self.failed.emit(f"The shares in {path} add up to {100 * total:.1f} %.")
-            return
         rest = max(0.0, 1 - total) / max(1, len(missing))
         values = [found.get(name, (rest, 0.0))[0] for name in self._classes]
         shares = PhaseShares.of(values, given=True)

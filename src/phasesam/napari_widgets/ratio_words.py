@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from phasesam.core.ratio import IMPLAUSIBLE, MANY_CHANGES, least_change
+from phasesam.core.ratio import IMPLAUSIBLE, MANY_CHANGES
+from phasesam.core.ratio_request import FAR_OFF, RatioRequest
 from phasesam.session.ratio_sheet import WHOLE
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from phasesam.session.ratio_sheet import RatioQuery
 
 _SOME = 0.0005
-# Standard errors that chance seldom exceeds.
-_FAR = 2.0
 
 
 def plausibility(answer: RatioAnswer) -> str:
@@ -35,7 +34,7 @@ def _resistance(answer: RatioAnswer) -> str:
     query = answer.task.query
     if query is None:
         return ""
-    worst, words = _FAR, ""
+    worst, words = FAR_OFF, ""
     for number, achieved in answer.achieved.items():
         wanted, errors = query.fractions.get(number, ()), query.errors.get(number, ())
         for name, share, error, found in zip(
@@ -74,7 +73,10 @@ def _spared(answer: RatioAnswer) -> str:
     # With regions, or a map of another network, the shares in all do not tell.
     if answer.task.has_regions or guides.untold is not guides.guide:
         return ""
-    least = least_change(answer.own[WHOLE], answer.achieved[WHOLE])
+    query = answer.task.query
+    assert query is not None
+    request = RatioRequest(query.fractions[WHOLE], query.errors[WHOLE])
+    least = request.least_change(answer.own[WHOLE], answer.achieved[WHOLE])
     return (
         f", {percent(least)} with Fewest changes" if solution.changed > MANY_CHANGES * least else ""
     )

@@ -10,9 +10,9 @@ amounts are met exactly, or as far as they deserve trust, before anything is lea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,11 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.ratio import Errors, RatioSolution, solve
 from phasesam.core.ratio_request import RatioRequest, Wanted
+from phasesam.core.types import PixelSize
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import segment_classes
-from phasesam.models.adapter_card import read_card
+from phasesam.models.adapter_card import AdapterCard, read_card
 from phasesam.models.adapter_store import get_adapter
-from phasesam.training.dataset import from_arrays
+from phasesam.training.dataset import TrainingData, from_arrays
 from phasesam.training.fine_tuning import TrainedAdapter, train
 from phasesam.training.label_values import UNLABELLED
 from phasesam.training.recipes import Recipe, get_recipe
@@ -55,6 +56,8 @@ class RatioExample:
         Standard errors of the fractions; exact when None.
     logits : (K, h, w) array or None
         What the adapter makes of the image, where `mapped` has said so before.
+    pixel_size : PixelSize
+        Of the image; where the examples differ, or say nothing, that of the adapter goes on.
     """
 
     name: str
@@ -62,6 +65,7 @@ class RatioExample:
     fractions: Sequence[Wanted]
     uncertainty: Errors = None
     logits: NDArray[np.float32] | None = None
+    pixel_size: PixelSize = field(default_factory=PixelSize)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,9 @@ class RatioLearning:
 
     def __post_init__(self) -> None:
         if not 0 < self.believed <= 1:
-            raise InvalidSettingError(f"expected a share within 0–1, got {self.believed}")
+            raise InvalidSettingError(
+                f"expected a believed share above 0, and 1 at most, got {self.believed:g}"
+            )
         if not self.rate > 0:
             raise InvalidSettingError(f"expected a rate above 0, got {self.rate}")
         if self.views is not None and self.views < 1:
@@ -158,14 +164,35 @@ def learn_from_ratios(
             logits = mapped(segmenter, lambda: any(stop() for stop in stops))
         labels = ratio_labels(logits, example, config.believed)
         items.append((example.name, segmenter.rgb, labels, None))
-    data = from_arrays(
-        items, "semantic", fractions=(1, 0, 0), classes=dict(enumerate(card.classes))
-    )
     further = replace(
         settings, recipe=_recipe(config, len(items)), base=card.base, start=str(path),
         class_colours=tuple(card.details.get("class_colours", ())),
+        licence=settings.licence or str(card.details.get("licence", "")),
     )  # fmt: skip
-    return train(data, folder, further, callbacks=callbacks)
+    return train(_data(items, examples, card), folder, further, callbacks=callbacks)
+
+
+def _data(
+    items: Sequence[tuple[str, Any, NDArray[np.int32], None]],
+    examples: Sequence[RatioExample],
+    card: AdapterCard,
+) -> TrainingData:
+    """Make data of maps, with the values that classes have in label files of the adapter."""
+    values = card.details.get("class_values") or range(len(card.classes))
+    # The last one is that of what is not labelled.
+    written = np.array([*values, UNLABELLED], np.int32)
+    sizes = {example.pixel_size for example in examples}
+    size = sizes.pop() if len(sizes) == 1 else PixelSize()
+    trained = card.details.get("pixel_size_um")
+    if not size.is_physical and trained:
+        size = PixelSize(float(trained[0]), float(trained[1]), "um")
+    return from_arrays(
+        [(name, rgb, written[labels], specimen) for name, rgb, labels, specimen in items],
+        "semantic",
+        fractions=(1, 0, 0),
+        classes=dict(zip(map(int, values), card.classes, strict=True)),
+        pixel_size=size,
+    )
 
 
 def _check_amounts(example: RatioExample, classes: Sequence[str]) -> None:
