@@ -269,6 +269,24 @@ def test_it_tells_when_the_image_keeps_a_share_far_from_what_is_wanted():
         assert told in next(iter(work.warnings()))
 
 
+def test_case_of_names_counts_only_where_it_tells_them_apart():
+    classes = ("Ferrite", "FERRITE", "Pore")
+    recipe = parse_ratio(
+        ["FERRITE=20%", "Ferrite=30%", "PORE=50%"], classes, "plane", RatioConfig()
+    )
+    assert recipe.fractions == (0.3, 0.2, 0.5)
+    with pytest.raises(InvalidSettingError, match="no class of the adapter"):
+        parse_ratio(["ferrite=20%"], classes, "plane", RatioConfig())
+
+
+def test_whole_pixels_are_no_disagreement():
+    found = chain()
+    recipe = parse_ratio(["pore=33.36+-0.01%"], CLASSES, "plane", RatioConfig())
+    with RatioWork(recipe, 1) as work:
+        work.labels((0,), found, found.labels)
+        assert not [text for text in work.warnings() if "standard errors" in text]
+
+
 def test_what_exact_shares_leave_nothing_for_is_imposed():
     recipe = parse_ratio(["matrix=100%"], CLASSES, "plane", RatioConfig())
     assert recipe.imposed == (True, True, True)

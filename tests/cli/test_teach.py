@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from tests.training.conftest import discs
 from typer.testing import CliRunner
 
@@ -93,10 +94,31 @@ def test_images_of_the_same_name_are_told_apart_by_their_folders(images, tmp_pat
     assert shares(("new/disc30.tif", 0.1), ("old/disc30", 0.2)) == pytest.approx([0.1, 0.2])
     # The name with more folders is the more precise one.
     assert shares(("disc30", 0.1), ("old/disc30", 0.2)) == pytest.approx([0.1, 0.2])
-    with pytest.raises(InvalidSettingError, match=r"disc30.tif may be .* or .*: write their"):
+    # Written on another machine.
+    assert shares(("new\\disc30", 0.1), ("old\\disc30.tif", 0.2)) == pytest.approx([0.1, 0.2])
+    with pytest.raises(InvalidSettingError, match=r"disc30.tif may be .* or .*: write as much"):
         shares(("disc30.tif", 0.2))
     with pytest.raises(InvalidSettingError, match=r"once, got those of disc30.tif, disc30"):
         shares(("disc30.tif", 0.2), ("disc30", 0.3), ("old/disc30", 0.2))
+
+
+def test_images_are_found_in_a_table_however_they_are_written(images, tmp_path, monkeypatch):
+    (images / "disc31.tif").rename(images / "disc31.ome.tif")
+    (images / "maps").mkdir()
+    monkeypatch.chdir(images / "maps")
+    table = tmp_path / "amounts.csv"
+    lesson = Lesson(["../disc30.tif", "../disc31.ome.tif"], "discs", amounts=table)
+    for names in (("new/disc30", "new/disc31"), ("disc30", "disc31"),
+                  ("disc30.tif", "new/disc31.ome.tif"), ("disc30", "disc31.ome")):  # fmt: skip
+        rows = "".join(f"{name},disc,{0.1 * (k + 1)}\n" for k, name in enumerate(names))
+        table.write_text("image,phase,fraction\n" + rows)
+        found = [e.fractions[1] for e in read_examples(lesson, CLASSES)]
+        assert found == pytest.approx([0.1, 0.2])
+    # The ending tells them apart.
+    Image.fromarray(discs(33)[0]).save(images / "disc30.png")
+    table.write_text("image,phase,fraction\ndisc30.tif,disc,0.1\ndisc30,disc,0.3\n")
+    both = Lesson(["../disc30.tif", "../disc30.png"], "discs", amounts=table)
+    assert [e.fractions[1] for e in read_examples(both, CLASSES)] == pytest.approx([0.1, 0.3])
 
 
 def test_what_makes_no_sense_is_refused(adapter, make_adapter, images, tmp_path):
@@ -123,7 +145,7 @@ def test_what_makes_no_sense_is_refused(adapter, make_adapter, images, tmp_path)
         images / "stack.tif", np.zeros((3, 40, 50), np.uint8), photometric="minisblack"
     )
     with pytest.raises(
-        InvalidImageError, match=r"stack.tif: expected an image, got a stack of 3 planes"
+        InvalidImageError, match=r"stack.tif: expected an image, got a stack .planes: 3"
     ):
         read_examples(lesson(images, ratio=["disc=0.2"]), CLASSES)
     result = teach(images / "none.tif", "--adapter", adapter, "--ratio", "disc=1%", "-o", "new")

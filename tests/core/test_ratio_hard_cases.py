@@ -238,3 +238,13 @@ def test_stacks_with_rare_classes_and_little_memory(monkeypatch, seed):
     assert off_by(np.stack(list(labels.values())), wanted) < 1 + 1e-6
     whole = solve(np.stack(slices, axis=1), wanted.tolist())
     assert found.cost == pytest.approx(whole.cost, abs=5e-3 * max(1, whole.cost))
+
+
+@pytest.mark.parametrize("side", [3, 5, 9])
+def test_few_changes_of_few_pixels(side):
+    """Exact shares beside uncertain ones are no whole pixels of a small map."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        z, share = rng.normal(size=(2, side, side)), float(rng.uniform())
+        found = reluctant(RatioSolver(z)).solve([share, 1 - share], [0.05, 0.0])
+        assert abs(found.achieved[1] - (1 - share)) <= 1 / side**2

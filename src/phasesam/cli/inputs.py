@@ -136,9 +136,9 @@ def _by_folder(path: Path) -> tuple[str, list[tuple[int, int | str]]]:
 def _result_names(paths: Sequence[Path]) -> list[str]:
     """Name results after their inputs, with as much of the path as makes them differ."""
     schemes: list[Callable[[Path], str]] = [
-        lambda p: _stem(p),
+        lambda p: stem_of(p),
         lambda p: p.name.replace(".", "_"),
-        lambda p: f"{p.resolve().parent.name}_{_stem(p)}",
+        lambda p: f"{p.resolve().parent.name}_{stem_of(p)}",
         lambda p: f"{p.resolve().parent.name}_{p.name.replace('.', '_')}",
     ]
     names = [""] * len(paths)
@@ -156,11 +156,12 @@ def _result_names(paths: Sequence[Path]) -> list[str]:
     clashing = ", ".join(str(paths[i]) for i in open_indices[:4])
     raise InvalidSettingError(
         f"these inputs would write files of the same name: {clashing}; "
-        "segment them into different output folders"
+        "write them into different output folders"
     )
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
+    """Name of an image without its ending, all of it: ``.ome.tif``."""
     name = path.name or path.resolve().name
     for ending in (".ome.tiff", ".ome.tif"):
         if name.lower().endswith(ending):

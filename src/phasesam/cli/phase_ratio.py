@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from phasesam.cli.plane import Watch
 from phasesam.cli.ratio_doubts import RatioDoubts
+from phasesam.core.class_names import class_named
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.ratio_request import RatioRequest, Wanted
 from phasesam.engines.phase_hints import PhaseHints, takes_doubt, takes_ratio
@@ -133,12 +134,9 @@ def parse_ratio(
         If a text is none, names no class or one twice, or amounts cannot add up to 1.
     """
     found: dict[str, tuple[Wanted, float]] = {}
-    known = {name.casefold(): name for name in classes}
     for text in texts:
         name, equals, value = text.rpartition("=")
-        name = name.strip()
-        # As in tables, case does not count.
-        name = name if name in classes else known.get(name.casefold(), name)
+        name = class_named(name.strip(), classes) or name.strip()
         if not equals:
             raise InvalidSettingError(f"{_HINT}, got {text!r}")
         if name not in classes or name in found:

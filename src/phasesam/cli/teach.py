@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -22,6 +22,7 @@ from phasesam.cli.batch_options import panel
 from phasesam.cli.console import Interruption, exits_cleanly, message_console
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
+from phasesam.cli.image_names import names_of_images
 from phasesam.cli.inputs import Job, find_jobs
 from phasesam.cli.options import with_options
 from phasesam.cli.phase_ratio import parse_ratio
@@ -196,8 +197,8 @@ def read_examples(lesson: Lesson, classes: tuple[str, ...]) -> list[RatioExample
         micrograph = read_image(job.source)
         if micrograph.stack_shape:
             raise InvalidImageError(
-                f"{job.source}: expected an image, got a stack of "
-                f"{math.prod(micrograph.stack_shape)} planes"
+                f"{job.source}: expected an image, got a stack (planes: "
+                f"{math.prod(micrograph.stack_shape)})"
             )
         image = np.asarray(micrograph.data)[: micrograph.data_bar]
         request = known[job.source]
@@ -221,7 +222,7 @@ def _known(
         same = parse_ratio(lesson.ratio or [], classes, "plane", RatioConfig())
         return {job.source: RatioRequest(same.fractions, same.errors) for job in jobs}
     by_name = read_image_shares_csv(lesson.amounts, classes)
-    names = _names(lesson.amounts, by_name, jobs)
+    names = names_of_images(lesson.amounts, by_name, jobs)
     found = {}
     for source, name in names.items():
         shares = [by_name[name].get(phase, (None, 0.0)) for phase in classes]
@@ -230,39 +231,3 @@ def _known(
         except InvalidSettingError as error:
             raise InvalidSettingError(f"{lesson.amounts}, {name}: {error}") from error
     return found
-
-
-def _names(table: Path, known: Collection[str], jobs: Sequence[Job]) -> dict[Path, str]:
-    """Find what each image is called in a table; no two may be called the same.
-
-    An image may be called by its file with its ending or without, behind as many of its folders
-    as tell it from others.
-    """
-    found: dict[Path, str] = {}
-    for job in jobs:
-        fitting = [name for name in known if _fits(name, job)]
-        # That with most folders says it most precisely.
-        depth = max((len(PurePath(name).parts) for name in fitting), default=0)
-        best = [name for name in fitting if len(PurePath(name).parts) == depth]
-        if not best:
-            raise InvalidSettingError(
-                f"{table} has no amounts of {job.source.name}; it has those of {', '.join(known)}"
-            )
-        if len(best) > 1:
-            raise InvalidSettingError(
-                f"{table}: expected amounts of {job.source} once, got those of {', '.join(best)}"
-            )
-        other = next((source for source, name in found.items() if name == best[0]), None)
-        if other is not None:
-            raise InvalidSettingError(
-                f"{table}: {best[0]} may be {other} or {job.source}: write their folders, too"
-            )
-        found[job.source] = best[0]
-    return found
-
-
-def _fits(name: str, job: Job) -> bool:
-    parts, source = PurePath(name).parts, job.source.absolute()
-    if name == job.name or not parts:
-        return bool(parts)
-    return any(path.parts[-len(parts) :] == parts for path in (source, source.with_suffix("")))

@@ -154,13 +154,10 @@ def _yields(uncertainty: Errors | Mapping[int, Errors]) -> bool:
 def _settled(
     shares: Sequence[Wanted], errors: Errors, achieved: NDArray[np.float64]
 ) -> list[Wanted]:
-    """Take what was achieved for shares that are not exact."""
-    request = RatioRequest(shares, errors)
+    """Take what was achieved for shares that are numbers, so that all are whole pixels."""
     return [
-        float(found) if error > 0 and isinstance(wanted, float) else wanted
-        for wanted, error, found in zip(
-            request.fractions, request.uncertainty, achieved, strict=True
-        )
+        float(found) if isinstance(wanted, float) else wanted
+        for wanted, found in zip(RatioRequest(shares, errors).fractions, achieved, strict=True)
     ]
 
 

@@ -26,6 +26,7 @@ but then maps of unfamiliar samples gain little, too.
 FAR_OFF = 2.0
 """Standard errors that chance seldom exceeds."""
 
+_NEGLIGIBLE = 1e-3
 _ROUNDING, _MOST_ROUNDING = 5e-3, 2.5e-2
 
 
@@ -139,6 +140,8 @@ class RatioRequest:
     def standard_errors_off(self, achieved: ArrayLike) -> NDArray[np.float64]:
         """How far shares are from what is wanted, (K,), in standard errors; 0 where exact or free.
 
+        A difference of a tenth of a point is none: images have whole pixels.
+
         Parameters
         ----------
         achieved : (K,) array
@@ -148,7 +151,8 @@ class RatioRequest:
         for k, share in enumerate(np.asarray(achieved, dtype=np.float64)):
             wanted, error = self.fractions[k], self.uncertainty[k]
             if error > 0 and isinstance(wanted, float):
-                found[k] = abs(share - wanted) / error
+                missed = abs(share - wanted)
+                found[k] = missed / error if missed > _NEGLIGIBLE else 0.0
         return found
 
     def least_change(self, own: ArrayLike, achieved: ArrayLike) -> float:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from phasesam.core.class_names import class_named
 from phasesam.core.errors import FileFormatError
 from phasesam.formats.tables import read_table_csv
 
@@ -91,10 +92,9 @@ def _shares(
     name_column, share_column = _column(columns, _NAMES, path), _column(columns, _SHARES, path)
     error_column = next((name for name in _ERRORS if name in columns), None)
     scale = 0.01 if share_column in ("percent", "%") else 1.0
-    known = {name.casefold(): name for name in classes}
     found: dict[str, tuple[float, float]] = {}
     for number, row in rows:
-        name = known.get(row[name_column].casefold())
+        name = class_named(row[name_column], classes)
         if name is None or name in found:
             what = "twice" if name else "which is none of " + ", ".join(classes)
             raise FileFormatError(f"{path}, line {number}: {row[name_column]!r}, {what}")

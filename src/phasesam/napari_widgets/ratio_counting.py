@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phasesam.core.class_names import class_named
 from phasesam.core.errors import InvalidMaskError
 from phasesam.napari_widgets.class_colours import layer_class_names
 from phasesam.napari_widgets.planes import full_resolution
@@ -104,8 +105,8 @@ def _values(layer: Labels, classes: Sequence[str]) -> dict[int, int]:
     names = layer_class_names(layer)
     if not names:
         return {k + 1: k for k in range(len(classes))}
-    known = {name.casefold(): k for k, name in enumerate(classes)}
-    phases = {v: known[name.casefold()] for v, name in names.items() if name.casefold() in known}
+    meant = {value: class_named(name, classes) for value, name in names.items()}
+    phases = {value: list(classes).index(name) for value, name in meant.items() if name}
     if not phases:
         raise InvalidMaskError(
             f"{layer.name} has classes of other names ({', '.join(names.values())}): expected "

@@ -112,6 +112,10 @@ class RatioPresets(QWidget):
         """Take the shares in a CSV file; phases that it does not name are unknown."""
         try:
             found = read_shares_csv(path, self._classes)
+        except PhaseSAMError as error:
+            self.failed.emit(str(error))
+            return
+        try:
             # As everywhere: numbers that miss a sum of 1 by rounding are scaled.
             RatioRequest([found.get(name, (None,))[0] for name in self._classes])
         except PhaseSAMError as error:
