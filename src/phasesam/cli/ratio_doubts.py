@@ -44,7 +44,7 @@ class RatioDoubts:
 
         Parameters
         ----------
-        solution : RatioSolution or StackSolution
+        solution : RatioSolution or VolumeRatio
             With ``achieved`` and ``contradicted``.
         """
         self._contradicted = max(self._contradicted, solution.contradicted)

@@ -36,17 +36,18 @@ def _resistance(answer: RatioAnswer) -> str:
         return ""
     worst, words = FAR_OFF, ""
     for number, achieved in answer.achieved.items():
-        wanted, errors = query.fractions.get(number, ()), query.errors.get(number, ())
-        for name, share, error, found in zip(
-            answer.task.guides.guide.classes, wanted, errors, achieved, strict=False
-        ):
-            far = abs(found - share) / error if error and isinstance(share, float) else 0.0
-            if far > worst:
-                worst = far
-                words = (
-                    f"Doubtful: the image allows {percent(found)} {name}, which is {far:.1f} "
-                    "standard errors from what is wanted."
-                )
+        if number not in query.fractions:
+            continue
+        request = RatioRequest(query.fractions[number], query.errors.get(number))
+        off = request.standard_errors_off(achieved)
+        k = int(off.argmax())
+        if off[k] > worst:
+            worst = float(off[k])
+            words = (
+                f"Doubtful: the image allows {percent(achieved[k])} "
+                f"{answer.task.guides.guide.classes[k]}, which is {worst:.1f} "
+                "standard errors from what is wanted."
+            )
     return words
 
 
