@@ -252,3 +252,129 @@ def test_maps_outlive_the_dock(dock, engine, until, viewer_model):
     assert len(again.viewer.layers) == 2
     again.close()
     again.deleteLater()
+
+
+def test_shares_are_never_those_of_another_adapters_map(
+    dock, engine, until, tmp_path, make_adapter
+):
+    import_adapter(make_adapter(tmp_path / "o.safetensors", classes=("matrix", "pore")), "other")
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    dock.plane_button.click()
+    finished(dock, until)
+    until(lambda: shares(dock)["ferrite"][0])
+    dock.refresh()
+    dock.choose("other")
+    until(lambda: dock.hint.isVisible())
+    assert shares(dock) == {"matrix": ("", ""), "pore": ("", "")}
+    assert "ferrite, bainite, martensite" in dock.hint.text()
+    dock.choose("steel")
+    until(lambda: shares(dock)["ferrite"][0])
+    assert not dock.hint.isVisible()
+
+
+def test_a_map_that_was_given_other_data_is_left_alone(dock, engine, until):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    dock.plane_button.click()
+    finished(dock, until)
+    first = phases(dock)
+    first.data = np.full(SHAPE, 3, np.uint8)
+    dock.plane_button.click()
+    assert "left as it is" in finished(dock, until)
+    assert (first.data == 3).all()
+
+
+def test_what_is_painted_before_its_plane_comes_is_kept(dock, engine, until):
+    gate, _ = engine
+    dock.viewer.add_image(np.zeros((3, *SHAPE)), name="SEM")
+    dock.viewer.dims.set_current_step(0, 1)
+    dock.plane_button.click()
+    finished(dock, until)
+    dock.viewer.layers.clear()
+    dock.viewer.add_image(np.zeros((3, *SHAPE)), name="SEM")
+    gate.clear()
+    dock.stack_button.click()
+    dock._maps.show(PlaneMap((0,), (stripes() + 1).astype(np.uint8), None))
+    layer = phases(dock)
+    layer.data_setitem((np.array([2, 2]), np.array([0, 5]), np.array([31, 3])), 2)
+    gate.set()
+    finished(dock, until)
+    expected = stripes((2,)) + 1
+    expected[0, 31] = expected[5, 3] = 2
+    np.testing.assert_array_equal(layer.data[2], expected)
+
+
+def test_a_plane_corrected_while_it_is_mapped_anew_is_kept(dock, engine, until):
+    gate, _ = engine
+    dock.viewer.add_image(np.zeros((3, *SHAPE)), name="SEM")
+    dock.stack_button.click()
+    finished(dock, until)
+    layer = phases(dock)
+    dock.viewer.dims.set_current_step(0, 1)
+    gate.clear()
+    dock.stack_button.click()
+    dock._maps.show(PlaneMap((0,), np.full(SHAPE, 2, np.uint8), None))
+    assert (layer.data[0] == 2).all()
+    layer.data_setitem((np.array([1]), np.array([0]), np.array([0])), 3)
+    before = layer.data[1].copy()
+    gate.set()
+    assert "left as it is" in finished(dock, until)
+    np.testing.assert_array_equal(layer.data[1], before)
+    np.testing.assert_array_equal(layer.data[2], stripes((2,)) + 1)
+
+
+def test_an_image_replaced_while_it_is_mapped(dock, engine, until):
+    gate, _ = engine
+    image = dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    gate.clear()
+    dock.plane_button.click()
+    image.data = np.zeros((50, 60))
+    gate.set()
+    assert "other data" in finished(dock, until)
+    assert len(dock.viewer.layers) == 1
+
+
+def test_a_stack_that_became_shorter_has_no_shares(dock, engine, until):
+    image = dock.viewer.add_image(np.zeros((10, *SHAPE)), name="SEM")
+    dock.stack_button.click()
+    finished(dock, until)
+    dock.viewer.dims.set_current_step(0, 8)
+    until(lambda: shares(dock)["ferrite"][0])
+    image.data = np.zeros((5, *SHAPE))
+    dock.ask_to_count()
+    until(lambda: shares(dock)["ferrite"][0] == "")
+    assert "out of bounds" not in dock.footer.result.text()
+
+
+def test_the_map_follows_an_image_that_is_scaled_later(dock, engine, until):
+    image = dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    dock.confidence.setChecked(True)
+    dock.plane_button.click()
+    finished(dock, until)
+    image.units, image.scale, image.translate = ("um", "um"), (0.5, 0.5), (3, 4)
+    dock.plane_button.click()
+    finished(dock, until)
+    assert len(dock.viewer.layers) == 3
+    for layer in (phases(dock), dock.viewer.layers["SEM confidence"]):
+        np.testing.assert_allclose(layer.scale, (0.5, 0.5))
+        np.testing.assert_allclose(layer.translate, (3, 4))
+        assert [str(unit) for unit in layer.units] == ["micrometer", "micrometer"]
+
+
+def test_an_earlier_confidence_does_not_stay_beside_a_new_map(dock, engine, until):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    dock.confidence.setChecked(True)
+    dock.plane_button.click()
+    finished(dock, until)
+    dock.confidence.setChecked(False)
+    dock.plane_button.click()
+    finished(dock, until)
+    assert not dock.viewer.layers["SEM confidence"].data.any()
+
+
+def test_a_view_in_3d_shows_no_shares(dock, engine, until):
+    dock.viewer.add_image(np.zeros((3, *SHAPE)), name="SEM")
+    dock.plane_button.click()
+    finished(dock, until)
+    until(lambda: shares(dock)["ferrite"][0])
+    dock.viewer.dims.ndisplay = 3
+    until(lambda: shares(dock)["ferrite"][0] == "")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
 from phasesam.core.types import PixelSize
@@ -40,6 +41,20 @@ def like(layer: Layer) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in _GEOMETRY} | {
         "metadata": {OWN: {"image": layer.name}}
     }
+
+
+def put_onto(layer: Layer, image: Layer) -> None:
+    """Put a layer that was made with `like` onto its image again, which may have been scaled."""
+    for name in _GEOMETRY:
+        wanted = getattr(image, name)
+        if not _equal(getattr(layer, name), wanted):
+            setattr(layer, name, wanted)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Affine):
+        one, other = one.affine_matrix, other.affine_matrix
+    return np.array_equal(np.asarray(one), np.asarray(other))
 
 
 def like_plane(layer: Layer) -> dict[str, Any]:

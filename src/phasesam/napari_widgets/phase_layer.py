@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qtpy.QtGui import QColor
 
 from phasesam.napari_widgets.class_colours import class_features, layer_class_names
-from phasesam.napari_widgets.layers import OWN, like
+from phasesam.napari_widgets.layers import OWN, like, put_onto
 from phasesam.napari_widgets.planes import spatial_shape
 from phasesam.napari_widgets.training_layers import LEARNABLE
 
@@ -31,7 +31,8 @@ class PhaseLayers:
     """Maps of phases of the images of one viewer.
 
     The value of a class is its index plus 1; 0 is what was not mapped. A map that the user
-    has painted on is never written to again: the next one goes to a layer of its own.
+    has painted on, or that was given other data, is never written to again: the next one goes to
+    a layer of its own.
 
     Parameters
     ----------
@@ -85,6 +86,7 @@ class PhaseLayers:
             and tuple(layer_class_names(present).values()) == tuple(names)
         )
         if present is not None and fits and present not in self._painted:
+            put_onto(present, image)
             self._colour(present, colours)
             return present, False
         corrected = present is not None and present in self._painted
@@ -115,6 +117,7 @@ class PhaseLayers:
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active
         layer.events.paint.connect(self._on_painted)
+        layer.events.data.connect(self._on_painted)
         self._maps[image] = ref(layer)
         return layer
 
@@ -127,6 +130,11 @@ class PhaseLayers:
         """Show the map of one plane, (h, w); while it ``moves``, its thumbnail waits."""
         layer.data[plane] = values
         layer.refresh(extent=False, thumbnail=not moves)
+
+    def replace(self, layer: Labels, values: NDArray[np.uint8]) -> None:
+        """Show maps of all planes, (..., h, w), instead of what is there."""
+        with layer.events.data.blocker(self._on_painted):
+            layer.data = values
 
     def write_sureness(
         self, image: Image, layer: Labels, plane: Plane, confidence: NDArray[np.float32]
@@ -148,7 +156,15 @@ class PhaseLayers:
             viewer.layers.selection.active = active
             self._sureness[layer] = ref(sure)
         if sure is not None:
+            put_onto(sure, image)
             sure.data[plane] = np.rint(_PERCENT * confidence).astype(np.uint8)
+            sure.refresh(extent=False)
+
+    def clear_sureness(self, layer: Labels, plane: Plane) -> None:
+        """Forget how sure an earlier map of a plane was, if that is shown."""
+        sure = self._there(self._sureness.get(layer))
+        if sure is not None:
+            sure.data[plane] = 0
             sure.refresh(extent=False)
 
 

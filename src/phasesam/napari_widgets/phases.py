@@ -21,11 +21,13 @@ from qtpy.QtWidgets import (
 
 from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.engines.semantic import PhaseMapConfig
+from phasesam.napari_widgets.class_colours import layer_class_names
 from phasesam.napari_widgets.class_table import ClassRow, ClassTable
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.footer import duration_text
 from phasesam.napari_widgets.model_status import manager_watch
 from phasesam.napari_widgets.phase_layer import phase_layers_of
+from phasesam.napari_widgets.phase_making import MapsInTheMaking
 from phasesam.napari_widgets.phase_models import (
     NO_PHASE_MODEL,
     PhaseAdapterChoice,
@@ -52,6 +54,8 @@ _SCOPES = (
     ("stack", "Stack", "Fractions of all planes that were mapped."),
 )
 _ORIENTATIONS = ((1, "1: as it is"), (2, "2: turned too"), (4, "4: mirrored too"))
+_OTHER_PHASES = "The map of this image shows other phases: {}. Segment makes one with these."
+_ADAPTER_TIP = "Whose phases are mapped; Segment chooses this model for the other docks, too."
 _SHARE_TIP = (
     "Share of the mapped area, without the data bar. The interval (95 %) tells how far another\n"
     "field of view of the same size may be from it. Both follow corrections of the map."
@@ -76,7 +80,7 @@ class PhasesDock(Dock):
         self.layers = phase_layers_of(self.state)
         self._relay = GuiRelay(self)
         self._relay.received.connect(self._on_map)
-        self._maps: _MapsInTheMaking | None = None
+        self._maps: MapsInTheMaking | None = None
         self._followed: WeakSet[Labels] = WeakSet()
         self._counting = Lane(self)
         self._timer = QTimer(self)
@@ -93,6 +97,7 @@ class PhasesDock(Dock):
     def _fill(self) -> None:
         self._choice = PhaseAdapterChoice()
         self.adapters = self._choice.combo
+        self.adapters.setToolTip(_ADAPTER_TIP)
         self.hint = QLabel(NO_PHASE_MODEL)
         self.hint.setWordWrap(True)
         self.plane_button = QPushButton("Segment plane")
@@ -165,7 +170,8 @@ class PhasesDock(Dock):
         events = self.state.events
         self.subscriptions.connect(events.model_changed, self._on_model)
         self.subscriptions.connect(events.image_changed, self._on_image)
-        self.subscriptions.connect(self.viewer.dims.events.current_step, self.ask_to_count)
+        for emitter in (self.viewer.dims.events.current_step, self.viewer.dims.events.ndisplay):
+            self.subscriptions.connect(emitter, self.ask_to_count)
         self.subscriptions.connect(self.viewer.layers.events.removed, self.ask_to_count)
 
     # ------------------------------------------------------------------ the adapter
@@ -192,7 +198,7 @@ class PhasesDock(Dock):
     def _show_adapter(self) -> None:
         """Show the classes of the adapter, and what can be done."""
         chosen = self.chosen
-        self.hint.setVisible(chosen is None)
+        self._hint_at(NO_PHASE_MODEL if chosen is None else "")
         self.classes.setVisible(chosen is not None)
         if chosen is not None:
             _, card = chosen
@@ -207,6 +213,11 @@ class PhasesDock(Dock):
             )
         self._show_buttons()
         self.ask_to_count()
+
+    def _hint_at(self, text: str) -> None:
+        """Say what is in the way, or nothing."""
+        self.hint.setText(text)
+        self.hint.setVisible(bool(text))
 
     def _show_buttons(self) -> None:
         image = self.state.image_layer
@@ -238,20 +249,25 @@ class PhasesDock(Dock):
             self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
             return
         began = time.monotonic()
-        maps = self._maps = _MapsInTheMaking(self, image, card)
+        maps = self._maps = MapsInTheMaking(self, image, card)
 
         def done(count: int) -> None:
+            maps.end()
             took = duration_text(time.monotonic() - began)
             planes = "1 plane" if count == 1 else f"{count} planes"
             self.show_result(f"{planes} mapped in {took}.{maps.remark}")
+            self._show_buttons()
+
+        def ended() -> None:
+            maps.end()
             self._show_buttons()
 
         self.start(
             mapping_job(run, self._relay.send),
             title="Mapping phases",
             on_done=done,
-            on_failed=lambda _failure: self._show_buttons(),
-            on_cancelled=self._show_buttons,
+            on_failed=lambda _failure: ended(),
+            on_cancelled=ended,
             layer=image,
         )
         self._show_buttons()
@@ -287,9 +303,8 @@ class PhasesDock(Dock):
     def _count(self) -> None:
         """Count the fractions of the map of the present image, in a worker."""
         image = self.state.image_layer if self.state.has_viewer else None
-        layer = None if image is None else self.layers.of(image)
-        values = tuple(value for value, _, _ in self.classes.rows())
-        if image is None or layer is None or not values:
+        layer = None if image is None else self._map_of(image)
+        if image is None or layer is None:
             self._show_shares({})
             return
         plane: tuple[int, ...] | None = None
@@ -297,7 +312,9 @@ class PhasesDock(Dock):
             try:
                 plane = self.state.plane(image).index
             except UnsupportedViewError:
+                self._show_shares({})
                 return
+        values = tuple(value for value, _, _ in self.classes.rows())
         question = ShareQuestion(layer.data, values, plane)
         self._counting.submit(
             lambda _progress, _stop: question.answer(),
@@ -305,40 +322,21 @@ class PhasesDock(Dock):
             lambda failure: self.show_error(failure.message, details=failure.details),
         )
 
+    def _map_of(self, image: Image) -> Labels | None:
+        """Find the map of an image, if it is one of the classes that are listed."""
+        layer, chosen = self.layers.of(image), self.chosen
+        if chosen is None:
+            return None
+        # Not of an image that was replaced since.
+        if layer is None or layer.data.shape != spatial_shape(image):
+            self._hint_at("")
+            return None
+        shown = tuple(layer_class_names(layer).values())
+        fits = shown == tuple(chosen[1].classes)
+        self._hint_at("" if fits else _OTHER_PHASES.format(", ".join(shown)))
+        return layer if fits else None
+
     def _show_shares(self, shares: dict[int, PhaseFraction]) -> None:
         for value, _, _ in self.classes.rows():
             texts = share_text(shares[value]) if value in shares else ("", "")
             self.classes.set_texts(value, *texts)
-
-
-class _MapsInTheMaking:
-    """Shows the planes of one run as they come; the layer is made with the first."""
-
-    def __init__(self, dock: PhasesDock, image: Image, card: AdapterCard) -> None:
-        self._dock = dock
-        self._image = image
-        self._card = card
-        self._layer: Labels | None = None
-        self._is_new = False
-        self._has_confidence = False
-
-    @property
-    def remark(self) -> str:
-        """What the user should know about the layers."""
-        text = " The map that you corrected was left as it is." if self._is_new else ""
-        return text + (" The confidence is in a hidden layer." if self._has_confidence else "")
-
-    def show(self, found: PlaneMap) -> None:
-        """Write one plane."""
-        dock, image = self._dock, self._image
-        if image not in dock.viewer.layers:
-            return
-        if self._layer is None or self._layer not in dock.viewer.layers:
-            colours = class_colours(self._card)
-            self._layer, self._is_new = dock.layers.prepare(image, self._card.classes, colours)
-            dock.follow(self._layer)
-        dock.layers.write(self._layer, found.plane, found.values)
-        if found.confidence is not None:
-            dock.layers.write_sureness(image, self._layer, found.plane, found.confidence)
-            self._has_confidence = True
-        dock.ask_to_count()

@@ -91,7 +91,7 @@ class RatioLayers:
             Whether maps that were corrected by hand were left alone.
         """
         layer, corrected = self._stacks.prepare(image, *classes)
-        layer.data = values
+        self._stacks.replace(layer, values)
         layer.visible = visible
         self._stack_names[layer], self._stack_shares[layer] = name, shares
         plane = self.of(image)
