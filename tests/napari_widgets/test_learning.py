@@ -222,7 +222,7 @@ def test_an_object_that_is_corrected_is_learnt_anew(dock, panel, until, learners
     assert learners[0].asked == [[1], [2], [3]]
     assert learners[0].replayed[-1] == [AREA]
     assert history.present.count == 2
-    assert history.next is None
+    assert not history.undone
 
 
 def test_deleted_and_changed_objects_are_replayed_as_they_are_now(dock, panel, until, learners):
@@ -240,6 +240,35 @@ def test_deleted_and_changed_objects_are_replayed_as_they_are_now(dock, panel, u
     state = learners[0].history.present
     session.delete(1)
     assert learners[0].history.present is state
+
+
+def test_an_object_that_comes_back_brings_its_update_though_an_earlier_one_is_gone(
+    dock, panel, until, learners
+):
+    add(dock, until, *CENTRES[:2])
+    history, session = learners[0].history, session_of(dock)
+    both = history.present
+    session.delete(1)
+    assert history.present is both
+    session.delete(2)
+    assert history.present is None
+    session.undo()
+    assert history.present is both
+    session.undo()
+    assert history.present is both
+
+
+def test_learners_that_leave_take_what_they_learnt_out_of_memory(
+    dock, panel, until, learners, monkeypatch
+):
+    monkeypatch.setattr("phasesam.napari_widgets.learning._KEPT_LEARNERS", 1)
+    add(dock, until, CENTRES[0])
+    dock.state.choose_model("tiny")
+    until(lambda: learners[0].released == 1)
+    add(dock, until, CENTRES[1])
+    until(lambda: learners[0].released == 2)
+    dock.state.choose_model("mobile_sam")
+    assert panel.learning.learner is None
 
 
 def test_what_is_added_meanwhile_waits_and_is_learnt_together(dock, panel, until, learners):
@@ -319,7 +348,7 @@ def test_forget(dock, panel, until, learners):
 def test_every_model_has_its_own(dock, panel, until, learners):
     add(dock, until, CENTRES[0])
     dock.state.choose_model("tiny")
-    assert panel.line.text() == "learns from each object you add"
+    assert panel.line.text() == "learns anew: what it learnt waits with the other model or strength"
     add(dock, until, CENTRES[1])
     assert versions_asked(dock) == []
     assert learners[1].model == "tiny"

@@ -128,12 +128,18 @@ class AnnotationLearning(QObject):
         if self.trouble:
             return self.trouble
         if learnt is None:
-            return "learning …" if self.busy else "learns from each object you add"
+            return "learning …" if self.busy else self._promise()
         text = f"learnt from {_objects(learnt.count)}"
         effect = learnt.effect
         if effect is None or len(learnt.trials) < _ENOUGH_TRIALS:
             return text
         return f"{text} · first click {effect.before:.2f} → {effect.after:.2f}"
+
+    def _promise(self) -> str:
+        others = [x for x in self._learners.values() if x.history.present is not None]
+        if others:
+            return "learns anew: what it learnt waits with the other model or strength"
+        return "learns from each object you add"
 
     # ------------------------------------------------------------------ what the user does
 
@@ -255,11 +261,12 @@ class AnnotationLearning(QObject):
         self, update: _Update, learner: AnnotationLearner, state: LearntState | None
     ) -> None:
         if update.key != self._key():
+            self._release([learner] if learner not in self._learners.values() else [])
             self._end(update)
             return
         self._learners[update.key] = learner
         while len(self._learners) > _KEPT_LEARNERS:
-            self._learners.popitem(last=False)
+            self._release([self._learners.popitem(last=False)[1]])
         gone = self._withdraw(update.lessons)
         if gone or learner.history.present is not update.after:
             # Something was taken out meanwhile: work it out anew without that.
@@ -317,10 +324,12 @@ class AnnotationLearning(QObject):
         while history is not None and history.present is not None:
             if any(self._is_there(s) for s in history.present.sources) or not history.undo():
                 break
-        while history is not None and history.next is not None:
-            if not all(self._is_there(s) for s in history.next.sources):
-                break
-            history.redo()
+        if history is not None:
+            # The furthest one whose own objects are there: what came before it was learnt from
+            # objects that may have gone since, as long as it held.
+            back = [all(map(self._is_there, state.sources)) for state in history.undone]
+            for _ in range(len(back) - back[::-1].index(True) if any(back) else 0):
+                history.redo()
         gone = self._withdraw(self._waiting)
         back = [lesson for lesson in self._withdrawn if self._is_there(lesson.source)]
         self._withdrawn = [lesson for lesson in self._withdrawn if lesson not in back]

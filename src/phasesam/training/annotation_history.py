@@ -216,9 +216,9 @@ class LearningHistory:
         return self._done[-1]
 
     @property
-    def next(self) -> LearntState | None:
-        """What `redo` would bring back."""
-        return self._undone[-1] if self._undone else None
+    def undone(self) -> tuple[LearntState, ...]:
+        """What was taken back, what `redo` would bring back first in front."""
+        return tuple(reversed(self._undone))
 
     def states(self) -> tuple[LearntState, ...]:
         """List all states that are kept, those taken back included."""
