@@ -82,11 +82,35 @@ def test_a_recipe_of_ones_own(panel, qtbot, monkeypatch):
     monkeypatch.setattr(QInputDialog, "getText", lambda *a, **k: ("My powder (fast)", True))
     with qtbot.waitSignal(panel.saved) as told:
         panel.save_button.click()
-    assert told.args == ["My powder (fast)"]
+    assert told.args == ["Saved the recipe My powder (fast)."]
     assert (user_folder() / "My-powder-fast.json").is_file()
     assert panel.original.name == "My-powder-fast"
     assert panel.recipes.currentText() == "My powder (fast)"
     assert get_recipe("My-powder-fast").epochs == 3
+    with qtbot.waitSignal(panel.saved) as told:
+        panel.save("My powder (fast)")
+    assert told.args == ["Replaced the recipe My powder (fast)."]
+
+
+def test_other_titles_are_other_recipes(panel, qtbot):
+    titles = ["a b", "a-b", "A B", "日本", "鋼", "Größe", "Grosse", "x" * 70, "x" * 71]
+    for title in titles:
+        panel.save(title)
+        assert panel.recipes.currentText() == title
+    offered = [panel.recipes.itemText(i) for i in range(panel.recipes.count())]
+    assert set(titles) <= set(offered)
+    panel.save("日本")
+    assert [panel.recipes.itemText(i) for i in range(panel.recipes.count())] == offered
+
+
+@pytest.mark.parametrize("title", ["default", "Default", "One image"])
+def test_what_comes_with_the_product_is_not_replaced(panel, qtbot, title):
+    before = get_recipe("default")
+    panel.epochs.setValue(1)
+    with qtbot.waitSignal(panel.failed) as told:
+        panel.save(title)
+    assert "comes with PhaseSAM" in told.args[0]
+    assert get_recipe("default") == before
 
 
 def test_saving_can_be_cancelled(panel, monkeypatch):
@@ -101,7 +125,13 @@ def test_a_damaged_recipe_is_told(panel, qtbot):
     with qtbot.waitSignal(panel.failed) as told:
         panel.load()
     assert "bad.json" in told.args[0]
-    assert panel.original is not None, "those known before can still be used"
+    assert panel.original is not None, "the others can be used"
+    panel.load()
+    again = RecipePanel()
+    qtbot.addWidget(again)
+    assert again.problems == panel.problems
+    assert again.original is not None
+    assert get_recipe("default").name == "default"
 
 
 def test_without_any_recipe(panel):

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from phasesam.core.errors import FileFormatError, InvalidSettingError
-from phasesam.training.recipes import Recipe, get_recipe, list_recipes, read_recipe, save_recipe
+from phasesam.training.recipes import (
+    Recipe,
+    find_recipes,
+    get_recipe,
+    list_recipes,
+    read_recipe,
+    save_recipe,
+    user_folder,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +54,24 @@ def test_a_recipe_survives_its_file(name: str, tmp_path: Path) -> None:
 
 def test_own_recipes_are_listed_and_may_replace_bundled_ones() -> None:
     own = replace(get_recipe("default"), name="mine", epochs=3)
+    own = replace(own, title="Mine")
     save_recipe(own)
-    save_recipe(replace(get_recipe("one-image"), epochs=7))
     assert get_recipe("mine") == own
+    with pytest.raises(InvalidSettingError, match="comes with PhaseSAM"):
+        save_recipe(replace(get_recipe("one-image"), epochs=7))
+    save_recipe(replace(get_recipe("one-image"), epochs=7), user_folder() / "one-image.json")
     assert get_recipe("one-image").epochs == 7
+
+
+def test_a_damaged_file_does_not_hold_the_others_up() -> None:
+    user_folder().mkdir(parents=True)
+    (user_folder() / "broken.json").write_text('{"name": "broken", "speed": 3}')
+    recipes, (problem,) = find_recipes()
+    assert set(recipes) == set(list_recipes()) >= {"default", "one-image"}
+    assert "broken.json is no recipe" in problem
+    assert get_recipe("default") == recipes["default"]
+    with pytest.raises(InvalidSettingError, match=r"no recipe 'broken'.*broken\.json"):
+        get_recipe("broken")
 
 
 @pytest.mark.parametrize(

@@ -208,9 +208,12 @@ def _describe(console: Console, data: TrainingData, summary: DataSummary) -> Non
 
 def list_recipes() -> None:
     """List the recipes for training."""
-    from phasesam.training.recipes import list_recipes as find
+    from phasesam.training.recipes import find_recipes
 
     table = Table("recipe", "tasks", "what for")
-    for recipe in find().values():
+    recipes, problems = find_recipes()
+    for recipe in recipes.values():
         table.add_row(recipe.name, ", ".join(recipe.tasks), recipe.description)
     output_console().print(table)
+    for problem in problems:
+        message_console().print(f"[yellow]Warning:[/] {escape(problem)}")

@@ -25,6 +25,7 @@ from phasesam.napari_widgets.finetune_recipe import RecipePanel
 from phasesam.napari_widgets.finetune_summary import SummaryView
 from phasesam.napari_widgets.finetune_training import TrainingPage
 from phasesam.napari_widgets.interrupted_run import InterruptedRun
+from phasesam.napari_widgets.model_status import manager_watch
 from phasesam.napari_widgets.training_estimate import estimate, estimate_text
 from phasesam.napari_widgets.training_run import (
     EarlierRun,
@@ -125,9 +126,12 @@ class FineTuneDock(Dock):
     def _connect(self) -> None:
         self.data.changed.connect(self.ask_for_check)
         self.recipe.changed.connect(self._on_recipe)
-        self.recipe.saved.connect(lambda title: self.show_result(f"Saved the recipe {title}."))
+        self.recipe.saved.connect(self.show_result)
+        manager_watch().catalogue_changed.connect(self.recipe.load)
         for part in (self.data, self.recipe):
             part.failed.connect(self.show_error)
+        for problem in self.recipe.problems:
+            self.show_error(problem)
         self.start_button.clicked.connect(lambda *_: self.train())
         self.interrupted.resume_requested.connect(self.resume_earlier)
         self.page.new_requested.connect(self.show_setup)

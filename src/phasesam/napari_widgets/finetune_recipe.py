@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,8 +26,8 @@ from qtpy.QtWidgets import (
 
 from phasesam.core.errors import InvalidSettingError, PhaseSAMError
 from phasesam.napari_widgets.header import narrow_combo
-from phasesam.napari_widgets.model_status import choice_text, offered_models
-from phasesam.training.recipes import list_recipes, save_recipe
+from phasesam.napari_widgets.model_status import choice_text, manager_watch, offered_models
+from phasesam.training.recipes import find_recipes, save_recipe
 
 if TYPE_CHECKING:
     from phasesam.training.recipes import Recipe
@@ -75,11 +77,12 @@ class RecipePanel(QWidget):
     changed = Signal()
     failed = Signal(str)
     saved = Signal(str)
-    """A recipe of this title was saved."""
+    """What to tell the user."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._recipes: dict[str, Recipe] = {}
+        self.problems: list[str] = []
         self._task = "promptable"
         self.recipes = narrow_combo("All settings of a training in one name")
         self.description = QLabel()
@@ -158,10 +161,11 @@ class RecipePanel(QWidget):
 
     def load(self) -> None:
         """Read the recipes and list the models anew."""
-        try:
-            self._recipes = list_recipes()
-        except PhaseSAMError as error:
-            self.failed.emit(str(error))
+        before = self.problems
+        self._recipes, self.problems = find_recipes()
+        for problem in self.problems:
+            if problem not in before:
+                self.failed.emit(problem)
         self._list(self.recipes.currentData())
         chosen = self.base.currentData()
         self.base.clear()
@@ -313,7 +317,8 @@ class RecipePanel(QWidget):
 
     def save(self, title: str) -> None:
         """Keep the present settings among the user's own recipes."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-._")[:_LONGEST_NAME] or "recipe"
+        name = self._name_for(title)
+        verb = "Replaced" if name in self._recipes else "Saved"
         try:
             recipe = self.recipe()
             description = f"Made of {recipe.title}."
@@ -323,4 +328,15 @@ class RecipePanel(QWidget):
             return
         self.load()
         self.select(name)
-        self.saved.emit(title)
+        self.saved.emit(f"{verb} the recipe {title}.")
+        # Other docks list it, too.
+        manager_watch().catalogue_changed.emit()
+
+    def _name_for(self, title: str) -> str:
+        """Make the name of a file of a title: the same for the same, another for another."""
+        plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:_LONGEST_NAME]
+        alike = [r for r in self._recipes.values() if r.name.casefold() == name.casefold()]
+        if title.isascii() and name and all(r.title == title for r in alike):
+            return name
+        return f"{name[: _LONGEST_NAME - 9] or 'recipe'}-{zlib.crc32(title.encode()):08x}"

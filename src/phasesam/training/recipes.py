@@ -260,25 +260,39 @@ def user_folder() -> Path:
 
 
 def list_recipes() -> dict[str, Recipe]:
-    """All recipes by name: the bundled ones, then the user's own, which may replace them.
+    """All recipes by name: the bundled ones, then the user's own; see `find_recipes`."""
+    return find_recipes()[0]
 
-    Raises
-    ------
-    FileFormatError
-        If a file is no recipe.
+
+def find_recipes() -> tuple[dict[str, Recipe], list[str]]:
+    """Read all recipes.
+
+    Returns
+    -------
+    dict of str to Recipe
+        The bundled ones by name, then the user's own. A file that was put into `user_folder` by
+        hand may take the place of a bundled one.
+    list of str
+        What is wrong with files of the user that are no recipes; the others are not held up.
     """
-    found: dict[str, Recipe] = {}
-    bundled = resources.files("phasesam.training") / "recipes_bundled"
-    for file in sorted(bundled.iterdir(), key=lambda entry: entry.name):
-        recipe = parse_recipe(file.read_text(encoding="utf-8"), file.name)
-        found[recipe.name] = recipe
-    first = found.pop("default")
-    found = {"default": first, **found}
-    if user_folder().is_dir():
-        for path in sorted(user_folder().glob("*.json")):
+    found = _bundled()
+    problems = []
+    for path in sorted(user_folder().glob("*.json")) if user_folder().is_dir() else ():
+        try:
             recipe = read_recipe(path)
+        except FileFormatError as error:
+            problems.append(str(error))
+        else:
             found[recipe.name] = recipe
-    return found
+    return found, problems
+
+
+def _bundled() -> dict[str, Recipe]:
+    """Read the recipes that come with the product, the default one first."""
+    folder = resources.files("phasesam.training") / "recipes_bundled"
+    files = sorted(folder.iterdir(), key=lambda entry: (entry.name != "default.json", entry.name))
+    recipes = [parse_recipe(file.read_text(encoding="utf-8"), file.name) for file in files]
+    return {recipe.name: recipe for recipe in recipes}
 
 
 def get_recipe(name_or_path: str | Path) -> Recipe:
@@ -291,11 +305,10 @@ def get_recipe(name_or_path: str | Path) -> Recipe:
     """
     if str(name_or_path).endswith(".json"):
         return read_recipe(Path(name_or_path))
-    recipes = list_recipes()
+    recipes, problems = find_recipes()
     if str(name_or_path) not in recipes:
-        raise InvalidSettingError(
-            f"there is no recipe {str(name_or_path)!r}; there are {', '.join(recipes)}"
-        )
+        message = f"there is no recipe {str(name_or_path)!r}; there are {', '.join(recipes)}"
+        raise InvalidSettingError("; ".join([message, *problems]))
     return recipes[str(name_or_path)]
 
 
@@ -333,10 +346,17 @@ def save_recipe(recipe: Recipe, path: Path | None = None) -> Path:
 
     Raises
     ------
+    InvalidSettingError
+        If it would hide one that comes with PhaseSAM.
     SaveError
         If it cannot be written.
     """
     if path is None:
+        taken = {name.casefold() for r in _bundled().values() for name in (r.name, r.title)}
+        if taken & {recipe.name.casefold(), recipe.title.casefold()}:
+            raise InvalidSettingError(
+                f"the recipe {recipe.title} comes with PhaseSAM; choose another name"
+            )
         user_folder().mkdir(parents=True, exist_ok=True)
         path = user_folder() / f"{recipe.name}.json"
     with atomic_file(path) as file:
