@@ -17,10 +17,11 @@ import torch
 from phasesam.core.images import stretched
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.sam import EncoderOutput, build_model
+from phasesam.training.acceleration import make_accelerator
 from phasesam.training.class_objective import ClassObjective
 from phasesam.training.dataset import TrainingData
 from phasesam.training.feature_store import FeatureStore
-from phasesam.training.fine_tuning import TrainingSettings, fitted_to, make_accelerator
+from phasesam.training.fine_tuning import TrainingSettings, fitted_to
 from phasesam.training.objective import Surroundings
 from phasesam.training.recipes import Recipe, get_recipe
 from phasesam.training.run_folder import RunFolder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog
 
-from phasesam.models.adapter_store import get_adapter, list_adapters
+from phasesam.models.adapter_store import get_adapter, import_adapter, list_adapters
 from phasesam.napari_widgets import finetune
 from phasesam.napari_widgets.finetune import FineTuneDock
 from phasesam.napari_widgets.header import Status
@@ -109,6 +109,32 @@ def test_bad_data_are_told_and_cannot_be_started(dock, until, tmp_path):
     dock.use_folder(tmp_path)
     until(lambda: "expected a folder images" in dock.summary.warnings.text())
     assert not dock.start_button.isEnabled()
+
+
+def test_labels_that_no_longer_fit_cannot_be_learnt(labelled, until):
+    for name in "AB":
+        labelled.viewer.layers[f"{name} labels"].data = np.ones((39, 60), np.int32)
+    labelled.train()
+    assert "nothing to learn from" in said(labelled)
+    until(lambda: "Tick labels" in labelled.summary.numbers.text())
+    assert not labelled.start_button.isEnabled()
+    assert "'A labels' is 39 × 60" in labelled.data.hint.text()
+
+
+def test_images_that_have_gone_cannot_be_learnt(labelled, until):
+    for name in "AB":
+        labelled.viewer.layers.remove(name)
+    labelled.train()
+    assert "nothing to learn from" in said(labelled)
+    until(lambda: not labelled.start_button.isEnabled())
+
+
+def test_labels_elsewhere_are_told(labelled, checked, until):
+    layer = labelled.viewer.add_labels(spots()[1], name="A again", translate=(500, 500))
+    until(lambda: labelled.data.pairs.topLevelItemCount() == 3)
+    assert "A again" not in [pair.labels.name for pair in labelled.data.pairs.chosen()]
+    labelled.data.pairs.tick(layer)
+    until(lambda: "do not lie on the image" in labelled.summary.warnings.text())
 
 
 def test_every_change_is_looked_at_anew(labelled, checked):
@@ -304,6 +330,63 @@ def test_an_interrupted_training_is_offered_again(processes, qtbot, viewer_model
     assert processes[0].job.resume
     assert processes[0].run.path == run.path
     assert "phases" in dock.page.panel.title.text()
+
+
+def test_a_training_that_still_ends_is_offered_when_it_has(
+    labelled, training, processes, qtbot, viewer_model, until
+):
+    go(training, 1)
+    labelled.close()
+    labelled.deleteLater()
+    qtbot.waitUntil(lambda: training.is_cancelled, timeout=5000)
+    again = FineTuneDock(viewer_model)
+    qtbot.addWidget(again)
+    again.show()
+    qtbot.wait(300)
+    assert not again.interrupted.isVisible()
+    training.checkpoint_file.touch()
+    training.write_status(RunStatus("cancelled", epoch=1, epochs=4))
+    processes[0].is_running = False
+    until(again.interrupted.isVisible)
+    assert again.earlier.isEnabled()
+
+
+def test_a_download_and_an_adapter_left_out_are_told(
+    labelled, until, make_adapter, tmp_path, monkeypatch
+):
+    import_adapter(make_adapter(tmp_path / "p.safetensors", base="mobile_sam"), "powder")
+    labelled.state.choose_model("mobile_sam", "powder")
+    until(lambda: "go on from powder" in labelled.memory.text())
+    assert labelled.settings().start == ""
+    labelled.recipe.goes_on.setChecked(True)
+    assert labelled.settings().start == str(get_adapter("powder").path)
+    until(lambda: "powder" not in labelled.memory.text())
+    base = labelled.recipe.base
+    base.setCurrentIndex(base.findData("sam_vit_b"))
+    base.activated.emit(base.currentIndex())
+    until(lambda: "no adapter to go on from" in labelled.memory.text())
+    labelled.start_button.click()
+    assert "choose one beside the image" in said(labelled)
+    labelled.recipe.goes_on.setChecked(False)
+    until(lambda: "SAM ViT-B is downloaded first (" in labelled.memory.text())
+
+
+def test_while_the_threshold_is_looked_for(labelled, training, processes, until):
+    go(training, 4)
+    until(lambda: len(labelled.page.panel.loss.points) == 4)
+    training.write_status(RunStatus("finishing", epoch=4, epochs=4, step=32, steps=32))
+    until(lambda: "threshold" in labelled.footer.running_text.text())
+    assert labelled.footer.bar.value() == labelled.footer.bar.maximum() == 32
+    labelled.footer.cancel.click()
+    assert not processes[0].killed
+
+
+def test_an_error_beside_a_training_does_not_stay_on_the_dot(labelled, training, until):
+    go(training, 1)
+    until(lambda: labelled.page.panel.loss.points)
+    labelled.show_error("something else")
+    go(training, 2)
+    until(lambda: labelled.header.dot.status is Status.WORKING)
 
 
 def test_earlier_trainings_can_be_looked_at(processes, qtbot, viewer_model, until, make_adapter):

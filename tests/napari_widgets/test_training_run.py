@@ -13,6 +13,7 @@ from phasesam.napari_widgets.training_request import DataRequest, PairToRead
 from phasesam.napari_widgets.training_run import (
     RunFacts,
     TrainingRun,
+    any_ending,
     earlier_runs,
     new_run,
     plain_name,
@@ -66,6 +67,29 @@ def test_a_job_that_is_stopped_leaves_nothing(processes):
     with pytest.raises(CancelledError):
         write_training(run, request(), TrainingSettings(), should_stop=lambda: True)
     assert not run.path.exists()
+
+
+def test_whatever_goes_wrong_leaves_nothing(processes, monkeypatch):
+    def leave_in(self, folder, progress, should_stop):
+        (folder / "data").mkdir(parents=True)
+        raise MemoryError
+
+    monkeypatch.setattr(DataRequest, "leave_in", leave_in)
+    run = new_run("SEM")
+    with pytest.raises(MemoryError):
+        write_training(run, request(), TrainingSettings())
+    assert not run.path.exists()
+
+
+def test_while_it_finishes_it_is_asked_and_not_killed(processes):
+    training, process = begun(processes)
+    training.folder.write_status(RunStatus("finishing", epoch=4, epochs=4))
+    assert not any_ending()
+    training.cancel()
+    assert not process.killed
+    assert any_ending()
+    process.is_running = False
+    assert not any_ending()
 
 
 def test_before_the_process_speaks_it_is_preparing(processes):

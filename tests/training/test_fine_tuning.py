@@ -22,6 +22,7 @@ from phasesam.core.errors import (
     DeviceMemoryError,
     InvalidSettingError,
 )
+from phasesam.models.adapter_card import read_card
 from phasesam.models.adapters import load_trainable
 from phasesam.models.sam import build_model
 from phasesam.training.class_objective import ClassObjective
@@ -104,6 +105,33 @@ def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, brief: Recip
     assert all(torch.equal(first[name], second[name]) for name in first)
     scores = [[row["val_score"] for row in result.rows] for result in (whole, again)]
     assert scores[0] == scores[1]
+    nothing_left = train(data, tmp_path / "b", settings(recipe), resume=True)
+    metrics = nothing_left.card.details["metrics"]
+    assert metrics["val_score"] == max(scores[0])
+    assert metrics == read_card(nothing_left.path).details["metrics"]
+
+
+def test_the_search_for_a_threshold_comes_after_the_last_epoch(
+    tmp_path: Path, brief: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, recipe = RunFolder(tmp_path), replace(brief, epochs=1)
+    seen = []
+
+    def search(path: Path, base: Any, images: Any, device: str, should_stop: Any) -> Any:
+        seen.append(run.status())
+        run.cancel()
+        if should_stop():
+            raise CancelledError("stopped")
+
+    monkeypatch.setattr("phasesam.training.fine_tuning.scale_scores", search)
+    with pytest.raises(CancelledError):
+        train(disc_data("instance"), tmp_path, settings(recipe))
+    (status,) = seen
+    assert (status.state, status.epoch, status.epochs) == ("finishing", 1, 1)
+    assert status.step == status.steps > 0
+    assert not status.is_over
+    assert (run.status().state, run.status().epoch) == ("cancelled", 1)
+    assert run.best_file.exists()
 
 
 def test_a_killed_process_is_resumed_to_the_same_score(tmp_path: Path, brief: Recipe) -> None:

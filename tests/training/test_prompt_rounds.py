@@ -84,7 +84,8 @@ def test_rounds_without_gradients_do_not_change_those_with(
     adapted: SamModel, encoded: EncoderOutput
 ) -> None:
     """Weights cast under autocast in a round without gradients must not be used again."""
-    from phasesam.training.fine_tuning import TrainingSettings, make_accelerator
+    from phasesam.training.acceleration import make_accelerator
+    from phasesam.training.fine_tuning import TrainingSettings
     from phasesam.training.run_folder import RunFolder
 
     targets = choose_objects(squares(50, 60), None, np.random.default_rng(0))

@@ -57,8 +57,9 @@ def train(
 ) -> ExitCode:
     """Adapt a model to labelled images; write an adapter for all other commands."""
     from phasesam.models.adapter_store import card_of, get_adapter
+    from phasesam.training.acceleration import is_main_process
     from phasesam.training.data_checks import check
-    from phasesam.training.fine_tuning import TrainingSettings, is_main_process
+    from phasesam.training.fine_tuning import TrainingSettings
     from phasesam.training.memory_estimate import require_memory
     from phasesam.training.recipes import save_recipe
 

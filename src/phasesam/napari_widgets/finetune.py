@@ -16,7 +16,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from phasesam.core.errors import PhaseSAMError
+from phasesam.core.errors import InvalidSettingError, PhaseSAMError
+from phasesam.models.adapter_store import get_adapter
 from phasesam.models.manager import get_manager
 from phasesam.napari_widgets.class_colours import class_colour
 from phasesam.napari_widgets.dock import Dock
@@ -26,10 +27,11 @@ from phasesam.napari_widgets.finetune_summary import SummaryView
 from phasesam.napari_widgets.finetune_training import TrainingPage
 from phasesam.napari_widgets.interrupted_run import InterruptedRun
 from phasesam.napari_widgets.model_status import manager_watch
-from phasesam.napari_widgets.training_estimate import estimate, estimate_text
+from phasesam.napari_widgets.training_estimate import estimate, estimate_text, notes
 from phasesam.napari_widgets.training_run import (
     EarlierRun,
     TrainingRun,
+    any_ending,
     earlier_runs,
     new_run,
     write_training,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 _SETTLE_MS = 300
 _ESTIMATE_MS = 600
+_ENDING_MS = 1000
 _NOTHING = "Tick labels, or choose a folder, to see what will be learnt."
 _WAITING = "Looking at the labels …"
 
@@ -85,6 +88,10 @@ class FineTuneDock(Dock):
         self._estimate_timer.setSingleShot(True)
         self._estimate_timer.setInterval(_ESTIMATE_MS)
         self._estimate_timer.timeout.connect(self._estimate)
+        self._ending_timer = QTimer(self)
+        self._ending_timer.setSingleShot(True)
+        self._ending_timer.setInterval(_ENDING_MS)
+        self._ending_timer.timeout.connect(self._list_earlier)
         self._lay_out_pages()
         self._connect()
         self.show_setup()
@@ -226,10 +233,11 @@ class FineTuneDock(Dock):
             self._say_memory(str(error))
             return
         values, n_classes = settings.to_dict(), len(self._found[0].classes)
+        noted = notes(settings, self.state.adapter)
 
         def done(needed: int | None) -> None:
             text, tight = ("", False) if needed is None else estimate_text(needed, settings.device)
-            self._say_memory(text, tight)
+            self._say_memory(f"{text} {noted}".strip(), tight)
 
         self._estimates.submit(
             lambda _progress, stop: estimate(values, n_classes, stop), done, lambda _failure: None
@@ -271,7 +279,19 @@ class FineTuneDock(Dock):
         device = get_manager().status().device
         colours = () if self._found is None else self._colours(self._found[0])
         names = tuple(colour.name() for colour in colours)
-        return TrainingSettings(self.recipe.recipe(), base, device=device, class_colours=names)
+        return TrainingSettings(
+            self.recipe.recipe(), base, device=device, class_colours=names, start=self._start(base)
+        )
+
+    def _start(self, base: str) -> str:
+        """File of the adapter to go on from; empty for none."""
+        if not self.recipe.goes_on.isChecked():
+            return ""
+        if self.state.adapter is None or base != self.state.model_name:
+            raise InvalidSettingError(
+                "there is no adapter to go on from: choose one beside the image, and its base"
+            )
+        return str(get_adapter(self.state.adapter).path)
 
     def train(self) -> None:
         """Write the data into a folder and start a process that learns from them."""
@@ -326,6 +346,9 @@ class FineTuneDock(Dock):
         newest = runs[0] if runs else None
         unfinished = newest is not None and newest.can_resume
         self.interrupted.offer(newest if unfinished else None)
+        # One that was cancelled may still save: it is listed when it has ended.
+        if any_ending() and self.setup.isVisible():
+            self._ending_timer.start()
 
     def open_earlier(self, run: EarlierRun) -> None:
         """Look at a training that is over."""

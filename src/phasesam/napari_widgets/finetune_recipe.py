@@ -117,6 +117,8 @@ class RecipePanel(QWidget):
         self.rates = {name: RateBox() for name in ("lr_encoder", "lr_decoder", "lr_heads")}
         self.takes_ratio = QCheckBox("amounts can be told")
         self.takes_ratio.toggled.connect(self._on_setting)
+        self.goes_on = QCheckBox("go on from the adapter chosen above")
+        self.goes_on.toggled.connect(self._on_setting)
         self.base = narrow_combo("Model that gets the adapter; its own weights stay as they are")
         self.save_button = QPushButton("Save recipe…")
         self.save_button.clicked.connect(self._ask_name)
@@ -156,6 +158,12 @@ class RecipePanel(QWidget):
                 "Phase ratio can tell it some. For phases only.",
             ),
             ("Base model", self.base, ""),
+            (
+                "Begin",
+                self.goes_on,
+                "Train the adapter chosen beside the image further instead of beginning with the\n"
+                "base alone. What is learnt must be what it has learnt: the same task and phases.",
+            ),
             ("", self.save_button, "Keep these settings under a name of your own."),
         ]
 

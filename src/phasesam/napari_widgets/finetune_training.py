@@ -184,13 +184,17 @@ class TrainingPage(QWidget):
         if glance.status.is_over:
             self._on_over(glance)
         elif self._dock.footer.cancel.isEnabled():
+            self._dock.header.dot.set_status(Status.WORKING)
             self._show_footer(glance.status)
 
     def _show_footer(self, status: RunStatus) -> None:
         footer = self._dock.footer
         footer.bar.setRange(0, status.steps)
         footer.bar.setValue(status.step)
-        words = {"preparing": "Preparing the training …", "paused": "Training paused"}
+        words = {
+            "preparing": "Preparing the training …", "paused": "Training paused",
+            "finishing": "Finding the threshold of the scores …",
+        }  # fmt: skip
         text = words.get(status.state, "Training …")
         if status.seconds_left and status.state == "training":
             text += f" · about {duration_text(status.seconds_left)} left"

@@ -11,9 +11,11 @@ import psutil
 
 from phasesam.core.errors import CancelledError
 from phasesam.models.memory import format_bytes
+from phasesam.models.registry import get_spec, where
 
 if TYPE_CHECKING:
     from phasesam.core.types import StopCallback
+    from phasesam.training.settings import TrainingSettings
 
 _POLL_SECONDS = 0.2
 _CODE = """
@@ -80,6 +82,25 @@ def _answer(process: subprocess.Popen[str], question: str, should_stop: StopCall
                 raise CancelledError("the estimate is not needed any more") from None
         else:
             return answer
+
+
+def notes(settings: TrainingSettings, adapter: str | None) -> str:
+    """Say what users might not expect of a training: a download, or an adapter that is left out.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Of the training.
+    adapter : str or None
+        The adapter that prompts are answered with now.
+    """
+    spec, found = get_spec(settings.base), []
+    if where(spec) == "to download":
+        size = f" ({format_bytes(spec.size_bytes)})" if spec.size_bytes else ""
+        found.append(f"{spec.title} is downloaded first{size}.")
+    if adapter is not None and not settings.start:
+        found.append(f"Begins with {spec.title} alone; Advanced can go on from {adapter}.")
+    return " ".join(found)
 
 
 def estimate_text(needed: int, device: str) -> tuple[str, bool]:

@@ -65,13 +65,14 @@ def write_training(
     Raises
     ------
     PhaseSAMError
-        If it cannot be done, or ``should_stop()`` is true; nothing is left behind then.
+        If it cannot be done, or ``should_stop()`` is true. Whatever goes wrong, nothing is left
+        behind.
     """
     try:
         data, options = request.leave_in(run.path, progress, should_stop)
         job = Job(data, request.task, settings.to_dict(), options)
         TrainingRun(run).prepare(job)
-    except PhaseSAMError:
+    except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)
         raise
 
@@ -235,6 +236,11 @@ class EarlierRun:
         elif status.best_score is not None:
             how += f", {status.best_score:.3f}"
         return f"{self.name} · {when} · {how}"
+
+
+def any_ending() -> bool:
+    """Whether a process that was asked to stop, by a dock that may be gone, has not ended yet."""
+    return any(process.is_running and process.run.is_cancelled for process in _processes)
 
 
 def earlier_runs() -> list[EarlierRun]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,8 @@ from phasesam.models.adapter_card import AdapterCard
 from phasesam.models.adapters import read_weights, save_adapter, weights_hash
 from phasesam.models.sam import SamModel, build_model
 from phasesam.models.shortage import attempt
+from phasesam.training.acceleration import is_main_process, make_accelerator
+from phasesam.training.checkpoint import TrainingState
 from phasesam.training.class_objective import ClassObjective
 from phasesam.training.feature_store import FeatureStore
 from phasesam.training.heap import keep_freed_memory
@@ -194,8 +195,10 @@ def _train(
             run.checkpoint_file.unlink(missing_ok=True)
         run.write_settings(settings.to_dict())
     accelerator.wait_for_everyone()
-    if resume and trainer.resume() and accelerator.is_main_process:
-        run.write_log(trainer.state.rows)
+    if resume and trainer.resume():
+        keeper.remember(trainer.state)
+        if accelerator.is_main_process:
+            run.write_log(trainer.state.rows)
     try:
         if data.task != "semantic":
             keeper.judge_base(accelerator.is_main_process, trainer.state.epoch == 0)
@@ -206,7 +209,8 @@ def _train(
         accelerator.end_training()
     card = keeper.card()
     if data.task == "instance" and accelerator.is_main_process:
-        run.write_status(RunStatus("preparing", "looking for the best threshold of the scores"))
+        message = "looking for the best threshold of the scores"
+        run.write_status(replace(run.status(), state="finishing", message=message))
         judged = data.of("val") or data.of("train")
         card = scale_scores(run.best_file, base, judged, settings.device, lambda: run.is_cancelled)
     return TrainedAdapter(run.best_file, card, trainer.state.rows)
@@ -221,11 +225,6 @@ def fitted_to(recipe: Recipe, data: TrainingData, is_hq: bool) -> Recipe:
     return recipe.fitted(data.task, is_hq, longest, extent)
 
 
-def is_main_process() -> bool:
-    """Whether this process is the first of those that train together (``accelerate launch``)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def make_objective(
     base: SamModel,
     data: TrainingData,
@@ -237,34 +236,6 @@ def make_objective(
     surroundings = Surroundings(accelerator.device, accelerator.autocast, store, settings.seed)
     kind = ClassObjective if data.task == "semantic" else PromptObjective
     return kind(base, data, settings.recipe, surroundings)
-
-
-def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
-    """Choose device and precision."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import AutocastKwargs
-
-    # What an earlier training of this process chose would hold for ever.
-    AcceleratorState._reset_state(reset_partial_state="RANK" not in os.environ)
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16" if _computes_bf16(settings.device) else "fp32"
-    return Accelerator(
-        cpu=settings.device == "cpu",
-        mixed_precision="bf16" if precision == "bf16" else "no",
-        # A cast weight that is kept from a round without gradients would stay without them.
-        kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
-        log_with=list(settings.trackers) or None,
-        project_dir=str(run.path),
-    )
-
-
-def _computes_bf16(device: str) -> bool:
-    """Whether products in bf16 are faster than in fp32."""
-    if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def training_key(data: TrainingData, settings: TrainingSettings, base_hash: str) -> str:
@@ -306,6 +277,10 @@ class _Keeper(Callback):
         self._row: Mapping[str, float] = {}
         self._base_figures: Mapping[str, float] = {}
         self._rows: list[dict[str, float]] = []
+
+    def remember(self, state: TrainingState) -> None:
+        """Know the epoch whose adapter was kept before an interruption."""
+        self._row = next((r for r in state.rows if r["epoch"] == state.best_epoch), {})
 
     def judge_base(self, writes: bool, is_new: bool) -> None:
         """Measure the base on the validation images: the adapter changes nothing as yet."""

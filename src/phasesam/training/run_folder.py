@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from phasesam.core.errors import FileFormatError
 from phasesam.formats.atomic import atomic_file
 
-State = Literal["preparing", "training", "paused", "cancelled", "finished", "failed"]
+State = Literal["preparing", "training", "paused", "finishing", "cancelled", "finished", "failed"]
 _OVER: tuple[State, ...] = ("cancelled", "finished", "failed")
 
 
@@ -33,7 +33,8 @@ class RunStatus:
     Attributes
     ----------
     state : str
-        "preparing", "training", "paused", "cancelled", "finished" or "failed".
+        "preparing", "training", "paused", "finishing" (all epochs are done, the adapter is not
+        yet), "cancelled", "finished" or "failed".
     message : str
         What it is doing, or why it ended.
     epoch, epochs, step, steps : int

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
 
 from phasesam.core.errors import PhaseSAMError
+from phasesam.models.registry import get_spec, locate
 from phasesam.training.dataset import DataOptions, read_training_data
 from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.memory_estimate import require_memory
@@ -21,6 +23,7 @@ from phasesam.training.process import Job
 from phasesam.training.run_folder import RunFolder, RunStatus
 
 _NICE = 5
+_TELL_SECONDS = 0.5
 
 
 def main(folder: str) -> int:
@@ -40,6 +43,7 @@ def main(folder: str) -> int:
         options = DataOptions(**job.options)
         data = read_training_data(job.data, job.task, options)
         settings = TrainingSettings.from_dict(job.settings)
+        _fetch(run, settings.base)
         require_memory(settings, len(data.classes))
         # Somebody may have asked for something while this process was starting.
         train(data, run.path, settings, resume=job.resume, keep_requests=True)
@@ -51,6 +55,19 @@ def main(folder: str) -> int:
         run.write_status(RunStatus("failed", f"{type(error).__name__}: {error}"))
         raise
     return 0
+
+
+def _fetch(run: RunFolder, base: str) -> None:
+    """Download the base if it is not here, and tell how far that is."""
+    spec, told = get_spec(base), [0.0]
+
+    def tell(done: int, total: int) -> None:
+        if time.monotonic() - told[0] > _TELL_SECONDS:
+            told[0] = time.monotonic()
+            share = f": {done / total:.0%}" if total else ""
+            run.write_status(RunStatus("preparing", f"downloading {spec.title}{share}"))
+
+    locate(spec, progress=tell, should_stop=lambda: run.is_cancelled)
 
 
 def _give_way() -> None:

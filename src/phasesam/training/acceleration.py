@@ -1,0 +1,47 @@
+"""Device, precision and processes of a training, by accelerate."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from phasesam.training.run_folder import RunFolder
+    from phasesam.training.settings import TrainingSettings
+
+
+def is_main_process() -> bool:
+    """Whether this process is the first of those that train together (``accelerate launch``)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
+    """Choose device and precision."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import AutocastKwargs
+
+    # What an earlier training of this process chose would hold for ever.
+    AcceleratorState._reset_state(reset_partial_state="RANK" not in os.environ)
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if _computes_bf16(settings.device) else "fp32"
+    return Accelerator(
+        cpu=settings.device == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        # A cast weight that is kept from a round without gradients would stay without them.
+        kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
+        log_with=list(settings.trackers) or None,
+        project_dir=str(run.path),
+    )
+
+
+def _computes_bf16(device: str) -> bool:
+    """Whether products in bf16 are faster than in fp32."""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
