@@ -35,7 +35,8 @@ def test_values_are_classes_with_the_names_and_colours_of_the_layer():
 
 
 def test_the_user_names_classes_and_zero_may_be_one():
-    classes = classes_of([chosen(painted())], {4: "steel"}, True)
+    labels = painted()
+    classes = classes_of([chosen(labels)], {labels: {4: "steel"}}, True)
     assert classes.names == {0: "background", 1: "class 1", 4: "steel"}
     assert classes.rows[0].colour == BACKGROUND
 
@@ -58,8 +59,57 @@ def test_objects_are_classes_by_their_class_names(viewer_model):
         ids.append(session.commit(mask, class_name=name))
     classes = classes_of([chosen(painted()), chosen(layer)], {}, False)
     assert classes.names == {1: "class 1", 4: "class 4", 5: "pore", 6: "object"}
-    assert classes.of_objects[layer] == dict(zip(ids, (5, 4, 6, 5), strict=True))
+    assert classes.of_values[layer] == dict(zip(ids, (5, 4, 6, 5), strict=True))
 
 
 def test_no_layers_no_classes():
     assert classes_of([], {}, True).rows == ()
+
+
+def named(names, **options):
+    return painted(features={"index": list(names), "class": list(names.values())}, **options)
+
+
+def test_classes_of_one_name_are_one_whatever_their_values():
+    first, second = named({1: "ferrite", 4: "martensite"}), named({1: "martensite", 4: "ferrite"})
+    classes = classes_of([chosen(first), chosen(second)], {}, False)
+    assert classes.names == {1: "ferrite", 4: "martensite"}
+    assert classes.of_values == {second: {1: 4, 4: 1}}
+    assert set(classes.sources[1]) == {(first, 1), (second, 4)}
+
+
+def test_one_value_with_two_names_is_two_classes():
+    first, second = named({1: "ferrite", 4: "pore"}), named({1: "martensite", 4: "pore"})
+    classes = classes_of([chosen(first), chosen(second)], {}, False)
+    assert classes.names == {1: "ferrite", 4: "pore", 5: "martensite"}
+    assert classes.of_values == {second: {1: 5, 4: 4}}
+
+
+def test_values_without_a_name_are_the_class_that_others_call_so():
+    plain, other = painted(), named({1: "ferrite", 4: "pore"})
+    assert classes_of([chosen(plain), chosen(other)], {}, False).names == {1: "ferrite", 4: "pore"}
+    third = named({1: "martensite"})
+    classes = classes_of([chosen(plain), chosen(other), chosen(third)], {}, False)
+    assert classes.names == {1: "class 1", 4: "pore", 5: "ferrite", 6: "martensite"}
+    assert classes.of_values == {other: {1: 5, 4: 4}, third: {1: 6, 4: 4}}
+
+
+def test_a_name_holds_for_the_layer_it_was_typed_for():
+    first, second = painted(), named({1: "ferrite", 4: "pore"})
+    given = {first: {1: "void"}}
+    assert classes_of([chosen(second)], given, False).names == {1: "ferrite", 4: "pore"}
+    both = classes_of([chosen(first), chosen(second)], given, False)
+    assert both.names == {1: "void", 4: "pore", 5: "ferrite"}
+
+
+def test_what_is_painted_as_background_is_what_zero_is():
+    labels = named({1: "background", 4: "pore"})
+    classes = classes_of([chosen(labels)], {}, True)
+    assert classes.names == {0: "background", 4: "pore"}
+    assert classes.of_values == {labels: {1: 0, 4: 4}}
+    assert classes.rows[0].colour == BACKGROUND
+    assert classes_of([chosen(labels)], {labels: {0: "resin"}}, True).names == {
+        0: "resin",
+        1: "background",
+        4: "pore",
+    }

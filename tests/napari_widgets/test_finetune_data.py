@@ -97,6 +97,66 @@ def test_names_of_classes(panel, painted, qtbot):
     assert set(panel.colours()) == {1, 3}
 
 
+def test_a_name_holds_for_the_layer_it_was_typed_for(panel, painted, viewer_model, settled):
+    other = viewer_model.add_labels(
+        np.asarray(painted.data),
+        name="again",
+        features={"index": [1, 3], "class": ["ferrite", "pore"]},
+    )
+    panel.use_task("semantic")
+    settled()
+    panel.pairs.tick(other, False)
+    panel.classes.edit_name(1, "void")
+    assert panel.request().options.classes == {1: "void", 3: "class 3"}
+    panel.pairs.tick(painted, False)
+    panel.pairs.tick(other)
+    settled()
+    assert panel.request().options.classes == {1: "ferrite", 3: "pore"}
+    panel.pairs.tick(painted)
+    settled()
+    request = panel.request()
+    assert request.options.classes == {1: "ferrite", 3: "pore", 4: "void"}
+    assert [pair.class_of_value for pair in request.pairs] == [None, {1: 4, 3: 3}]
+    panel.classes.edit_name(4, "")
+    assert panel.request().options.classes == {1: "ferrite", 3: "pore"}
+
+
+def test_layers_that_number_their_classes_otherwise(panel, painted, viewer_model, settled):
+    names = {"index": [1, 3], "class": ["ferrite", "pore"]}
+    painted.features = {**names, "class": ["pore", "ferrite"]}
+    other = viewer_model.add_labels(np.asarray(painted.data), name="again", features=names)
+    panel.use_task("semantic")
+    settled()
+    panel.pairs.tick(other)
+    settled()
+    data = panel.request().read()
+    assert data.classes == ("ferrite", "pore")
+    top, below = (image.label_array() for image in data.images)
+    assert (top[3, 3], top[10, 3]) == (0, 1)
+    assert (below[3, 3], below[10, 3]) == (1, 0)
+
+
+def test_labels_of_no_image_are_told_with_their_size(panel, painted, viewer_model, settled):
+    viewer_model.layers["strokes"].data = np.ones((15, 20), np.int32)
+    settled()
+    assert panel.request() is None
+    assert panel.hint.text().startswith("Labels 'strokes' is 15 × 20; its image 'SEM' is 16 × 20.")
+    assert "Paint a Labels layer" in panel.hint.text()
+    for number in range(4):
+        viewer_model.add_labels(np.ones((9, 20 + number), np.int32), name=f"L{number}")
+    settled()
+    assert panel.hint.text().splitlines()[3] == "And 2 more do not fit."
+
+
+def test_labels_elsewhere_are_warned_of(panel, painted):
+    assert panel.request().warnings == ()
+    painted.scale = (-1, 1)
+    assert panel.request().warnings == (
+        "the labels 'strokes' do not lie on the image 'SEM' in the viewer; they are learnt pixel "
+        "by pixel as those of 'SEM'",
+    )
+
+
 def test_two_layers_of_one_image_have_names_of_their_own(panel, painted, viewer_model, settled):
     other = viewer_model.add_labels(np.asarray(painted.data), name="again")
     settled()

@@ -13,6 +13,7 @@ import pytest
 from phasesam.core.errors import CancelledError, TrainingDataError
 from phasesam.core.types import PixelSize
 from phasesam.napari_widgets.training_request import DataRequest, PairToRead
+from phasesam.training.data_checks import check
 from phasesam.training.dataset import DataOptions, read_training_data
 
 
@@ -54,21 +55,76 @@ def test_ticked_planes_of_a_stack_stay_lazy_and_are_one_specimen():
     assert read == [1, 4]
 
 
-def test_labels_are_those_of_the_moment():
-    painted = pair()
-    data = DataRequest("promptable", "SEM", DataOptions(), (painted,)).read()
-    painted.labels[:] = 3
-    assert set(np.unique(data.images[0].label_array())) == {0, 1, 5}
+def test_a_check_copies_no_labels():
+    stack = np.zeros((3, 20, 30), np.uint8)
+    stack[:, 3:8, 3:8] = 1
+    planes = tuple((index,) for index in range(3))
+    image = np.zeros(stack.shape, np.uint8)
+    stacked = pair(image=image, labels=stack, planes=planes)
+    data = DataRequest("promptable", "SEM", DataOptions(), (stacked,)).read()
+    assert all(np.shares_memory(image.labels.read(), stack) for image in data.images)
+
+
+def test_labels_that_are_written_are_those_of_the_moment(tmp_path):
+    pairs = pair("a"), pair("b")
+
+    def paint(done, total):
+        for each in pairs:
+            each.labels[:] = 3
+
+    request = DataRequest("promptable", "SEM", DataOptions(), pairs)
+    path, _ = request.leave_in(tmp_path / "run", progress=paint)
+    for image in read_training_data(path, "promptable").images:
+        assert set(np.unique(image.label_array())) == {0, 1, 5}
 
 
 def test_classes_of_objects_are_what_is_learnt():
     classes = {1: 1, 5: 2}
     options = DataOptions(classes={1: "pore", 2: "grain"}, unlabelled=0)
-    request = DataRequest("semantic", "SEM", options, (pair(class_of_object=classes),))
+    request = DataRequest("semantic", "SEM", options, (pair(class_of_value=classes),))
     data = request.read()
     labels = data.images[0].label_array()
     assert data.classes == ("pore", "grain")
     assert (labels[6, 8], labels[14, 5], labels[0, 0]) == (0, 1, -1)
+
+
+def test_values_that_another_layer_calls_otherwise():
+    swapped = pair(class_of_value={1: 5, 5: 1})
+    swapped.labels[0, 0] = -1
+    (_, _, labels, _), *_ = swapped.read()
+    assert (labels[6, 8], labels[14, 5], labels[0, 0], labels[0, 1]) == (5, 1, -1, 0)
+    assert pair().labels[6, 8] == 1, "the layer stays as it is"
+
+
+def test_a_value_without_a_class_is_no_background():
+    request = DataRequest("semantic", "SEM", DataOptions(), (pair(class_of_value={1: 1}),))
+    with pytest.raises(TrainingDataError, match=r"got also \[5\]"):
+        request.read()
+
+
+def test_classes_of_high_ids_need_no_large_table():
+    high = 2**31 - 1
+    labels = pair().labels.astype(np.uint32)
+    labels[labels == 5] = high
+    (_, _, found, _), *_ = pair(labels=labels, class_of_value={1: 1, high: 2}).read()
+    assert (found[6, 8], found[14, 5]) == (1, 2)
+
+
+@pytest.mark.parametrize("classes", [None, {1: 1, 5: 2}])
+@pytest.mark.parametrize("has_bar", [False, True])
+def test_ids_that_are_too_high_are_refused(classes, has_bar):
+    image, labels = with_bar()
+    labels = labels.astype(np.int64)
+    labels[0, 0] = 2**32 + 1
+    changed = pair(image=image if has_bar else labels, labels=labels, class_of_value=classes)
+    with pytest.raises(TrainingDataError, match="expected labels from 0 to 2147483647"):
+        check(DataRequest("promptable", "SEM", DataOptions(), (changed,)).read())
+
+
+def test_what_is_odd_about_layers_is_told():
+    warnings = ("they lie elsewhere",)
+    request = DataRequest("promptable", "SEM", DataOptions(), (pair(),), warnings=warnings)
+    assert request.read().warnings[:1] == warnings
 
 
 def with_bar():

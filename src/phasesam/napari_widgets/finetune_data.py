@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QColor
@@ -22,17 +24,19 @@ from qtpy.QtWidgets import (
 
 from phasesam.napari_widgets.class_colours import class_colour
 from phasesam.napari_widgets.class_table import ClassRow, ClassTable
-from phasesam.napari_widgets.finetune_classes import Classes, classes_of
+from phasesam.napari_widgets.finetune_classes import Classes, Key, classes_of
 from phasesam.napari_widgets.layers import pixel_size
 from phasesam.napari_widgets.planes import full_resolution
 from phasesam.napari_widgets.toggle_row import ToggleRow
-from phasesam.napari_widgets.training_layers import object_classes
+from phasesam.napari_widgets.training_layers import doubt_about, object_classes
 from phasesam.napari_widgets.training_pairs import ChosenPair, PairTable
 from phasesam.napari_widgets.training_request import DataRequest, PairToRead
 from phasesam.training.dataset import DataOptions
 from phasesam.training.label_values import check_task
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
+
     from phasesam.napari_widgets.viewer_state import ViewerState
     from phasesam.training.dataset import TrainingData
 
@@ -66,6 +70,7 @@ _HINT = (
     "Paint a Labels layer on an image, or keep objects of Prompt or Automatic masks: labels "
     "that fit an image are listed here."
 )
+_MOST_MISFITS = 3
 _ZERO_TIP = (
     "On: only what is painted counts, as with a few strokes per class. The rest is neither\n"
     "learnt nor judged. Off: what is not painted is background."
@@ -89,7 +94,7 @@ class DataPanel(QWidget):
         super().__init__(parent)
         self._state = state
         self._zero_choices: dict[tuple[str, str], bool] = {}
-        self._names: dict[int, str] = {}
+        self._names: WeakKeyDictionary[Labels, dict[Key, str]] = WeakKeyDictionary()
         self._last_place = ("", "")
         self._classes = Classes(())
         self.task = ToggleRow(TASKS, columns=3)
@@ -188,12 +193,24 @@ class DataPanel(QWidget):
             path = Path(text).expanduser()
             options = replace(options, experiment=self.experiment.text().strip() or None)
             return DataRequest(task, path.stem or "data", options, path=path) if text else None
-        pairs = tuple(self._to_read(pair) for pair in self.pairs.chosen())
-        return DataRequest(task, pairs[0].name, options, pairs) if pairs else None
+        chosen = self.pairs.chosen()
+        images = [pair.image for pair in chosen]
+        pairs = tuple(self._to_read(pair, images.count(pair.image) > 1) for pair in chosen)
+        warnings = tuple(self._warnings(chosen))
+        return (
+            DataRequest(task, pairs[0].name, options, pairs, warnings=warnings) if pairs else None
+        )
 
-    def _to_read(self, pair: ChosenPair) -> PairToRead:
-        images = [other.image for other in self.pairs.chosen()]
-        twice = images.count(pair.image) > 1
+    def _warnings(self, chosen: list[ChosenPair]) -> Iterator[str]:
+        for pair in chosen:
+            doubt = doubt_about(self._state, pair.labels, pair.image)
+            if doubt:
+                yield (
+                    f"the labels {pair.labels.name!r} {doubt}; they are learnt pixel by pixel as "
+                    f"those of {pair.image.name!r}"
+                )
+
+    def _to_read(self, pair: ChosenPair, twice: bool) -> PairToRead:
         is_semantic = self.task.current == "semantic"
         return PairToRead(
             f"{pair.image.name} ({pair.labels.name})" if twice else pair.image.name,
@@ -202,7 +219,7 @@ class DataPanel(QWidget):
             pair.planes,
             pixel_size(pair.image),
             self._state.settings(pair.image).exclude_data_bar,
-            self._classes.of_objects.get(pair.labels) if is_semantic else None,
+            self._classes.of_values.get(pair.labels) if is_semantic else None,
             pair.image.name,
         )
 
@@ -274,7 +291,8 @@ class DataPanel(QWidget):
 
     def _on_renamed(self, value: int, name: str) -> None:
         if self.source.current == "layers":
-            self._names[value] = name
+            for labels, key in self._classes.sources.get(value, ()):
+                self._names.setdefault(labels, {})[key] = name
             self._show_classes()
         self.changed.emit()
 
@@ -306,7 +324,11 @@ class DataPanel(QWidget):
 
     def _show_parts(self) -> None:
         layers = self.source.current == "layers"
-        self.hint.setVisible(layers and not self.pairs.has_rows)
+        misfits = list(self.pairs.misfits)
+        if len(misfits) > _MOST_MISFITS:
+            misfits[_MOST_MISFITS:] = [f"And {len(misfits) - _MOST_MISFITS} more do not fit."]
+        self.hint.setText("\n".join([*misfits, *(() if self.pairs.has_rows else (_HINT,))]))
+        self.hint.setVisible(layers and bool(self.hint.text()))
         self.pairs.setVisible(self.pairs.has_rows)
         has_classes = bool(self.classes.rows())
         is_semantic = self.task.current == "semantic"

@@ -39,7 +39,7 @@ def like(layer: Layer) -> dict[str, Any]:
         ``axis_labels`` and ``metadata``, for ``viewer.add_labels(data, **like(image))``.
     """
     return {name: getattr(layer, name) for name in _GEOMETRY} | {
-        "metadata": {OWN: {"image": layer.name}}
+        "metadata": {OWN: {"image": layer.name, "image_id": str(layer.unique_id)}}
     }
 
 

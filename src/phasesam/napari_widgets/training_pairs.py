@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -13,14 +13,20 @@ from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
 from phasesam.napari_widgets.header import narrow_combo
 from phasesam.napari_widgets.plane_ticks import PlaneTicks
-from phasesam.napari_widgets.planes import full_resolution
+from phasesam.napari_widgets.planes import full_resolution, spatial_shape
 from phasesam.napari_widgets.subscriptions import Subscriptions
+from phasesam.napari_widgets.training_changes import LayerChanges
 from phasesam.napari_widgets.training_layers import (
+    LabelChoice,
     LabelScan,
     Plane,
+    doubt_about,
     images_for,
     is_learnable,
+    lies_on,
+    misfit_text,
     scan_labels,
+    signs_of,
 )
 from phasesam.napari_widgets.workers import Failure, Lane
 
@@ -29,31 +35,6 @@ if TYPE_CHECKING:
 
 _SETTLE_MS = 1200
 _MOST_ROWS = 6
-
-
-@dataclass(eq=False)
-class LabelChoice:
-    """What is known and chosen about one Labels layer.
-
-    Attributes
-    ----------
-    ticked : bool
-        Whether to learn from it.
-    image : weak reference to Image, or None
-        The image the user chose; None for the most likely one.
-    dropped : frozenset of tuple of int
-        Planes with labels that are not to be learnt from.
-    scan : LabelScan or None
-        What it holds; None until a worker has looked.
-    is_old : bool
-        Whether it was painted on since.
-    """
-
-    ticked: bool = False
-    image: ref[Image] | None = None
-    dropped: frozenset[Plane] = field(default_factory=frozenset)
-    scan: LabelScan | None = None
-    is_old: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +60,8 @@ class ChosenPair:
 class PairTable(QTreeWidget):
     """One row for each Labels layer that fits an image; those ticked are learnt from.
 
-    What labels hold is found out in a worker, and again when they were painted on.
+    What labels hold is found out in a worker, and again when they were painted on. Labels stay
+    with their image whatever it is called; those that no longer fit it are no longer listed.
 
     Parameters
     ----------
@@ -96,6 +78,7 @@ class PairTable(QTreeWidget):
         self._state = state
         self._choices: WeakKeyDictionary[Labels, LabelChoice] = WeakKeyDictionary()
         self._rows: list[Labels] = []
+        self._misfits: list[str] = []
         self._lane = Lane(self, drop_older=False)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -106,6 +89,10 @@ class PairTable(QTreeWidget):
         self._listing.timeout.connect(self._refresh_and_tell)
         self._make_columns()
         self.itemChanged.connect(self._on_item_changed)
+        self._changes = LayerChanges(state, self)
+        self._changes.reshaped.connect(self._on_reshaped)
+        self._changes.moved.connect(self._on_moved)
+        self._changes.written.connect(self._on_written)
         self._subscriptions = Subscriptions(self)
         events = state.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered, events.renamed):
@@ -132,36 +119,62 @@ class PairTable(QTreeWidget):
         """List the layers of the viewer anew."""
         blocker = QSignalBlocker(self)
         self.clear()
-        self._rows = []
+        self._rows, self._misfits = [], []
         for layer in reversed(self._state.viewer.layers):
-            if is_learnable(layer) and images_for(self._state, layer):
-                self._add_row(layer)
+            if isinstance(layer, (Image, Labels)):
+                self._changes.follow(layer)
+            if is_learnable(layer):
+                self._list(layer)
         self.setColumnHidden(2, all(labels.ndim == 2 for labels in self._rows))
         blocker.unblock()
         self._fit_height()
         self._ask_for_scan(0)
 
-    def _add_row(self, labels: Labels) -> None:
-        if labels not in self._choices:
-            self._choices[labels] = LabelChoice()
-            self._choices[labels].ticked = self._is_first(labels)
-            for emitter in (
-                labels.events.paint,
-                labels.events.labels_update,
-                labels.events.data,
-            ):
-                self._subscriptions.connect(emitter, self._on_painted)
+    def _list(self, labels: Labels) -> None:
+        """Add a row for labels that fit an image, or remember that they fit none."""
+        choice = self._choices.setdefault(labels, LabelChoice())
+        images = images_for(self._state, labels)
+        if self._pair(labels, images):
+            self._add_row(labels, images)
+        elif self._state.images():
+            self._misfits.append(misfit_text(self._state, labels, choice.image_now))
+
+    def _pair(self, labels: Labels, images: Sequence[Image]) -> bool:
+        """Choose one of the images that labels fit, unless they are those of another one."""
+        if not images:
+            return False
+        choice, best = self._choices[labels], images[0]
+        before = choice.image_now
+        signs = signs_of(self._state, labels, best)
+        if before in images and (choice.is_chosen or not self._is_likelier(labels, best, before)):
+            return True
+        # An image that merely has their size must not take the place of their own.
+        is_lost = choice.image is not None and before not in images and not any(signs)
+        if is_lost and before in self._state.images():
+            return False
+        choice.image, choice.signs, choice.is_chosen = ref(best), signs, False
+        if is_lost:
+            choice.ticked = False
+        elif not choice.is_touched:
+            choice.ticked = self._is_first(labels) and not doubt_about(self._state, labels, best)
+        return True
+
+    def _is_likelier(self, labels: Labels, image: Image, before: Image) -> bool:
+        """Whether labels are rather those of another image than of the one they had."""
+        signs, then = signs_of(self._state, labels, image), self._choices[labels].signs
+        if then is not None and (any(signs) or any(then)):
+            return signs > then
+        return lies_on(labels, image) and not lies_on(labels, before)
+
+    def _add_row(self, labels: Labels, images: Sequence[Image]) -> None:
         self._rows.append(labels)
         item = QTreeWidgetItem(self)
-        item.setText(0, labels.name)
-        item.setToolTip(0, labels.name)
         item.setSizeHint(0, QSize(0, self._row_height()))
         item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
         on = self._choices[labels].ticked
         item.setCheckState(0, Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
-        images = images_for(self._state, labels)
         image = self._image_of(labels)
-        if len(images) == 1:
+        if image is None or len(images) == 1:
             item.setText(1, images[0].name)
             item.setToolTip(1, images[0].name)
         else:
@@ -175,7 +188,18 @@ class PairTable(QTreeWidget):
             ticks = PlaneTicks()
             ticks.ticked.connect(lambda: self._choose_planes(labels, ticks))
             self.setItemWidget(item, 2, ticks)
+        self._show_name(item, labels)
         self._show_scan(labels)
+
+    def _show_name(self, item: QTreeWidgetItem, labels: Labels) -> None:
+        """Show the name, and what is odd about these labels."""
+        scan, image = self._choices[labels].scan, self._image_of(labels)
+        doubt = "" if image is None else doubt_about(self._state, labels, image)
+        notes = ["empty"] if scan is not None and not scan.planes and labels.ndim == 2 else []
+        notes += ["not of this image?"] if doubt else []
+        item.setText(0, f"{labels.name} ({', '.join(notes)})" if notes else labels.name)
+        tip = f"{labels.name}\nThese labels {doubt}.\nTick them if they fit it pixel by pixel."
+        item.setToolTip(0, tip if doubt else labels.name)
 
     def _is_first(self, labels: Labels) -> bool:
         """Whether a layer is visible and the first that belongs to its image."""
@@ -187,11 +211,12 @@ class PairTable(QTreeWidget):
         ]
         return bool(labels.visible) and image not in taken
 
-    def _image_of(self, labels: Labels) -> Image:
-        images = images_for(self._state, labels)
-        chosen = self._choices[labels].image
-        image = None if chosen is None else chosen()
-        return image if image in images else images[0]
+    def _image_of(self, labels: Labels) -> Image | None:
+        """Return the image of a row; None if it has gone, or has another size, since then."""
+        image = self._choices[labels].image_now
+        is_there = image in self._state.images() and labels in self._state.viewer.layers
+        fits = image is not None and spatial_shape(image) == spatial_shape(labels)
+        return image if is_there and fits else None
 
     def _show_scan(self, labels: Labels) -> None:
         row = self._rows.index(labels)
@@ -202,19 +227,15 @@ class PairTable(QTreeWidget):
         ticks = self.itemWidget(item, 2)
         if isinstance(ticks, PlaneTicks):
             ticks.set_planes(choice.scan.planes, choice.dropped)
-        elif not choice.scan.planes:
-            item.setText(0, f"{labels.name} (empty)")
-        else:
-            item.setText(0, labels.name)
+        self._show_name(item, labels)
 
     def _fit_height(self) -> None:
         """Be as high as the rows need, within limits."""
         rows = min(max(len(self._rows), 1), _MOST_ROWS)
         self.setFixedHeight(self.header().sizeHint().height() + rows * self._row_height() + 8)
-        policy = Qt.ScrollBarPolicy
-        scrolls = len(self._rows) > _MOST_ROWS
+        policy, fits = Qt.ScrollBarPolicy, len(self._rows) <= _MOST_ROWS
         self.setVerticalScrollBarPolicy(
-            policy.ScrollBarAsNeeded if scrolls else policy.ScrollBarAlwaysOff
+            policy.ScrollBarAlwaysOff if fits else policy.ScrollBarAsNeeded
         )
 
     def _row_height(self) -> int:
@@ -233,8 +254,9 @@ class PairTable(QTreeWidget):
             if not choice.ticked or choice.scan is None:
                 continue
             planes = tuple(p for p in choice.scan.planes if p not in choice.dropped)
-            if planes:
-                yield ChosenPair(self._image_of(labels), labels, planes, choice.scan)
+            image = self._image_of(labels)
+            if planes and image is not None:
+                yield ChosenPair(image, labels, planes, choice.scan)
 
     @property
     def is_scanning(self) -> bool:
@@ -246,6 +268,11 @@ class PairTable(QTreeWidget):
         """Whether there are labels that fit an image."""
         return bool(self._rows)
 
+    @property
+    def misfits(self) -> tuple[str, ...]:
+        """A sentence for each Labels layer that fits no image."""
+        return tuple(self._misfits)
+
     def tick(self, labels: Labels, on: bool = True) -> None:
         """Tick a layer, as a click does."""
         item = self.topLevelItem(self._rows.index(labels))
@@ -256,12 +283,18 @@ class PairTable(QTreeWidget):
         row = self.indexOfTopLevelItem(item)
         if column == 0 and 0 <= row < len(self._rows):
             on = item.checkState(0) == Qt.CheckState.Checked
-            self._choices[self._rows[row]].ticked = on
+            choice = self._choices[self._rows[row]]
+            # The text of an item changes, too.
+            if on == choice.ticked:
+                return
+            choice.ticked, choice.is_touched = on, True
             self._ask_for_scan(0)
             self.changed.emit()
 
     def _choose_image(self, labels: Labels, image: Image) -> None:
-        self._choices[labels].image = ref(image)
+        choice = self._choices[labels]
+        choice.image, choice.is_chosen = ref(image), True
+        self._on_layers()
         self.changed.emit()
 
     def _choose_planes(self, labels: Labels, ticks: PlaneTicks) -> None:
@@ -273,13 +306,23 @@ class PairTable(QTreeWidget):
     def _on_layers(self, _event: Any = None) -> None:
         self._listing.start(0)
 
+    def _on_moved(self, _layer: Any) -> None:
+        if not self._listing.isActive():
+            self._listing.start(_SETTLE_MS)
+
+    def _on_reshaped(self, layer: Any) -> None:
+        choice = self._choices.get(layer)
+        if choice is not None:
+            choice.scan, choice.dropped = None, frozenset()
+        self._on_layers()
+
     def _refresh_and_tell(self) -> None:
         if self._state.has_viewer:
             self.refresh()
             self.changed.emit()
 
-    def _on_painted(self, event: Any) -> None:
-        choice = self._choices.get(event.source)
+    def _on_written(self, labels: Any) -> None:
+        choice = self._choices.get(labels)
         if choice is not None:
             choice.is_old = True
             self._ask_for_scan(_SETTLE_MS)
@@ -305,10 +348,14 @@ class PairTable(QTreeWidget):
 
         def done(scan: LabelScan) -> None:
             layer = kept()
-            choice.scan = scan
+            is_new = scan != choice.scan
+            if layer is not None and full_resolution(layer).shape == data.shape:
+                choice.scan = scan
             if layer in self._rows:
                 self._show_scan(layer)
-                self.changed.emit()
+                # Whoever waits, because nothing was chosen, is told in any case.
+                if is_new or not scan.planes:
+                    self.changed.emit()
             self._scan_next()
 
         def failed(failure: Failure) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.core.data_bar import detect_data_bar
-from phasesam.core.errors import CancelledError
+from phasesam.core.errors import CancelledError, TrainingDataError
 from phasesam.core.types import PixelSize
+from phasesam.training.label_values import UNLABELLED, label_integers
 
 if TYPE_CHECKING:
     from phasesam.core.types import ProgressCallback, StopCallback
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from phasesam.training.label_values import Task
 
 Plane = tuple[int, ...]
-_UNLABELLED = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,9 @@ class PairToRead:
         Of the image.
     without_data_bar : bool
         Whether an SEM data bar is left unlabelled.
-    class_of_object : mapping of int to int, or None
-        Class value of each object where the labels are objects and classes are learnt.
+    class_of_value : mapping of int to int, or None
+        Class value of each object, or of each value whose class has another value elsewhere;
+        None where values are classes as they are, or where objects are learnt.
     specimen : str
         What it was taken of; the planes of a stack are one specimen.
     """
@@ -54,29 +55,49 @@ class PairToRead:
     planes: tuple[Plane, ...]
     pixel_size: PixelSize = field(default_factory=PixelSize)
     without_data_bar: bool = True
-    class_of_object: Mapping[int, int] | None = None
+    class_of_value: Mapping[int, int] | None = None
     specimen: str = ""
 
-    def read(self) -> Iterator[tuple[str, Any, NDArray[np.int32], str]]:
-        """Read plane by plane: name, image (still lazy), labels, specimen."""
+    def read(self, frozen: bool = False) -> Iterator[tuple[str, Any, Any, str]]:
+        """Read plane by plane: name, image (still lazy), labels (also, if nothing is changed).
+
+        The specimen comes last. While the user paints, labels go on changing unless ``frozen``.
+        """
         for plane in self.planes:
             name = f"{self.name}[{','.join(map(str, plane))}]" if plane else self.name
             image = self.image[plane] if plane else self.image
-            yield name, image, self._labels(image, plane), self.specimen or self.name
+            labels = self.labels[plane] if plane else self.labels
+            labels = np.array(labels) if frozen else labels
+            yield name, image, self._changed(name, image, labels), self.specimen or self.name
 
-    def _labels(self, image: Any, plane: Plane) -> NDArray[np.int32]:
-        # A copy: the user may go on painting.
-        labels = np.array(self.labels[plane] if plane else self.labels, dtype=np.int32)
-        if self.class_of_object is not None:
-            table = np.zeros(max([*self.class_of_object, int(labels.max())]) + 1, np.int32)
-            for number, value in self.class_of_object.items():
-                table[number] = value
-            labels = table[labels]
-        if self.without_data_bar:
-            bar = detect_data_bar(np.asarray(image))
-            if bar is not None and not labels[bar:].any():
-                labels[bar:] = _UNLABELLED
+    def _changed(self, name: str, image: Any, labels: Any) -> Any:
+        """Give classes their values and leave the data bar out; else the labels as they are."""
+        if self.class_of_value is not None:
+            labels = _as_classes(label_integers(labels, name), self.class_of_value, name)
+        bar = detect_data_bar(np.asarray(image)) if self.without_data_bar else None
+        if bar is not None and not np.asarray(labels[bar:]).any():
+            # Checked first: a cast would turn too high ids into others.
+            known = label_integers(labels, name)
+            labels = known.astype(np.int16 if known.dtype.itemsize == 1 else np.int32)
+            labels[bar:] = UNLABELLED
         return labels
+
+
+def _as_classes(
+    labels: NDArray[Any], class_of_value: Mapping[int, int], name: str
+) -> NDArray[np.int32]:
+    """Put the value of its class in place of each value above 0."""
+    table = {UNLABELLED: UNLABELLED, 0: 0, **class_of_value}
+    known = np.array(sorted(table), np.int64)
+    index = np.minimum(np.searchsorted(known, labels), len(known) - 1)
+    strange = known[index] != labels
+    if strange.any():
+        values = np.unique(labels[strange])[:5].tolist()
+        raise TrainingDataError(
+            f"{name}: expected labels whose class is known, got also {values}; were they painted "
+            "just now?"
+        )
+    return np.array([table[int(value)] for value in known], np.int32)[index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +116,8 @@ class DataRequest:
         Layers to learn from; empty if it is a folder.
     path : Path or None
         Folder, table or COCO file to learn from.
+    warnings : tuple of str
+        What needs attention about the layers.
     """
 
     task: Task
@@ -102,13 +125,19 @@ class DataRequest:
     options: DataOptions
     pairs: tuple[PairToRead, ...] = ()
     path: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     def with_fractions(self, fractions: tuple[float, float, float]) -> DataRequest:
         """Divide the images otherwise."""
         return replace(self, options=replace(self.options, fractions=fractions))
 
-    def read(self, should_stop: StopCallback | None = None) -> TrainingData:
+    def read(
+        self, should_stop: StopCallback | None = None, *, frozen: bool = False
+    ) -> TrainingData:
         """Find the images and labels; for workers.
+
+        Labels of layers are looked at where they are, which costs no memory. If ``frozen``,
+        they are copied, so that the user may go on painting.
 
         Raises
         ------
@@ -123,12 +152,13 @@ class DataRequest:
             return read_training_data(self.path, self.task, self.options)
         images = []
         for pair in self.pairs:
-            for item in pair.read():
+            for item in pair.read(frozen):
                 if should_stop is not None and should_stop():
                     raise CancelledError("reading the labels was stopped")
                 images.append(item)
         size = self.pairs[0].pixel_size if self.pairs else PixelSize()
-        return from_arrays(images, self.task, self.options, pixel_size=size)
+        data = from_arrays(images, self.task, self.options, pixel_size=size)
+        return replace(data, warnings=(*self.warnings, *data.warnings))
 
     def leave_in(
         self,
@@ -158,7 +188,7 @@ class DataRequest:
             options["classes"] = _plain_classes(self.options.classes)
             options["components"] = self.options.components
             return os.fspath(self.path.expanduser().absolute()), options
-        data = self.read(should_stop)
+        data = self.read(should_stop, frozen=True)
         target = save_training_folder(
             data, folder / "data", progress=progress, should_stop=should_stop
         )
