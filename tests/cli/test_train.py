@@ -11,10 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from phasesam.cli.app import app
+from phasesam.cli.train import build_recipe
+from phasesam.cli.train_options import RecipeChoice
+from phasesam.core.errors import SaveError
 from phasesam.models.adapter_store import get_adapter
 from phasesam.training.dataset import from_arrays
 from phasesam.training.recipes import get_recipe
-from phasesam.training.run_folder import RunFolder
+from phasesam.training.run_folder import RunFolder, RunStatus
 from phasesam.training.saving import save_training_folder
 
 SETTINGS = {
@@ -99,6 +102,49 @@ def test_check_trains_nothing(folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert "val: 1 images" in result.stderr
     assert not (tmp_path / "powder_run").exists()
+    run = invoke(folder, "-o", "powder", "--check", "--device", "cuda:7")
+    assert run.exit_code == 2
+    assert "this machine's devices" in run.stderr
+
+
+def test_an_interrupted_training_is_not_lost(folder, tmp_path):
+    result = invoke(folder, "-o", "deep/er/a.safetensors", *BRIEF, "--resume")
+    assert result.exit_code == 2
+    assert "nothing to resume" in result.stderr
+    assert invoke(folder, "-o", "powder", *BRIEF).exit_code == 0
+    run = RunFolder(tmp_path / "powder_run")
+    done = run.checkpoint_file.read_bytes()
+    again = invoke(folder, "-o", "powder", *BRIEF)
+    assert again.exit_code == 4
+    assert "--overwrite replaces it" in again.stderr
+    (tmp_path / "cache" / "adapters" / "powder.safetensors").unlink(missing_ok=True)
+    run.write_status(RunStatus("cancelled", epoch=1, epochs=6))
+    again = invoke(folder, "-o", "other", "--run", run.path, *BRIEF)
+    assert again.exit_code == 4
+    assert "interrupted after 1 of 6 epochs; --resume goes on" in again.stderr
+    run.write_status(RunStatus("training", epoch=1, epochs=6))
+    again = invoke(folder, "-o", "other", "--run", run.path, *BRIEF, "--resume")
+    assert again.exit_code == 4
+    assert "under way" in again.stderr
+    assert run.checkpoint_file.read_bytes() == done
+    run.write_status(RunStatus("cancelled", epoch=1, epochs=6))
+    assert invoke(folder, "-o", "o", "--run", run.path, *BRIEF, "--overwrite").exit_code == 0
+
+
+def test_an_adapter_that_cannot_be_delivered_is_not_lost(folder, tmp_path, monkeypatch):
+    def full(best, name, replace):
+        raise SaveError("the disk is full")
+
+    monkeypatch.setattr("phasesam.models.adapter_store.import_adapter", full)
+    result = invoke(folder, "-o", "powder", *BRIEF)
+    assert result.exit_code == 4
+    assert "powder_run/best.safetensors" in result.stderr.replace("\n", "")
+
+
+def test_a_window_of_0_shows_whole_images():
+    options = RecipeChoice("default", window=0)
+    for task in ("semantic", "instance"):
+        assert build_recipe(options).fitted(task, False, 2000, 50.0).views.window is None
 
 
 def test_what_does_not_fit_is_refused(folder, monkeypatch):

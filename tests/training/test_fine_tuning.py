@@ -21,6 +21,8 @@ from phasesam.core.errors import (
     CheckpointError,
     DeviceMemoryError,
     InvalidSettingError,
+    SaveError,
+    TrainingError,
 )
 from phasesam.models.adapter_card import read_card
 from phasesam.models.adapters import load_trainable
@@ -179,13 +181,72 @@ def test_pauses_until_told_to_go_on(tmp_path: Path, brief: Recipe) -> None:
     assert run.status().state == "finished"
 
 
-def test_one_image_without_validation_keeps_the_last_weights(tmp_path: Path, brief: Recipe) -> None:
-    data = disc_data("semantic", count=2)
+@pytest.mark.parametrize("task", ["semantic", "promptable"])
+def test_an_only_image_validates_too(tmp_path: Path, brief: Recipe, task: str) -> None:
+    data = disc_data(task, count=2)
     data = replace(data, images=data.images[:1])
-    result = train(data, tmp_path, settings(replace(brief, epochs=2, patience=1)))
-    assert [row["epoch"] for row in result.rows] == [1, 2]
-    assert "val_score" not in result.rows[0]
+    result = train(data, tmp_path, settings(replace(brief, epochs=2)))
+    scores = [row["val_score"] for row in result.rows]
+    assert len(scores) == 2
+    assert result.card.details["metrics"]["val_score"] == max(scores)
+    assert RunFolder(tmp_path).preview() is not None
+
+
+def test_validation_without_labels_has_no_score(tmp_path: Path, brief: Recipe) -> None:
+    from phasesam.training.dataset import from_arrays
+
+    images = [(i.name, i.rgb(), i.label_array(), None) for i in disc_data("semantic").images]
+    known = from_arrays(images, "semantic")
+    (empty,) = known.of("val")
+    images = [
+        (name, rgb, np.full_like(labels, -1) if name == empty.name else labels, None)
+        for name, rgb, labels, _ in images
+    ]
+    result = train(from_arrays(images, "semantic"), tmp_path, settings(replace(brief, epochs=2)))
+    assert ["val_score" in row for row in result.rows] == [False, False]
     assert result.card.details["metrics"]["epoch"] == 2
+
+
+def test_a_picture_that_cannot_be_written_ends_nothing(
+    tmp_path: Path, brief: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: RunFolder, preview: Any) -> None:
+        raise SaveError("no space left")
+
+    monkeypatch.setattr(RunFolder, "write_preview", full)
+    result = train(disc_data("semantic"), tmp_path, settings(replace(brief, epochs=1)))
+    assert result.path.exists()
+    assert RunFolder(tmp_path).checkpoint_file.exists()
+
+
+def test_where_the_loss_explodes_it_is_said_what_is_left(
+    tmp_path: Path, brief: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward, steps = ClassObjective.backward, []
+
+    def exploding(self: ClassObjective, *arguments: Any) -> float:
+        steps.append(1)
+        later = len(steps) > brief.views_per_epoch
+        return float("nan") if later else backward(self, *arguments)
+
+    monkeypatch.setattr(ClassObjective, "backward", exploding)
+    with pytest.raises(TrainingError, match=r"lower learning rate.*best adapter so far: .*best"):
+        train(disc_data("semantic"), tmp_path / "a", settings(brief))
+    assert RunFolder(tmp_path / "a").best_file.exists()
+    with pytest.raises(TrainingError) as told:
+        train(disc_data("semantic"), tmp_path / "b", settings(brief))
+    assert "best adapter" not in str(told.value)
+
+
+@pytest.mark.parametrize(("change", "message"), [({"device": "foo"}, "cuda"), ({"seed": -1}, "0")])
+def test_settings_that_make_no_sense(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSettingError, match=message):
+        TrainingSettings(**change)
+
+
+def test_a_device_that_is_not_there(tmp_path: Path, brief: Recipe) -> None:
+    with pytest.raises(InvalidSettingError, match="this machine's devices"):
+        train(disc_data("semantic"), tmp_path, settings(brief, device="cuda:7"))
 
 
 def test_sparse_labels_are_enough(tmp_path: Path, brief: Recipe) -> None:

@@ -85,6 +85,14 @@ def test_a_damaged_file_does_not_hold_the_others_up() -> None:
         ({"views": {"augmentation": {"gamma": [2, 1]}}}, "gamma"),
         ({"tasks": ["dancing"]}, "dancing"),
         ({"name": "../x"}, "letters"),
+        ({"views": {"window": 3.5}}, "recipe.views.window: expected a whole number or null"),
+        ({"views": {"window": True}}, "expected a whole number or null, got True"),
+        ({"prompts": {"objects": 2.5}}, "recipe.prompts.objects: expected a whole number"),
+        ({"loss": {"coarse": "x"}}, "recipe.loss.coarse: expected a number, got 'x'"),
+        ({"adapter": {"encoder": "qkv"}}, "recipe.adapter.encoder: expected a list"),
+        ({"tasks": "semantic"}, "recipe.tasks: expected a list, got 'semantic'"),
+        ({"fractions": 0.5}, "recipe.fractions: expected a list"),
+        ({"stretch": 1}, "recipe.stretch: expected true or false"),
     ],
 )
 def test_refuses_with_the_name_of_the_setting(values: dict[str, object], message: str) -> None:

@@ -79,9 +79,31 @@ def test_scores_are_scaled_once_and_one_stays_one(adapter, quick, monkeypatch) -
         torch.testing.assert_close(scores(base, adapter), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_real_searches_decide(adapter, quick) -> None:
-    card = scale_scores(adapter, build_model("tiny"), disc_data("instance").of("train"), "cpu")
-    assert 0.2 <= card.details["best_threshold"] <= 0.92
+def test_real_searches_decide(adapter, quick, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(score_scale, "best_threshold", lambda found: seen.extend(found) or 0.4)
+    images = disc_data("instance").of("train")
+    scale_scores(adapter, build_model("tiny"), images, "cpu")
+    assert len(seen) == min(2, len(images))
+    for (candidates, labels), image in zip(seen, images, strict=False):
+        np.testing.assert_array_equal(labels, image.label_array())
+        assert candidates.filter(FilterConfig(pred_iou=0.0, stability=0.0)).shape == labels.shape
+
+
+def test_without_objects_or_finds_there_is_no_threshold(adapter, quick) -> None:
+    before = adapter.read_bytes()
+    images = [(i.name, i.rgb(), 0 * i.label_array(), None) for i in disc_data("instance").images]
+    card = scale_scores(adapter, build_model("tiny"), from_arrays(images, "instance").images, "cpu")
+    assert "best_threshold" not in card.details
+    assert adapter.read_bytes() == before
+    labels = np.zeros((80, 80), np.int32)
+    labels[:20, :60] = 1
+
+    class Nothing:
+        def filter(self, filters: FilterConfig) -> MaskSet:
+            return MaskSet.from_labels(np.zeros_like(labels))
+
+    assert best_threshold([(Nothing(), labels)]) is None
 
 
 def test_adapters_without_objectness_are_left_alone(tmp_path, make_adapter) -> None:

@@ -29,7 +29,7 @@ def adapter_target(output: str, *, replaces: bool) -> Path | None:
     InvalidSettingError
         If it is neither a file of an adapter nor a name.
     """
-    from phasesam.models.adapter_store import SUFFIX, check_name
+    from phasesam.models.adapter_store import SUFFIX, check_name, list_adapters
 
     if output.endswith(SUFFIX):
         path = Path(output).expanduser()
@@ -40,6 +40,8 @@ def adapter_target(output: str, *, replaces: bool) -> Path | None:
         raise InvalidSettingError(
             f"an adapter is a name or a file ending in {SUFFIX}, got {output!r}"
         )
+    if not replaces and any(entry.name == output for entry in list_adapters()):
+        raise SaveError(f"there is an adapter {output} already; --overwrite replaces it")
     check_name(output, replaces)
     return None
 
@@ -47,6 +49,36 @@ def adapter_target(output: str, *, replaces: bool) -> Path | None:
 def run_folder(output: str, asked: Path | None) -> Path:
     """Where log, curves and checkpoint go."""
     return asked or Path(output.removesuffix(".safetensors") + "_run").expanduser()
+
+
+def check_run(output: str, asked: Path | None, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to lose a training that was interrupted, or to go on where there is nothing.
+
+    Raises
+    ------
+    SaveError
+        If a training is under way in the folder, or one that could be resumed is there.
+    InvalidSettingError
+        If there is nothing to resume.
+    """
+    from phasesam.training.acceleration import is_main_process
+    from phasesam.training.run_folder import RunFolder
+
+    run = RunFolder(run_folder(output, asked))
+    status, has_checkpoint = run.status(), run.checkpoint_file.exists()
+    if not is_main_process():
+        return
+    if status.pid and not status.is_over:
+        raise SaveError(f"a training is under way in {run.path}")
+    if resume and not has_checkpoint:
+        raise InvalidSettingError(
+            f"there is nothing to resume: no whole epoch was done in {run.path}; leave --resume out"
+        )
+    if has_checkpoint and status.state != "finished" and not (resume or overwrite):
+        raise SaveError(
+            f"{run.path} holds a training that was interrupted after {status.epoch} of "
+            f"{status.epochs} epochs; --resume goes on with it, --overwrite begins anew"
+        )
 
 
 def training_watcher(console: Console, interruption: Any) -> Any:
@@ -94,10 +126,13 @@ def deliver_adapter(best: Path, name: str, target: Path | None) -> Path:
     from phasesam.formats.atomic import atomic_file
     from phasesam.models.adapter_store import import_adapter
 
-    if target is None:
-        return import_adapter(best, name, replace=True).path
-    with atomic_file(target) as file:
-        file.write(best.read_bytes())
+    try:
+        if target is None:
+            return import_adapter(best, name, replace=True).path
+        with atomic_file(target) as file:
+            file.write(best.read_bytes())
+    except (SaveError, OSError) as error:
+        raise SaveError(f"{error}; the adapter is in {best}") from error
     return target
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from phasesam.cli.adapter_output import (
     adapter_target,
+    check_run,
     deliver_adapter,
     report_adapter,
     run_folder,
@@ -22,6 +23,7 @@ from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
 from phasesam.cli.label_options import LabelOptions
 from phasesam.cli.options import with_options
+from phasesam.cli.results import prepare_folder
 from phasesam.cli.train_options import DataChoice, RecipeChoice, TrainModel, TrainOutput
 from phasesam.core.errors import InvalidSettingError
 
@@ -57,6 +59,7 @@ def train(
 ) -> ExitCode:
     """Adapt a model to labelled images; write an adapter for all other commands."""
     from phasesam.models.adapter_store import card_of, get_adapter
+    from phasesam.models.devices import resolve_device
     from phasesam.training.acceleration import is_main_process
     from phasesam.training.data_checks import check
     from phasesam.training.fine_tuning import TrainingSettings
@@ -65,7 +68,8 @@ def train(
 
     console = message_console(output.quiet or not is_main_process())
     recipe = build_recipe(recipes)
-    target = adapter_target(output.output, replaces=output.overwrite or output.resume)
+    replaces = output.overwrite or output.resume or output.check_only
+    target = adapter_target(output.output, replaces=replaces)
     start = "" if output.start is None else str(get_adapter(output.start).path)
     if recipes.save_recipe is not None and is_main_process():
         save_recipe(replace(recipe, name=recipes.save_recipe, title=recipes.save_recipe))
@@ -85,8 +89,12 @@ def train(
         _describe(console, data, summary)
         memory = require_memory(settings, len(data.classes))
         console.print(f"memory: about {memory / 1e9:.1f} GB")
+        resolve_device(settings.device)
         if output.check_only:
             return ExitCode.OK
+        if target is not None:
+            prepare_folder(target.absolute().parent)
+        check_run(output.output, output.run, resume=output.resume, overwrite=output.overwrite)
         result = _run(data, settings, output, console, interruption)
     if not is_main_process():
         return ExitCode.OK
@@ -140,6 +148,8 @@ def build_recipe(options: RecipeChoice) -> Recipe:
         changes.append(("adapter.rank", options.rank))
     if options.window is not None:
         changes.append(("views.window", options.window or None))
+        # Otherwise none asked for would be one that fits the images.
+        changes.append(("auto_window", False))
     changes += [_parsed(text) for text in options.set or ()]
     for key, value in changes:
         _set(values, key, value)

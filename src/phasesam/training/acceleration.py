@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from phasesam.models.devices import resolve_device
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -20,18 +22,28 @@ def is_main_process() -> bool:
 
 
 def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
-    """Choose device and precision."""
+    """Choose device and precision.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the machine has no such device.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import AutocastKwargs
 
     # What an earlier training of this process chose would hold for ever.
     AcceleratorState._reset_state(reset_partial_state="RANK" not in os.environ)
+    device = resolve_device(settings.device)
+    if device.type == "cuda" and device.index is not None and "RANK" not in os.environ:
+        # Of several, accelerate takes the present one.
+        torch.cuda.set_device(device)
     precision = settings.precision
     if precision == "auto":
-        precision = "bf16" if _computes_bf16(settings.device) else "fp32"
+        precision = "bf16" if _computes_bf16(device) else "fp32"
     return Accelerator(
-        cpu=settings.device == "cpu",
+        cpu=device.type == "cpu",
         mixed_precision="bf16" if precision == "bf16" else "no",
         # A cast weight that is kept from a round without gradients would stay without them.
         kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
@@ -40,8 +52,8 @@ def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
     )
 
 
-def _computes_bf16(device: str) -> bool:
+def _computes_bf16(device: torch.device) -> bool:
     """Whether products in bf16 are faster than in fp32."""
-    if device != "cpu" and torch.cuda.is_available():
+    if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

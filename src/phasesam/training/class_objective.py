@@ -86,7 +86,7 @@ class ClassObjective(SamObjective):
         return figures, preview
 
     def _judge(self, *, told: bool) -> tuple[dict[str, float], Preview | None]:
-        images = self.data.of("val")
+        images = self.judged
         if not images:
             return {}, None
         n = len(self.data.classes)
@@ -103,6 +103,8 @@ class ClassObjective(SamObjective):
         hits = np.diag(confusion)
         present = confusion.sum(1) > 0
         iou = hits / np.maximum(confusion.sum(0) + confusion.sum(1) - hits, 1)
+        if not present.any():
+            return {}, preview
         figures = {f"iou_{i}": float(iou[i]) for i in range(n) if present[i]}
         figures["val_score"] = float(iou[present].mean())
         return figures, preview

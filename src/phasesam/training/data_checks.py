@@ -176,8 +176,8 @@ def _about_splits(data: TrainingData, by_split: Mapping[str, Sequence[Finding]])
     if VAL not in by_split:
         yield (
             f"there is no validation image beside the {_images(len(by_split[TRAIN]))} to learn "
-            "from: the validation uses other crops of the training images, and its score says "
-            "little about other images"
+            "from: the validation looks at training images as they are, and its score says "
+            "nothing about other images"
         )
     if not [name for name in by_split if name not in (TRAIN, VAL)]:
         yield (

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from phasesam.core.errors import CancelledError, DeviceMemoryError, PhaseSAMError
+from phasesam.core.errors import (
+    CancelledError,
+    DeviceMemoryError,
+    PhaseSAMError,
+    SaveError,
+    TrainingError,
+)
 from phasesam.models.adapter_card import AdapterCard
 from phasesam.models.adapters import read_weights, save_adapter, weights_hash
 from phasesam.models.sam import SamModel, build_model
@@ -26,6 +32,7 @@ from phasesam.training.memory_estimate import suggestion
 from phasesam.training.objective import SamObjective, Surroundings
 from phasesam.training.prompt_objective import PromptObjective
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
+from phasesam.training.run_watch import RunWatch
 from phasesam.training.score_scale import scale_scores
 from phasesam.training.settings import TrainingSettings
 from phasesam.training.starting_point import content_key, going_on
@@ -38,9 +45,6 @@ if TYPE_CHECKING:
 
     from phasesam.training.dataset import TrainingData
     from phasesam.training.recipes import Recipe
-
-_PAUSE_SECONDS = 0.2
-_STATUS_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def train(
 
     def work(told: Sequence[Callback]) -> TrainedAdapter:
         return _within_memory(
-            lambda: _train(data, run, settings, resume, told, features),
+            lambda: _kept(run, lambda: _train(data, run, settings, resume, told, features)),
             settings,
             len(data.classes),
         )
@@ -125,7 +129,7 @@ def train(
     run.create()
     if not keep_requests:
         run.clear_requests()
-    watch = _Watch(run)
+    watch = RunWatch(run)
     watch.tell(RunStatus("preparing", "reading data"))
     try:
         result = work([*callbacks, watch])
@@ -150,6 +154,16 @@ def _within_memory(
             f"To need less: {suggestion(settings, n_classes)}"
         )
     return outcome.result
+
+
+def _kept(run: RunFolder, work: Callable[[], TrainedAdapter]) -> TrainedAdapter:
+    """Do the work; where the loss explodes, say where the best adapter so far is."""
+    try:
+        return work()
+    except TrainingError as error:
+        if not run.best_file.exists():
+            raise
+        raise TrainingError(f"{error}. The best adapter so far: {run.best_file}") from error
 
 
 def _train(
@@ -192,7 +206,8 @@ def _train(
     trainer = Trainer(objective, config, accelerator, [keeper, *callbacks])
     if accelerator.is_main_process:
         if not resume:
-            run.checkpoint_file.unlink(missing_ok=True)
+            for earlier in (run.checkpoint_file, run.best_file):
+                earlier.unlink(missing_ok=True)
         run.write_settings(settings.to_dict())
     accelerator.wait_for_everyone()
     if resume and trainer.resume():
@@ -209,11 +224,26 @@ def _train(
         accelerator.end_training()
     card = keeper.card()
     if data.task == "instance" and accelerator.is_main_process:
-        message = "looking for the best threshold of the scores"
-        run.write_status(replace(run.status(), state="finishing", message=message))
-        judged = data.of("val") or data.of("train")
-        card = scale_scores(run.best_file, base, judged, settings.device, lambda: run.is_cancelled)
+        card = _with_usual_threshold(run, base, data, settings.device, callbacks)
     return TrainedAdapter(run.best_file, card, trainer.state.rows)
+
+
+def _with_usual_threshold(
+    run: RunFolder,
+    base: SamModel,
+    data: TrainingData,
+    device: str,
+    callbacks: Sequence[Callback],
+) -> AdapterCard:
+    """Scale the scores of the best adapter, so that SAM's usual threshold fits it."""
+    message = "looking for the best threshold of the scores"
+    run.write_status(replace(run.status(), state="finishing", message=message))
+
+    def should_stop() -> bool:
+        return run.is_cancelled or any(callback.should_stop() for callback in callbacks)
+
+    judged = data.of("val") or data.of("train")
+    return scale_scores(run.best_file, base, judged, device, should_stop)
 
 
 def fitted_to(recipe: Recipe, data: TrainingData, is_hq: bool) -> Recipe:
@@ -302,7 +332,9 @@ class _Keeper(Callback):
         self._rows = [*self._run.log()[: int(row["epoch"]) - 1], dict(row)]
         self._run.write_log(self._rows)
         if preview is not None:
-            self._run.write_preview(preview)
+            # Only to look at: not worth the end of a training.
+            with suppress(SaveError):
+                self._run.write_preview(preview)
 
     def card(self) -> AdapterCard:
         """Describe the adapter."""
@@ -326,44 +358,3 @@ class _Keeper(Callback):
         return AdapterCard(
             recipe.adapter, self._settings.base, self._base_hash, data.task, data.classes, details
         )
-
-
-class _Watch(Callback):
-    """Writes the status and obeys requests to pause and to stop."""
-
-    def __init__(self, run: RunFolder) -> None:
-        self._run = run
-        self._written = 0.0
-        self.last = RunStatus()
-
-    def tell(self, status: RunStatus) -> None:
-        """Write a status."""
-        self.last = status
-        self._run.write_status(status)
-        self._written = time.monotonic()
-
-    def on_prepare(self, done: int, total: int) -> None:
-        self.last = RunStatus("preparing", f"learning fine detail: {done} of {total}")
-        if time.monotonic() - self._written > _STATUS_SECONDS:
-            self.tell(self.last)
-
-    def on_step(self, progress: Progress, loss: float) -> None:
-        self.last = RunStatus("training", f"loss {loss:.3f}", **_known(progress))
-        if time.monotonic() - self._written > _STATUS_SECONDS:
-            self.tell(self.last)
-
-    def on_epoch(
-        self, progress: Progress, row: Mapping[str, float], preview: Preview | None
-    ) -> None:
-        self.tell(RunStatus("training", f"loss {row['loss']:.3f}", **_known(progress)))
-
-    def should_stop(self) -> bool:
-        if self._run.is_paused and not self._run.is_cancelled:
-            self.tell(replace(self.last, state="paused"))
-            while self._run.is_paused and not self._run.is_cancelled:
-                time.sleep(_PAUSE_SECONDS)
-        return self._run.is_cancelled
-
-
-def _known(progress: Progress) -> dict[str, Any]:
-    return asdict(progress)

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from phasesam.models.sam import SamModel
-    from phasesam.training.dataset import TrainingData
+    from phasesam.training.dataset import LabelledImage, TrainingData
     from phasesam.training.feature_store import FeatureStore
     from phasesam.training.recipes import Recipe
     from phasesam.training.run_folder import Preview
     from phasesam.training.views import View
+
+_JUDGED_INSTEAD = 3
 
 Backward = Callable[[Tensor], None]
 """Adds the gradients of a loss to those of the weights."""
@@ -85,6 +87,15 @@ class SamObjective(ABC):
             surroundings.seed,
             stretch=recipe.stretch,
         )
+
+    @property
+    def judged(self) -> list[LabelledImage]:
+        """Validation images; where there are none, some training images, as they are.
+
+        One epoch alone is the best one without them.
+        """
+        instead = self.data.of("train")[:_JUDGED_INSTEAD] if self.recipe.epochs > 1 else []
+        return self.data.of("val") or instead
 
     # What a trainer asks for
 

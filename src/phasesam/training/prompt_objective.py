@@ -70,9 +70,7 @@ class PromptObjective(SamObjective):
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Preview | None]:
         """Click on objects of the validation images as the standard evaluation does."""
-        images = self.data.of("val")
-        if not images:
-            return {}, None
+        images = self.judged
         curves, quality, preview = [], [], None
         share = max(1, _MOST_OBJECTS // len(images))
         for index, image in enumerate(images):

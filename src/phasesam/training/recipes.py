@@ -18,6 +18,7 @@ from phasesam.training.augmentation import AugmentationConfig
 from phasesam.training.hint_config import HintTraining
 from phasesam.training.label_values import Task, check_task
 from phasesam.training.loss_config import LossConfig
+from phasesam.training.plain_values import check_value
 from phasesam.training.prompt_config import PromptTraining
 from phasesam.training.views import ViewConfig
 from phasesam.training.window_choice import object_window, phase_window
@@ -238,6 +239,9 @@ def _build(kind: type, values: Any, name: str) -> Any:
     unknown = sorted(set(values) - known)
     if unknown:
         raise InvalidSettingError(f"{name}: unknown settings {', '.join(unknown)}")
+    for key, value in values.items():
+        if key not in _PARTS:
+            check_value(kind, key, value, name)
     arguments = {
         key: _build(_PARTS[key], value, f"{name}.{key}")
         if key in _PARTS

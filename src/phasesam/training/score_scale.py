@@ -88,14 +88,15 @@ def scale_scores(
         segmenter = Segmenter(
             rgb, card.base, manager=manager, adapter=str(path), exclude_data_bar=False
         )
-        if is_constant(segmenter.rgb):
+        # Without objects every threshold is as good as another.
+        if is_constant(segmenter.rgb) or not (labels > 0).any():
             continue
         settings = _search_settings(max(segmenter.shape))
         candidates = segmenter.automatic(settings, should_stop=should_stop)
         found.append((candidates, labels))
-    if not found:
+    threshold = best_threshold(found) if found else None
+    if threshold is None:
         return card
-    threshold = best_threshold(found)
     model, card = load_trainable(base, path, card.base_hash)
     card = replace(card, details={**card.details, "best_threshold": threshold})
     scale = card.score_slope
@@ -118,7 +119,7 @@ def _part(image: LabelledImage, window: int | None) -> tuple[NDArray[Any], NDArr
     return rgb[y0:y1, x0:x1], labels[y0:y1, x0:x1]
 
 
-def best_threshold(found: Sequence[tuple[Candidates, np.ndarray]]) -> float:
+def best_threshold(found: Sequence[tuple[Candidates, np.ndarray]]) -> float | None:
     """Find the threshold of the score with the best masks.
 
     Parameters
@@ -128,9 +129,9 @@ def best_threshold(found: Sequence[tuple[Candidates, np.ndarray]]) -> float:
 
     Returns
     -------
-    float
+    float or None
         Of those tried, 0.2 to 0.92, the middle one of all whose mean segmentation accuracy is
-        as good as the best but for a hundredth.
+        as good as the best but for a hundredth; None if nothing is found with any.
     """
     preset = get_preset(_PRESET)
     scores = []
@@ -142,6 +143,8 @@ def best_threshold(found: Sequence[tuple[Candidates, np.ndarray]]) -> float:
             truth = MaskSet.from_labels(np.maximum(labels, 0))
             accuracy.append(score_instances(masks, truth, ignore=labels < 0).msa)
         scores.append(float(np.mean(accuracy)))
+    if not any(scores):
+        return None
     good = np.flatnonzero(np.array(scores) >= max(scores) - _AS_GOOD)
     return float(_TRIED[int(good[len(good) // 2])])
 

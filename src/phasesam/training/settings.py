@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from phasesam.core.errors import InvalidSettingError
+from phasesam.models.devices import check_device
 from phasesam.training.recipes import Recipe, get_recipe
 
 
@@ -48,6 +49,9 @@ class TrainingSettings:
     start: str = ""
 
     def __post_init__(self) -> None:
+        check_device(self.device)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise InvalidSettingError(f"the seed must be a whole number from 0, got {self.seed!r}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise InvalidSettingError(
                 f"the precision is auto, fp32 or bf16, got {self.precision!r}"

@@ -240,20 +240,21 @@ class Trainer:
         self.state.seconds = time.monotonic() - self._began
         is_best = self._judge(figures.get("val_score"))
         if self.accelerator.is_main_process:
-            for callback in self.callbacks:
-                callback.on_epoch(self._progress(steps), row, preview)
-                if is_best:
-                    callback.on_best(row)
+            # What is dearest is saved first: a full disk may keep the rest from being written.
+            for callback in self.callbacks if is_best else ():
+                callback.on_best(row)
             if self.config.checkpoint is not None:
                 save_checkpoint(
                     self.config.checkpoint, self.state, self.objective.weights(),
                     self._optimiser, self.config.key,
                 )  # fmt: skip
+            for callback in self.callbacks:
+                callback.on_epoch(self._progress(steps), row, preview)
 
     def _judge(self, score: float | None) -> bool:
         """Tell whether the weights are the best so far; without scores the newest are."""
         best = self.state.best_score
-        if score is not None and best is not None and score <= best:
+        if score is not None and best is not None and not score > best:
             return False
         self.state.best_score, self.state.best_epoch = score, self.state.epoch
         return True
@@ -276,13 +277,13 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is not a number any more (step {self.state.step + 1}): try a lower "
-                "learning rate, or fp32 instead of bf16. The best adapter so far is kept"
+                "learning rate, or fp32 instead of bf16"
             )
         length = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.optimiser.clip)
         if not torch.isfinite(length):
             raise TrainingError(
                 f"gradients are not finite any more (step {self.state.step + 1}): try a lower "
-                "learning rate. The best adapter so far is kept"
+                "learning rate"
             )
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=False)
