@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from phasesam.core.mask_set import MaskSet
 from phasesam.evaluation.adapter_scores import (
     Watch,
     adapter_mapper,
+    as_trained,
     choose_images,
     compare_objects,
     compare_phase_maps,
@@ -85,6 +88,40 @@ def test_images_that_were_learnt_from_are_told():
     images, (warning,) = choose_images(data(), card(train="a", val="b", test="c"), "train")
     assert len(images) == 3
     assert warning.startswith("2 of 3 images were used in training (a, b)")
+
+
+def shades(names, first=0, split="train"):
+    """Images that can be told apart."""
+    rng = np.random.default_rng(first)
+    images = [(n, rng.integers(0, 255, TRUTH.shape, np.uint8), TRUTH, None) for n in names]
+    made = from_arrays(images, "semantic", fractions=(1, 0, 0))
+    return replace(made, images=tuple(replace(image, split=split) for image in made.images))
+
+
+def remembering(images, **splits):
+    plain = card(**splits)
+    keys = {image.name: image.picture_key for image in images.images}
+    return replace(plain, details={**plain.details, "picture_keys": keys})
+
+
+def test_images_are_known_by_what_they_show():
+    trained = shades("abc")
+    known = remembering(trained, train="a", val="b", test="c")
+    assert [i.name for i in choose_images(trained, known)[0]] == ["c"]
+    renamed = shades("xyz")
+    assert [i.name for i in choose_images(renamed, known)[0]] == ["z"]
+    others, warnings = choose_images(shades("abc", first=7), known)
+    assert [i.name for i in others] == ["a", "b", "c"]
+    assert warnings == ()
+
+
+def test_images_are_divided_as_they_were_in_training():
+    trained = shades("abcd", split="val")
+    known = remembering(shades("abc"), train="a", val="b", test="c")
+    divided = as_trained(trained, known)
+    assert [i.split for i in divided.images] == ["train", "val", "test", "test"]
+    other = shades("ab", first=7)
+    assert as_trained(other, known) is other
 
 
 def test_nothing_left_to_test_on():

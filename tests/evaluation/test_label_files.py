@@ -19,6 +19,7 @@ from phasesam.evaluation.label_files import (
     match_label_files,
     read_objects,
     read_phases,
+    stray_values,
 )
 
 LABELS = np.array([[0, 128, 255], [0, 128, 128]], np.uint8)
@@ -143,6 +144,16 @@ def test_a_class_may_be_predicted_that_is_never_true(tmp_path):
     assert list(classes_of([pair], None, ValueChoice(128))) == [0, 255]
     found, _ = read_phases(pair, [0, 255], ValueChoice(128))
     np.testing.assert_array_equal(found, [[0, -1, 1], [0, -1, -1]])
+
+
+def test_indices_taken_for_values_are_noticed(tmp_path):
+    predicted = np.array([[0, 1, 2], [255, 1, 1]], np.uint8)
+    pair = pair_of(tmp_path, predicted, LABELS)
+    assert stray_values([pair], ValueChoice()) == [1, 2]
+    assert stray_values([pair], ValueChoice(by_index=True)) == []
+    assert stray_values([pair_of(tmp_path, LABELS, LABELS)], ValueChoice()) == []
+    many = np.arange(900).reshape(30, 30)
+    assert stray_values([pair_of(tmp_path, many, many * 0)], ValueChoice()) == []
 
 
 def test_predictions_by_index(tmp_path):

@@ -46,6 +46,12 @@ MASKS_HELP = with_examples(
 )
 
 
+_STRAY = (
+    "predictions hold values that no truth has ({}); if they are indices of the classes, as "
+    "phasesam predict writes them, add --by-index"
+)
+
+
 @app.command(
     "masks",
     cls=PanelledCommand,
@@ -74,13 +80,22 @@ def masks(files: MaskFiles, labels: LabelOptions, output: ReportOptions) -> Exit
 def _semantic(
     pairs: Sequence[LabelPair], labels: LabelOptions, title: str
 ) -> tuple[Report, Mapping[str, Any], Mapping[str, Any]]:
-    from phasesam.evaluation.label_files import ValueChoice, classes_of, is_unlabelled, read_phases
+    from phasesam.evaluation.label_files import (
+        ValueChoice,
+        classes_of,
+        is_unlabelled,
+        read_phases,
+        stray_values,
+    )
     from phasesam.evaluation.pages import Case, phase_report
     from phasesam.evaluation.phase_maps import PhaseMapSummary, score_phase_map
     from phasesam.evaluation.phase_tables import phase_columns
     from phasesam.evaluation.score_values import phase_values
 
     choice = ValueChoice(labels.unlabelled, labels.no_class, labels.by_index)
+    strays = stray_values(pairs, choice)
+    if strays:
+        tell([_STRAY.format(", ".join(map(str, strays)))])
     classes = classes_of(pairs, parse_classes(labels.classes), choice)
     values = list(classes)
     kept, scores = [], []

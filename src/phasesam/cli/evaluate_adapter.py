@@ -81,7 +81,7 @@ def adapter(
 ) -> ExitCode:
     """Test an adapter on images it has not learnt from."""
     from phasesam.cli.model_setup import choose_model, prepare_model
-    from phasesam.evaluation.adapter_scores import choose_images
+    from phasesam.evaluation.adapter_scores import as_trained, choose_images
 
     if model.adapter is None:
         raise InvalidSettingError("evaluate adapter needs an --adapter")
@@ -99,7 +99,10 @@ def adapter(
     with Interruption(console) as interruption:
         version = prepare_model(model, console, interruption.requested)
         title = output.title or f"{model.adapter} on {test.data.name}"
-        job = _Job(data, images, card, chosen.name, version, title, console, interruption)
+        # A baseline learns from what the adapter has learnt from, and from nothing else.
+        job = _Job(
+            as_trained(data, card), images, card, chosen.name, version, title, console, interruption
+        )
         result = _phases(job, compare) if card.classes else _objects(job, compare, clicks)
     deliver(*result, output)
     return ExitCode.OK

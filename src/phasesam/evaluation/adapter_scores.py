@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from phasesam.models.adapter_card import AdapterCard
 from phasesam.models.adapter_loading import Adapter
 from phasesam.training.dataset import LabelledImage, TrainingData
 from phasesam.training.label_values import UNLABELLED
+
+_LEARNT = ("train", "val")
 
 PhaseMapper = Callable[[LabelledImage], NDArray[np.integer[Any]]]
 """From an image to the class of each pixel, (h, w); -1 for none."""
@@ -233,13 +235,12 @@ def choose_images(
         If nothing is left.
     """
     known: Mapping[str, Sequence[str]] = card.details.get("splits", {})
-    learnt = {name for part in ("train", "val") for name in known.get(part, ())}
-    everything = {name for names in known.values() for name in names}
+    splits = _remembered(data, card)
     if split is not None:
         images = data.of(split)
-    elif any(image.name in everything for image in data.images):
-        tested = set(known.get("test", ())) or everything - learnt
-        images = tuple(image for image in data.images if image.name in tested)
+    elif splits:
+        tested = ("test",) if known.get("test") else tuple(set(known) - set(_LEARNT))
+        images = tuple(image for image in data.images if splits.get(image.name) in tested)
     else:
         images = data.images
     if not images:
@@ -247,13 +248,50 @@ def choose_images(
             f"there is no image to test on: the data have the splits {', '.join(data.splits)}, "
             "and the adapter has learnt from what is not in a test split; choose a split"
         )
-    seen = [image.name for image in images if image.name in learnt]
+    seen = [image.name for image in images if splits.get(image.name) in _LEARNT]
     if not seen:
         return images, ()
     return images, (
         f"{len(seen)} of {len(images)} images were used in training ({', '.join(seen[:3])}): the "
         "figures are better than on new images",
     )
+
+
+def as_trained(data: TrainingData, card: AdapterCard) -> TrainingData:
+    """Divide images as they were when an adapter was trained; others become tests.
+
+    Parameters
+    ----------
+    data : TrainingData
+        The data it was trained on. Others, without any image that it has learnt from, stay as
+        they are.
+    card : AdapterCard
+        Remembers which images were in which split.
+    """
+    splits = _remembered(data, card)
+    if "train" not in splits.values():
+        return data
+
+    def split(image: LabelledImage) -> str:
+        own = "test" if image.split in _LEARNT else image.split
+        return splits.get(image.name, own)
+
+    return replace(data, images=tuple(replace(i, split=split(i)) for i in data.images))
+
+
+def _remembered(data: TrainingData, card: AdapterCard) -> dict[str, str]:
+    """Split by name of the images that an adapter knows, by what they show where it remembers."""
+    known: Mapping[str, Sequence[str]] = card.details.get("splits", {})
+    split_of = {name: split for split, names in known.items() for name in names}
+    keys: Mapping[str, str] = card.details.get("picture_keys", {})
+    if not keys:
+        return {i.name: split_of[i.name] for i in data.images if i.name in split_of}
+    by_picture = {key: split_of[name] for name, key in keys.items() if name in split_of}
+    return {
+        image.name: by_picture[image.picture_key]
+        for image in data.images
+        if image.picture_key in by_picture
+    }
 
 
 def _names(images: Sequence[LabelledImage]) -> tuple[tuple[str, ...], tuple[str, ...]]:

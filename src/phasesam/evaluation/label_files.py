@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.core.errors import FileFormatError, InvalidMaskError, InvalidSettingError
+from phasesam.core.errors import (
+    FileFormatError,
+    InvalidMaskError,
+    InvalidSettingError,
+)
 from phasesam.core.images import to_rgb8
 from phasesam.formats.readers import is_image_file
 from phasesam.formats.slices import natural_key, slice_files
@@ -164,6 +168,20 @@ def classes_of(
         nothing = {choice.no_class, choice.unlabelled}
         found |= {value: name for value, name in predicted.items() if value not in nothing}
     return dict(sorted(found.items()))
+
+
+def stray_values(pairs: Sequence[LabelPair], choice: ValueChoice) -> list[int]:
+    """Values that predictions hold, and no truth; indices of classes are often taken for values."""
+    if choice.by_index:
+        return []
+    try:
+        predicted, truth = (
+            set(name_classes([_as_pair(pair, getattr(pair, kind)) for pair in pairs], None))
+            for kind in ("predicted", "truth")
+        )
+    except TrainingDataError:
+        return []  # too many for classes, as the comparison will say
+    return sorted(predicted - truth - {choice.no_class, choice.unlabelled})
 
 
 def _as_pair(pair: LabelPair, labels: LabelFile) -> Pair:

@@ -148,14 +148,24 @@ class LabelledImage:
         """
         return self.mapping.apply(self.labels.read(), self.labels.name)
 
-    @functools.cached_property
+    @property
     def key(self) -> str:
         """Hash of the image, as the model sees it, and the labels."""
-        digest = xxhash.xxh3_128()
+        return self._keys[1]
+
+    @property
+    def picture_key(self) -> str:
+        """Hash of the image alone, as the model sees it."""
+        return self._keys[0]
+
+    @functools.cached_property
+    def _keys(self) -> tuple[str, str]:
+        digest, found = xxhash.xxh3_128(), []
         for array in (self.rgb(), self.label_array()):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        return digest.hexdigest()
+            found.append(digest.hexdigest())
+        return found[0], found[1]
 
 
 @dataclass(frozen=True, eq=False)
