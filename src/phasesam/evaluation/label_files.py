@@ -14,6 +14,7 @@ from phasesam.core.errors import (
     FileFormatError,
     InvalidMaskError,
     InvalidSettingError,
+    TrainingDataError,
 )
 from phasesam.core.images import to_rgb8
 from phasesam.formats.readers import is_image_file
