@@ -135,6 +135,14 @@ def test_classes_that_are_missing_are_named():
     assert "class oxide (value 1)" in said(data, "not in the validation")
 
 
+def test_what_maps_leave_out_is_noticed_when_it_is_learnt():
+    maps = [classes(0, 1, 255), classes(0, 1, 255)]
+    assert "--unlabelled 255" in said(data_of(*maps, task="semantic"), "value 255")
+    for others in ([classes(0, 255)] * 2, [classes(0, 7, 255)] * 2, [classes(0, 1, 2)] * 2):
+        warnings = check(data_of(*others, task="semantic")).warnings
+        assert not [warning for warning in warnings if "value 255" in warning]
+
+
 def test_binary_masks_of_many_parts():
     mask = (objects(4) > 0).astype(np.int32)
     assert "components" in said(data_of(mask, mask, mask, splits="tve"), "many parts")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from phasesam.training.fine_tuning import TrainedAdapter
 
 
+# Who writes such an ending means a file, and would not find it.
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensor", ".json")
+
+
 def adapter_target(output: str, *, replaces: bool) -> Path | None:
     """Find the file to write; None for a name in the store.
 
@@ -36,7 +40,7 @@ def adapter_target(output: str, *, replaces: bool) -> Path | None:
         if path.exists() and not replaces:
             raise SaveError(f"{path} exists; --overwrite replaces it")
         return path
-    if "/" in output or "\\" in output:
+    if "/" in output or "\\" in output or output.lower().endswith(_WEIGHTS):
         raise InvalidSettingError(
             f"an adapter is a name or a file ending in {SUFFIX}, got {output!r}"
         )

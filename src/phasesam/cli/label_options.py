@@ -92,5 +92,7 @@ def parse_classes(text: str | None) -> list[str] | dict[int, str] | None:
             raise InvalidSettingError(
                 f"--classes expects names, or VALUE=NAME for all of them, got {part!r}"
             )
+        if int(value) in names:
+            raise InvalidSettingError(f"--classes names the value {int(value)} twice: {text!r}")
         names[int(value)] = name.strip()
     return names

@@ -15,6 +15,7 @@ from phasesam.training.dataset import TrainingData
 from phasesam.training.near_duplicates import NearDuplicate, compare
 
 _NAMED = 5
+_NOT_MAPPED = 255
 _SPECK_PIXELS = 4
 _PARTS_OF_A_BINARY_MASK = 3
 _SAME_SCALE = 1.1
@@ -195,6 +196,12 @@ def _about_splits(data: TrainingData, by_split: Mapping[str, Sequence[Finding]])
 def _about_labels(
     data: TrainingData, findings: Sequence[Finding], by_split: Mapping[str, Sequence[Finding]]
 ) -> Iterator[str]:
+    *others, last = data.class_values or (0,)
+    if last == _NOT_MAPPED and others == list(range(len(others))) and len(others) > 1:
+        yield (
+            f"the value {last} is learnt as a class; in maps of PhaseSAM it is what was not "
+            f"mapped, and --unlabelled {last} leaves it out"
+        )
     unlabelled = [f.image.labels.name for f in findings if not f.counts]
     if unlabelled:
         yield f"no pixel is labelled in {_listed(unlabelled)}"

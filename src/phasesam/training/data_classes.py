@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from phasesam.core.errors import TrainingDataError
@@ -38,8 +39,15 @@ def name_classes(
     Raises
     ------
     TrainingDataError
-        If there are too many values for classes, or another number than names.
+        If there are too many values for classes, or another number than names, or two classes
+        have one name.
     """
+    names = () if given is None else given.values() if isinstance(given, Mapping) else given
+    twice = sorted(name for name, count in Counter(map(str, names)).items() if count > 1)
+    if twice:
+        raise TrainingDataError(
+            f"expected a name of its own for each class, got {', '.join(twice)} more than once"
+        )
     if isinstance(given, Mapping):
         return {int(value): str(name) for value, name in given.items()}
     found = _values_found(pairs, unlabelled)
