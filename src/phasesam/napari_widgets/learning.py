@@ -327,8 +327,8 @@ class AnnotationLearning(QObject):
         if history is not None:
             # The furthest one whose own objects are there: what came before it was learnt from
             # objects that may have gone since, as long as it held.
-            back = [all(map(self._is_there, state.sources)) for state in history.undone]
-            for _ in range(len(back) - back[::-1].index(True) if any(back) else 0):
+            there = [all(map(self._is_there, state.sources)) for state in history.undone]
+            for _ in range(max((i for i, holds in enumerate(there, 1) if holds), default=0)):
                 history.redo()
         gone = self._withdraw(self._waiting)
         back = [lesson for lesson in self._withdrawn if self._is_there(lesson.source)]

@@ -89,12 +89,12 @@ class SamObjective(ABC):
         )
 
     @property
-    def judged(self) -> list[LabelledImage]:
+    def judged(self) -> Sequence[LabelledImage]:
         """Validation images; where there are none, some training images, as they are.
 
         One epoch alone is the best one without them.
         """
-        instead = self.data.of("train")[:_JUDGED_INSTEAD] if self.recipe.epochs > 1 else []
+        instead = self.data.of("train")[:_JUDGED_INSTEAD] if self.recipe.epochs > 1 else ()
         return self.data.of("val") or instead
 
     # What a trainer asks for
