@@ -52,7 +52,11 @@ class StopAt(Callback):
 
 
 @pytest.mark.parametrize("task", ["promptable", "instance", "semantic"])
-def test_an_adapter_comes_out_and_fits_its_base(tmp_path: Path, brief: Recipe, task: str) -> None:
+def test_an_adapter_comes_out_and_fits_its_base(
+    tmp_path: Path, brief: Recipe, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A model that was hardly trained finds nothing to decide by.
+    monkeypatch.setattr("phasesam.training.score_scale.best_threshold", lambda found: 0.5)
     data = disc_data(task)
     result = train(data, tmp_path / "run", settings(brief, licence="CC0"))
     card = result.card
@@ -61,7 +65,7 @@ def test_an_adapter_comes_out_and_fits_its_base(tmp_path: Path, brief: Recipe, t
     assert card.details["splits"] == {"train": ["disc0", "disc1", "disc2"], "val": ["disc3"]}
     assert card.details["licence"] == "CC0"
     assert card.config.iou_head == (task == "instance")
-    assert "best_threshold" not in card.details or task == "instance"
+    assert ("best_threshold" in card.details) == (task == "instance")
     assert card.classes == (("class 0", "class 1") if task == "semantic" else ())
     load_trainable(build_model("tiny"), result.path)
     run = RunFolder(tmp_path / "run")
@@ -190,6 +194,17 @@ def test_an_only_image_validates_too(tmp_path: Path, brief: Recipe, task: str) -
     assert len(scores) == 2
     assert result.card.details["metrics"]["val_score"] == max(scores)
     assert RunFolder(tmp_path).preview() is not None
+
+
+@pytest.mark.parametrize("task", ["semantic", "promptable"])
+def test_one_epoch_on_an_only_image_needs_no_choice(
+    tmp_path: Path, brief: Recipe, task: str
+) -> None:
+    data = disc_data(task, count=2)
+    data = replace(data, images=data.images[:1])
+    result = train(data, tmp_path, settings(replace(brief, epochs=1)))
+    assert "val_score" not in result.rows[0]
+    assert result.card.details["metrics"]["epoch"] == 1
 
 
 def test_validation_without_labels_has_no_score(tmp_path: Path, brief: Recipe) -> None:

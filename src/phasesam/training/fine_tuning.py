@@ -206,8 +206,7 @@ def _train(
     trainer = Trainer(objective, config, accelerator, [keeper, *callbacks])
     if accelerator.is_main_process:
         if not resume:
-            for earlier in (run.checkpoint_file, run.best_file):
-                earlier.unlink(missing_ok=True)
+            _clear(run, settings.start)
         run.write_settings(settings.to_dict())
     accelerator.wait_for_everyone()
     if resume and trainer.resume():
@@ -226,6 +225,13 @@ def _train(
     if data.task == "instance" and accelerator.is_main_process:
         card = _with_usual_threshold(run, base, data, settings.device, callbacks)
     return TrainedAdapter(run.best_file, card, trainer.state.rows)
+
+
+def _clear(run: RunFolder, start: str) -> None:
+    """Remove what an earlier training left, but for what the new one begins with."""
+    run.checkpoint_file.unlink(missing_ok=True)
+    if run.best_file.resolve() != Path(start).resolve():
+        run.best_file.unlink(missing_ok=True)
 
 
 def _with_usual_threshold(

@@ -71,6 +71,8 @@ class PromptObjective(SamObjective):
     def validate(self) -> tuple[dict[str, float], Preview | None]:
         """Click on objects of the validation images as the standard evaluation does."""
         images = self.judged
+        if not images:
+            return {}, None
         curves, quality, preview = [], [], None
         share = max(1, _MOST_OBJECTS // len(images))
         for index, image in enumerate(images):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
 
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
 from phasesam.training.trainer import Callback, Progress
@@ -36,7 +35,7 @@ class RunWatch(Callback):
 
     def on_step(self, progress: Progress, loss: float) -> None:
         """Tell step and loss, now and then."""
-        self.last = RunStatus("training", f"loss {loss:.3f}", **_place(progress))
+        self.last = RunStatus("training", f"loss {loss:.3f}", **asdict(progress))
         if time.monotonic() - self._written > _STATUS_SECONDS:
             self.tell(self.last)
 
@@ -44,7 +43,7 @@ class RunWatch(Callback):
         self, progress: Progress, row: Mapping[str, float], preview: Preview | None
     ) -> None:
         """Tell that an epoch is done."""
-        self.tell(RunStatus("training", f"loss {row['loss']:.3f}", **_place(progress)))
+        self.tell(RunStatus("training", f"loss {row['loss']:.3f}", **asdict(progress)))
 
     def should_stop(self) -> bool:
         """Wait while a pause is asked for; whether somebody asked to stop."""
@@ -53,7 +52,3 @@ class RunWatch(Callback):
             while self._run.is_paused and not self._run.is_cancelled:
                 time.sleep(_PAUSE_SECONDS)
         return self._run.is_cancelled
-
-
-def _place(progress: Progress) -> dict[str, Any]:
-    return asdict(progress)
