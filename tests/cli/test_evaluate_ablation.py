@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 import torch
@@ -30,7 +31,7 @@ def trained(monkeypatch, make_adapter):
     """Take the place of trainings: adapters whose validation score is their rank / 10."""
     rates = []
 
-    def train(data, folder, settings, resume, callbacks):
+    def train(data, folder, settings, resume, callbacks, features):
         rank = settings.recipe.adapter.rank
         rates.append(settings.recipe.optimiser.lr_encoder)
         path = folder / "best.safetensors"
@@ -102,3 +103,13 @@ def test_what_makes_no_sense(folder, options, text):
     result = run(folder, *options, *TINY)
     assert result.exit_code == 2
     assert text in result.stderr
+
+
+def test_variants_that_do_not_fit_are_refused_before_anything_is_trained(folder, monkeypatch):
+    free = psutil.virtual_memory()._replace(available=10**9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    result = run(
+        folder, "-o", folder / "out", "--task", "semantic", "--model", "mobile_sam", "--ranks", 4
+    )
+    assert (result.exit_code, "1.0 GB are free" in result.stderr) == (3, True), result.output
+    assert not (folder / "out").exists()

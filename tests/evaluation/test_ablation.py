@@ -97,10 +97,11 @@ def test_the_table_marks_what_was_chosen():
 
 
 def test_every_variant_is_trained_at_every_rate(tmp_path, monkeypatch, make_adapter):
-    asked = []
+    asked, stores = [], set()
 
-    def train(data, folder, settings, resume, callbacks):
+    def train(data, folder, settings, resume, callbacks, features):
         assert resume
+        stores.add(features)
         rank, rate = settings.recipe.adapter.rank, settings.recipe.optimiser.lr_encoder
         asked.append((folder.name, rank, rate))
         make_adapter(folder / "best.safetensors", metrics={"val_score": rank / 10})
@@ -116,6 +117,7 @@ def test_every_variant_is_trained_at_every_rate(tmp_path, monkeypatch, make_adap
         ("rank_2_x1", 2, rate), ("rank_2_x2", 2, 2 * rate),
         ("rank_4_x1", 4, rate), ("rank_4_x2", 4, 2 * rate),
     ]  # fmt: skip
+    assert len(stores) == 1, "what is alike is computed once"
     assert [t.score for t in trials] == [0.2, 0.2, 0.4, 0.4]
     assert [t.rate for t in trials] == [rate, 2 * rate] * 2
     assert done == [(i, 4) for i in range(5)]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phasesam.core.errors import InvalidSettingError
+from phasesam.core.errors import FileFormatError, InvalidSettingError
 from phasesam.core.measurements import measure
 from phasesam.core.types import PixelSize
-from phasesam.formats.tables import save_table_csv
+from phasesam.formats.tables import read_table_csv, save_table_csv
 
 
 def test_cells(tmp_path: Path):
@@ -53,3 +53,30 @@ def test_columns_of_different_length(tmp_path: Path):
     with pytest.raises(InvalidSettingError, match="'a': 1, 'b': 2"):
         save_table_csv(tmp_path / "a.csv", {"a": [1], "b": [1, 2]})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        ("image;phase\nKorngröße.tif;γ′\n", "utf-8"),
+        ("\ufeffimage;phase\nKorngröße.tif;γ′\n", "utf-8"),
+        ("image\tphase\nKorngröße.tif\tγ′\n", "utf-16"),
+        ("sep=;\r\nimage;phase\r\nKorngröße.tif;γ′\r\n", "utf-8"),
+        ("sep=\t\nimage\tphase\nKorngröße.tif\tγ′\n", "utf-8"),
+        ("image;phase\nKorngröße.tif;µ\n", "cp1252"),
+        ('sep=;\n"image";"phase"\nKorngröße.tif;a,b,c\n', "cp1252"),
+    ],
+)
+def test_tables_of_spreadsheets(tmp_path: Path, content: str, encoding: str):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content.encode(encoding))
+    (row,) = read_table_csv(path, ("image", "phase"))
+    assert row["image"] == "Korngröße.tif"
+    assert row["phase"] in ("γ′", "µ", "a,b,c")
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\x81\x8d\xff"])
+def test_what_is_no_text(tmp_path: Path, content: bytes):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(FileFormatError, match="expected a CSV text in UTF-8"):
+        read_table_csv(tmp_path / "a.csv")

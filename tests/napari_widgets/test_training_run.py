@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
 import numpy as np
+import psutil
 import pytest
 
-from phasesam.core.errors import CancelledError, FileFormatError
+from phasesam.core.errors import CancelledError, FileFormatError, SaveError
 from phasesam.napari_widgets.training_request import DataRequest, PairToRead
 from phasesam.napari_widgets.training_run import (
     RunFacts,
@@ -129,6 +131,20 @@ def test_going_on(processes):
     again.begin()
     assert processes[-1].job.resume
     assert processes[-1].job.data == process.job.data
+
+
+def test_another_window_trains_in_the_folder(processes, tmp_path):
+    training, process = begun(processes)
+    training.folder.write_status(RunStatus("cancelled"))
+    process.is_running = False
+    other = psutil.Process(os.getppid())
+    file = training.folder.path / "status.json"
+    values = {"state": "training", "pid": other.pid, "started": other.create_time()}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    before = file.read_text()
+    with pytest.raises(SaveError, match="under way"):
+        training.prepare()
+    assert file.read_text() == before
 
 
 def test_a_folder_without_a_job(processes, tmp_path):

@@ -184,7 +184,7 @@ def test_tables_that_cannot_be_read(tmp_path, text, message):
 
 
 def test_a_table_that_is_no_text(tmp_path):
-    (tmp_path / "t.csv").write_bytes(b"image,label\n\xff\xfe\n")
+    (tmp_path / "t.csv").write_bytes(b"image,label\n\x81\x8d\n")
     with pytest.raises(TrainingDataError, match="UTF-8"):
         pairs_in_table(tmp_path / "t.csv", NOTHING)
 
@@ -208,3 +208,24 @@ def test_tables_of_classes_that_cannot_be_read(tmp_path, text):
     (folder / "classes.csv").write_text(text)
     with pytest.raises(TrainingDataError, match=r"classes\.csv"):
         pairs_in_folder(folder, NOTHING)
+
+
+def test_capitals_in_names_of_folders_and_files_do_not_matter(tmp_path):
+    write(tmp_path / "Images" / "A1.PNG")
+    write(tmp_path / "LABELS" / "a1_Mask.png")
+    found = pairs_in_folder(tmp_path, NOTHING)
+    assert [(p.name, p.labels.name) for p in found.pairs] == [("A1", "a1_Mask.png")]
+    image, _ = write(tmp_path / "x" / "B.png"), write(tmp_path / "x" / "B_Labels.png")
+    assert pair_of_files(image, NOTHING).pairs[0].labels.name == "B_Labels.png"
+
+
+def test_capitals_tell_files_apart_where_both_are_there(tmp_path):
+    if write(tmp_path / "x.png") and (tmp_path / "X.png").exists():
+        pytest.skip("this file system does not tell capitals apart")
+    found = pairs_in_folder(make(tmp_path, "a A", "A_mask"), NOTHING)
+    assert [(p.name, p.labels.name) for p in found.pairs] == [("A", "A_mask.png")]
+    write(tmp_path / "b.png")
+    write(tmp_path / "b_labels.png")
+    write(tmp_path / "B_labels.png")
+    found = pair_of_files(tmp_path / "b.png", NOTHING)
+    assert found.pairs[0].labels.name == "b_labels.png"

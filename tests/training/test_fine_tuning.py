@@ -163,8 +163,13 @@ def test_a_killed_process_is_resumed_to_the_same_score(tmp_path: Path, brief: Re
 def test_only_the_same_training_is_resumed(tmp_path: Path, brief: Recipe) -> None:
     data = disc_data("promptable")
     train(data, tmp_path, settings(replace(brief, epochs=1)))
-    with pytest.raises(CheckpointError, match="other data or settings"):
-        train(data, tmp_path, settings(replace(brief, epochs=1, batch=2)), resume=True)
+    known = RunFolder(tmp_path).settings()
+    with pytest.raises(CheckpointError, match=r"\(recipe\.batch was \d+, is 3\)"):
+        train(data, tmp_path, settings(replace(brief, epochs=1, batch=3)), resume=True)
+    assert RunFolder(tmp_path).settings() == known, "the folder says what its checkpoint is of"
+    fewer = replace(data, images=data.images[:-1])
+    with pytest.raises(CheckpointError, match="settings are the same, so the data differ"):
+        train(fewer, tmp_path, settings(replace(brief, epochs=1)), resume=True)
 
 
 def test_pauses_until_told_to_go_on(tmp_path: Path, brief: Recipe) -> None:

@@ -12,6 +12,7 @@ from phasesam.core.errors import InvalidSettingError, TrainingDataError
 from phasesam.training.label_values import (
     UNLABELLED,
     LabelMapping,
+    check_meaning,
     check_task,
     label_integers,
     values_and_counts,
@@ -110,3 +111,12 @@ def test_tasks():
     assert check_task("semantic") == "semantic"
     with pytest.raises(InvalidSettingError, match="'panoptic'"):
         check_task("panoptic")
+
+
+def test_options_that_mean_nothing_to_a_task_are_refused():
+    check_meaning("semantic", ["matrix"], False)
+    check_meaning("instance", None, True)
+    with pytest.raises(InvalidSettingError, match=r"got \['matrix'\] with instance"):
+        check_meaning("instance", ["matrix"], False)
+    with pytest.raises(InvalidSettingError, match="got semantic: classes have no objects"):
+        check_meaning("semantic", None, True)

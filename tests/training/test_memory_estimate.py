@@ -69,3 +69,9 @@ def test_is_within_a_third_of_the_truth(tmp_path: Path) -> None:
     )  # fmt: skip
     truth = int(run.stdout.split()[-1])
     assert estimate_memory(DEFAULT) == pytest.approx(truth, rel=1 / 3)
+
+
+def test_the_adapter_to_go_on_from_decides(tmp_path: Path, make_adapter) -> None:
+    path = tmp_path / "all.safetensors"
+    make_adapter(path, config=replace(DEFAULT.recipe.adapter, blocks="all"))
+    assert estimate_memory(replace(DEFAULT, start=str(path))) > 1.1 * estimate_memory(DEFAULT)

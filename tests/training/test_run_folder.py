@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from phasesam.core.errors import FileFormatError
+from phasesam.core.errors import FileFormatError, SaveError
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
 
 
@@ -77,3 +79,18 @@ def test_half_written_files_count_as_none(tmp_path: Path) -> None:
     assert run.preview() is None
     with pytest.raises(FileFormatError, match="no folder of a training"):
         run.settings()
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.refuse_if_taken()
+    run.write_status(RunStatus("training"))
+    run.refuse_if_taken()
+    parent = psutil.Process(os.getppid())
+    file = tmp_path / "status.json"
+    other = {"pid": parent.pid, "started": parent.create_time()}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **other}))
+    with pytest.raises(SaveError, match="under way in"):
+        run.refuse_if_taken()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "state": "finished"}))
+    run.refuse_if_taken()

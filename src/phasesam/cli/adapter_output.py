@@ -72,8 +72,7 @@ def check_run(output: str, asked: Path | None, *, resume: bool, overwrite: bool)
     status, has_checkpoint = run.status(), run.checkpoint_file.exists()
     if not is_main_process():
         return
-    if status.pid and not status.is_over:
-        raise SaveError(f"a training is under way in {run.path}")
+    run.refuse_if_taken()
     if resume and not has_checkpoint:
         raise InvalidSettingError(
             f"there is nothing to resume: no whole epoch was done in {run.path}; leave --resume out"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,6 +142,7 @@ def ablation(
     from phasesam.evaluation.ablation import trial_table, tune_rates, variants_of
     from phasesam.training.data_checks import check
     from phasesam.training.fine_tuning import TrainingSettings
+    from phasesam.training.memory_estimate import require_memory
 
     if output.output is None and variants.trials is None:
         raise InvalidSettingError("evaluate ablation needs --output, or --trials")
@@ -166,6 +167,8 @@ def ablation(
     with Interruption(console) as interruption:
         for warning in check(data, should_stop=interruption.requested).warnings:
             console.print(f"[yellow]Warning:[/] {escape(warning)}")
+        for recipe in compared.values():
+            require_memory(replace(settings, recipe=recipe), len(data.classes))
         job = _Job(data, images, model.model, variants, console, interruption)
         with step_bar(console, "training") as progress:
             trials = tune_rates(data, folder, compared, settings, factors, job.watch(progress))
@@ -237,8 +240,6 @@ _RULES = (
 
 def _with_table(report: Report, table: Table) -> Report:
     """Put the tuning before the test."""
-    from dataclasses import replace
-
     return replace(report, tables=(table, *report.tables))
 
 

@@ -83,6 +83,10 @@ class CheckpointError(ModelError, ValueError):
     """Weights are truncated, unsafe, incomplete or of another architecture."""
 
 
+class OtherTrainingError(CheckpointError):
+    """A checkpoint belongs to a training with other data or settings."""
+
+
 class DownloadError(ModelError, OSError):
     """Weights could not be fetched or did not match their checksum."""
 

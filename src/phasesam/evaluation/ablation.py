@@ -22,6 +22,7 @@ from phasesam.evaluation.report import Table
 from phasesam.evaluation.statistics import number
 from phasesam.models.adapter_card import read_card
 from phasesam.training.dataset import LabelledImage, TrainingData
+from phasesam.training.feature_store import FeatureStore, shared_features
 from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.recipes import Recipe
 from phasesam.training.run_folder import RunFolder
@@ -139,12 +140,14 @@ def tune_rates(
     watch = watch or Watch()
     trials: list[Trial] = []
     total = len(variants) * len(factors)
-    for name, recipe in variants.items():
-        for factor in factors:
-            watch.step(len(trials), total)
-            run = folder / _folder_name(name, factor)
-            chosen = replace(settings, recipe=at_rate(recipe, factor))
-            trials.append(_trial(data, run, name, factor, chosen, watch))
+    # Variants that adapt the same blocks see the same features of the frozen ones.
+    with shared_features(folder) as store:
+        for name, recipe in variants.items():
+            for factor in factors:
+                watch.step(len(trials), total)
+                run = folder / _folder_name(name, factor)
+                chosen = replace(settings, recipe=at_rate(recipe, factor))
+                trials.append(_trial(data, run, name, factor, chosen, watch, store))
     watch.step(total, total)
     return tuple(trials)
 
@@ -189,12 +192,14 @@ def _trial(
     factor: float,
     settings: TrainingSettings,
     watch: Watch,
+    store: FeatureStore,
 ) -> Trial:
     rate = settings.recipe.optimiser.lr_encoder
     run = RunFolder(folder)
     try:
         # Goes on where it was; a finished one ends at once.
-        train(data, folder, settings, resume=True, callbacks=[Stopper(watch)])
+        watching = [Stopper(watch)]
+        train(data, folder, settings, resume=True, callbacks=watching, features=store)
     except TrainingError:
         return Trial(name, factor, rate, math.nan, _seconds(run), 0, run.best_file)
     card = read_card(run.best_file)

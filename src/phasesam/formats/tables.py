@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from phasesam.core.errors import FileFormatError, InvalidSettingError
 from phasesam.formats.atomic import atomic_file
 
 _DELIMITERS = ",;\t"
+_SAID = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
 def save_table_csv(path: str | os.PathLike[str], columns: Mapping[str, ArrayLike]) -> None:
@@ -65,7 +69,8 @@ def read_table_csv(path: Path, required: Sequence[str] = ()) -> list[dict[str, s
     Parameters
     ----------
     path : Path
-        Separated by commas, semicolons or tabs; UTF-8.
+        Separated by commas, semicolons or tabs, as a first line ``sep=;`` may say; UTF-8, UTF-16
+        with its mark, or Windows-1252, as spreadsheets write them.
     required : sequence of str
         Columns that must be there.
 
@@ -79,15 +84,10 @@ def read_table_csv(path: Path, required: Sequence[str] = ()) -> list[dict[str, s
     FileFormatError
         If it cannot be read or a column is missing.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise FileFormatError(f"{path.name}: cannot be opened: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path.name}: expected a CSV text in UTF-8") from error
-    lines = text.splitlines()
-    header = lines[0] if lines else ""
-    delimiter = max(_DELIMITERS, key=header.count)
+    lines = _text(path).splitlines()
+    said = _SAID.fullmatch(lines[0].strip(" ")) if lines else None
+    lines = lines[1:] if said else lines
+    delimiter = said[1] if said else max(_DELIMITERS, key=(lines[0] if lines else "").count)
     table = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
     table = [row for row in table if any(row)]
     names = [name.lower() for name in table[0]] if table else []
@@ -104,3 +104,17 @@ def read_table_csv(path: Path, required: Sequence[str] = ()) -> list[dict[str, s
             )
     padded = (row + [""] * (len(names) - len(row)) for row in table[1:])
     return [dict(zip(names, row, strict=True)) for row in padded]
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FileFormatError(f"{path.name}: cannot be opened: {error.strerror}") from error
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if marked else ("utf-8-sig", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            text = content.decode(encoding)
+            if "\0" not in text:
+                return text
+    raise FileFormatError(f"{path.name}: expected a CSV text in UTF-8")

@@ -241,17 +241,19 @@ def device_memory(device: torch.device) -> DeviceMemory:
     DeviceMemory
         CUDA: bytes in use by all programs, and the device's size. MPS: bytes held by this
         process, and what the system recommends at most. CPU: resident bytes of this
-        process, and the machine's RAM.
+        process, and the RAM that it may have.
     """
     import psutil
     import torch
+
+    from phasesam.models.free_memory import total_memory
 
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return DeviceMemory(total - free, total)
     if device.type == "mps":
         return DeviceMemory(torch.mps.driver_allocated_memory(), torch.mps.recommended_max_memory())
-    return DeviceMemory(psutil.Process().memory_info().rss, psutil.virtual_memory().total)
+    return DeviceMemory(psutil.Process().memory_info().rss, total_memory())
 
 
 def default_budget(device: torch.device) -> int:

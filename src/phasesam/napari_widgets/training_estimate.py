@@ -7,9 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from phasesam.core.errors import CancelledError
+from phasesam.models.free_memory import free_memory
 from phasesam.models.memory import format_bytes
 from phasesam.models.registry import get_spec, where
 
@@ -107,7 +106,7 @@ def estimate_text(needed: int, device: str) -> tuple[str, bool]:
     """Write an estimate for the user, and whether it may not fit."""
     text = f"Needs about {format_bytes(needed)} of memory"
     if device == "cpu":
-        free = int(psutil.virtual_memory().available)
+        free = free_memory()
         text += f"; {format_bytes(free)} are free"
         if needed > free:
             return f"{text}, so that it may not fit.", True

@@ -120,8 +120,9 @@ class TrainingRun:
         FileFormatError
             If the folder holds no job.
         SaveError
-            If it cannot be written.
+            If it cannot be written, or another process trains there.
         """
+        self.folder.refuse_if_taken()
         if job is None:
             job = replace(Job.read(self.folder), resume=self.has_checkpoint)
         job.write(self.folder)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phasesam.core.errors import CheckpointError
+from phasesam.core.errors import CheckpointError, OtherTrainingError
 from phasesam.formats.atomic import atomic_file
 
 _FORMAT = "phasesam-training-1"
@@ -106,7 +106,7 @@ def load_checkpoint(
     Raises
     ------
     CheckpointError
-        If the file is damaged or belongs to another training.
+        If the file is damaged; `OtherTrainingError` if it belongs to another training.
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -117,7 +117,7 @@ def load_checkpoint(
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     if content["key"] != key:
-        raise CheckpointError(
+        raise OtherTrainingError(
             f"{path} belongs to a training with other data or settings; "
             "start anew, or restore what was changed"
         )

@@ -95,8 +95,8 @@ def pairs_in_folder(folder: Path, choice: Choice) -> Collection:
     """
     if (folder / "data.csv").is_file() and choice.labels is None:
         return pairs_in_table(folder / "data.csv", choice)
-    images = folder / "images"
-    if not images.is_dir():
+    images = _named(folder, "images")
+    if images is None:
         raise TrainingDataError(
             f"{folder}: expected a folder images beside a folder labels, or a data.csv, "
             f"got {_listed(sorted(p.name for p in folder.iterdir())) or 'an empty folder'}"
@@ -165,7 +165,11 @@ def pair_of_files(image: Path, choice: Choice) -> Collection:
     else:
         others = [p for p in image.parent.iterdir() if p.is_file() and p != image]
         names = {image.stem + suffix for suffix in LABEL_SUFFIXES}
-        chosen = sorted(p for p in others if p.stem in names and image_format(p) is not None)
+        alike = [p for p in others if p.stem in names]
+        if not alike:
+            small = {name.lower() for name in names}
+            alike = [p for p in others if p.stem.lower() in small]
+        chosen = sorted(p for p in alike if image_format(p) is not None)
     if len(chosen) != 1:
         got = ", ".join(p.name for p in chosen) or "none"
         wanted = choice.labels or f"{image.stem}_labels.tif"
@@ -177,6 +181,12 @@ def pair_of_files(image: Path, choice: Choice) -> Collection:
 def _class_names(folder: Path) -> dict[int, str]:
     path = folder / "classes.csv"
     return read_class_names(path) if path.is_file() else {}
+
+
+def _named(folder: Path, name: str) -> Path | None:
+    """Find a folder by its name, in capitals or not; exactly this one goes first."""
+    found = [p for p in folder.iterdir() if p.is_dir() and p.name.lower() == name]
+    return min(found, key=lambda p: (p.name != name, p.name), default=None)
 
 
 def _label_folder(folder: Path, chosen: str | None) -> Path:
@@ -225,11 +235,16 @@ def _image_files(folder: Path) -> list[Path]:
 def _matched(
     images: dict[str, Path], labels: dict[str, Path], folder: str
 ) -> tuple[list[FilePair], list[str]]:
-    """Pair files of equal names, the labels' perhaps with a suffix."""
+    """Pair files of equal names, the labels' perhaps with a suffix, or in capitals."""
     pairs, unlabelled, used = [], [], set()
+    small = {name.lower(): name for name in labels}
+    if len(small) < len(labels) or len({name.lower() for name in images}) < len(images):
+        small = {}  # Capitals tell files apart here.
     for stem, image in images.items():
         names = [stem, *(stem + suffix for suffix in LABEL_SUFFIXES)]
         label = next((name for name in names if name in labels), None)
+        if label is None:
+            label = next((small[n.lower()] for n in names if n.lower() in small), None)
         if label is None:
             unlabelled.append(image.name)
             continue

@@ -28,7 +28,7 @@ def read_table(path: Path, required: Sequence[str]) -> list[Row]:
     Parameters
     ----------
     path : Path
-        Separated by commas, semicolons or tabs; UTF-8.
+        See `read_table_csv`.
     required : sequence of str
         Columns that must be there.
 

@@ -33,6 +33,7 @@ from phasesam.training.label_values import (
     UNLABELLED,
     LabelMapping,
     Task,
+    check_meaning,
     check_task,
 )
 from phasesam.training.splits import assign_splits, divide_lone_specimen
@@ -329,6 +330,7 @@ def _assembled(
     collection: Collection, task: Task, options: DataOptions, origin: str
 ) -> TrainingData:
     """Give every pair its split and its classes."""
+    check_meaning(task, options.classes, options.components)
     if not collection.pairs:
         raise TrainingDataError(f"{origin}: expected at least one image with labels, got none")
     pairs, warnings = _with_splits(collection.pairs, options)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import torch
 import xxhash
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from phasesam.models.free_memory import free_memory
 from phasesam.models.split_encoder import FrozenFeatures
 
 _SHARE_OF_FREE_MEMORY = 0.3
@@ -36,11 +36,7 @@ class FeatureStore:
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self._folder = folder
-        self._limit = (
-            int(_SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available)
-            if limit is None
-            else limit
-        )
+        self._limit = int(_SHARE_OF_FREE_MEMORY * free_memory()) if limit is None else limit
         self._kept: dict[str, FrozenFeatures] = {}
         self._on_disk: set[str] = set()
         self._weights: dict[str, dict[str, Tensor]] = {}

@@ -15,6 +15,8 @@ import torch
 from phasesam.core.errors import (
     CancelledError,
     DeviceMemoryError,
+    FileFormatError,
+    OtherTrainingError,
     PhaseSAMError,
     SaveError,
     TrainingError,
@@ -30,6 +32,7 @@ from phasesam.training.feature_store import FeatureStore
 from phasesam.training.heap import keep_freed_memory
 from phasesam.training.memory_estimate import suggestion
 from phasesam.training.objective import SamObjective, Surroundings
+from phasesam.training.plain_values import differences
 from phasesam.training.prompt_objective import PromptObjective
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
 from phasesam.training.run_watch import RunWatch
@@ -45,6 +48,10 @@ if TYPE_CHECKING:
 
     from phasesam.training.dataset import TrainingData
     from phasesam.training.recipes import Recipe
+
+
+# Settings that change nothing in what is learnt.
+_OF_NO_ACCOUNT = ("trackers", "device", "licence", "class_colours")
 
 
 @dataclass(frozen=True)
@@ -204,15 +211,16 @@ def _train(
         ]
     keeper = _Keeper(objective, data, settings, identity, run)
     trainer = Trainer(objective, config, accelerator, [keeper, *callbacks])
-    if accelerator.is_main_process:
-        if not resume:
-            _clear(run, settings.start)
-        run.write_settings(settings.to_dict())
+    if accelerator.is_main_process and not resume:
+        _clear(run, settings.start)
     accelerator.wait_for_everyone()
-    if resume and trainer.resume():
+    if resume and _resumed(trainer, run, settings):
         keeper.remember(trainer.state)
         if accelerator.is_main_process:
             run.write_log(trainer.state.rows)
+    # Not before: a refused attempt leaves what the folder says about the training in it.
+    if accelerator.is_main_process:
+        run.write_settings(settings.to_dict())
     try:
         if data.task != "semantic":
             keeper.judge_base(accelerator.is_main_process, trainer.state.epoch == 0)
@@ -225,6 +233,21 @@ def _train(
     if data.task == "instance" and accelerator.is_main_process:
         card = _with_usual_threshold(run, base, data, settings.device, callbacks)
     return TrainedAdapter(run.best_file, card, trainer.state.rows)
+
+
+def _resumed(trainer: Trainer, run: RunFolder, settings: TrainingSettings) -> bool:
+    """Go back to the checkpoint; if it is another training's, say in what they differ."""
+    try:
+        return trainer.resume()
+    except OtherTrainingError as error:
+        known = dict.fromkeys(_OF_NO_ACCOUNT)
+        try:
+            before = {**run.settings(), **known}
+        except FileFormatError:
+            raise error from None
+        changed = list(differences(before, {**settings.to_dict(), **known}))
+        what = "; ".join(changed) or "the settings are the same, so the data differ"
+        raise OtherTrainingError(f"{error} ({what})") from None
 
 
 def _clear(run: RunFolder, start: str) -> None:
@@ -278,7 +301,7 @@ def training_key(data: TrainingData, settings: TrainingSettings, base_hash: str)
     """Fingerprint everything the result depends on."""
     parts = {"data": data.key, "base": base_hash, **settings.to_dict()}
     parts["start"] = content_key(settings.start)
-    for name in ("trackers", "device", "licence", "class_colours"):
+    for name in _OF_NO_ACCOUNT:
         parts.pop(name)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -34,6 +34,26 @@ def check_task(task: str) -> Task:
     raise InvalidSettingError(f"expected one of the tasks {get_args(Task)}, got {task!r}")
 
 
+def check_meaning(task: Task, classes: object, components: bool) -> None:
+    """Refuse options for labels that mean nothing to a task.
+
+    Raises
+    ------
+    InvalidSettingError
+        If objects are to have classes, or classes parts.
+    """
+    if task != "semantic" and classes:
+        raise InvalidSettingError(
+            f"names of classes are for the task semantic, got {classes!r} with {task}: "
+            "objects have no classes"
+        )
+    if task == "semantic" and components:
+        raise InvalidSettingError(
+            "parts of labels as objects of their own (components) are for the tasks promptable "
+            "and instance, got semantic: classes have no objects"
+        )
+
+
 @dataclass(frozen=True)
 class LabelMapping:
     """How the values of a file become labels.

@@ -6,16 +6,19 @@ automatic differentiation would keep is counted.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from phasesam.core.errors import DeviceMemoryError
+from phasesam.models.adapter_card import read_card
 from phasesam.models.adapters import adapter_tensors, attach
 from phasesam.models.class_decoder import class_logits
+from phasesam.models.free_memory import free_memory
 from phasesam.models.registry import get_spec
 from phasesam.models.sam import EncoderOutput, assemble_empty
 from phasesam.models.split_encoder import SplitEncoder
@@ -46,8 +49,15 @@ def estimate_memory(settings: TrainingSettings, n_classes: int = 0) -> int:
     -------
     int
         On the device, together with the process; within about a third of the truth.
+
+    Raises
+    ------
+    CheckpointError
+        If the file of the adapter to go on from is none.
     """
     recipe = settings.recipe
+    if settings.start:
+        recipe = replace(recipe, adapter=read_card(Path(settings.start)).config)
     base = assemble_empty(get_spec(settings.base))
     recipe = recipe.fitted("semantic" if n_classes else "instance", base.is_hq)
     with torch.device("meta"):
@@ -153,4 +163,4 @@ def _free(device: str) -> int:
     if device != "cpu" and torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
         return int(free)
-    return int(psutil.virtual_memory().available)
+    return free_memory()

@@ -1,7 +1,8 @@
-"""Whether plain values, as in JSON files, are of the kinds that the fields of a dataclass have."""
+"""Plain values, as in JSON files: of the kinds that a dataclass has, and in what they differ."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -41,6 +42,28 @@ def check_value(kind: type, name: str, value: Any, origin: str) -> None:
         raise InvalidSettingError(
             f"{origin}.{name}: expected {' or '.join(_expected(hint))}, got {value!r}"
         )
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Tell settings that differ, each as ``part.setting was OLD, is NEW``.
+
+    Parameters
+    ----------
+    before, now : object
+        Plain values, or mappings of them by name; lists and tuples are alike.
+    name : str
+        Of what they are; empty for the whole.
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys((*before, *now)):
+            part = f"{name}.{key}" if name else str(key)
+            yield from differences(before.get(key), now.get(key), part)
+    elif _listed(before) != _listed(now):
+        yield f"{name} was {_listed(before)!r}, is {_listed(now)!r}"
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _fits(hint: Any, value: Any) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from phasesam.core.errors import FileFormatError
+from phasesam.core.errors import FileFormatError, SaveError
 from phasesam.formats.atomic import atomic_file
 
 State = Literal["preparing", "training", "paused", "finishing", "cancelled", "finished", "failed"]
@@ -120,6 +120,18 @@ class RunFolder:
         if not status.is_over and status.pid and not _is_alive(status):
             return replace(status, state="failed", message="the process that trained has ended")
         return status
+
+    def refuse_if_taken(self) -> None:
+        """Refuse to begin where another process trains.
+
+        Raises
+        ------
+        SaveError
+            If one does.
+        """
+        status = self.status()
+        if status.pid not in (0, os.getpid()) and not status.is_over:
+            raise SaveError(f"a training is under way in {self.path}")
 
     def log(self) -> list[dict[str, float]]:
         """Rows of the log, one an epoch, oldest first."""
