@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog
 
+from phasesam.core.images import Normalisation
 from phasesam.napari_widgets.finetune_data import DataPanel
 from phasesam.napari_widgets.viewer_state import ImageSettings, state_of
 from phasesam.training.dataset import from_arrays
@@ -167,11 +168,12 @@ def test_two_layers_of_one_image_have_names_of_their_own(panel, painted, viewer_
     assert {pair.specimen for pair in panel.request().pairs} == {"SEM"}
 
 
-def test_the_data_bar_as_the_other_docks_see_it(panel, painted, viewer_model):
+def test_images_as_the_other_docks_see_them(panel, painted, viewer_model):
     assert panel.request().pairs[0].without_data_bar
-    image = viewer_model.layers["SEM"]
-    state_of(viewer_model).set_settings(image, ImageSettings(exclude_data_bar=False))
+    image, shown = viewer_model.layers["SEM"], Normalisation("range", 3.0, 9.0)
+    state_of(viewer_model).set_settings(image, ImageSettings(shown, exclude_data_bar=False))
     assert not panel.request().pairs[0].without_data_bar
+    assert panel.request().pairs[0].normalisation == shown
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from phasesam.core.errors import CancelledError, TrainingDataError
+from phasesam.core.images import Normalisation, to_rgb8
 from phasesam.core.types import PixelSize
 from phasesam.napari_widgets.training_request import DataRequest, PairToRead
 from phasesam.training.data_checks import check
@@ -168,6 +169,19 @@ def test_another_process_reads_the_same(tmp_path, task, options):
     assert here.key == there.key
     assert there.classes == here.classes
     assert there.pixel_size.x == pytest.approx(0.5)
+
+
+def test_images_are_learnt_as_the_model_is_shown_them(tmp_path):
+    shown = Normalisation("range", 50.0, 100.0)
+    request = DataRequest(
+        "promptable", "SEM", DataOptions(), (pair("a"), pair("b", normalisation=shown))
+    )
+    here = request.read()
+    np.testing.assert_array_equal(here.images[1].rgb(), to_rgb8(pair().image, shown))
+    np.testing.assert_array_equal(here.images[0].rgb(), to_rgb8(pair().image))
+    path, plain = request.leave_in(tmp_path / "run")
+    there = read_training_data(path, "promptable", DataOptions(**plain))
+    assert there.key == here.key
 
 
 def test_a_folder_stays_where_it_is(tmp_path):

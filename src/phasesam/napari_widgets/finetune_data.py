@@ -212,15 +212,17 @@ class DataPanel(QWidget):
 
     def _to_read(self, pair: ChosenPair, twice: bool) -> PairToRead:
         is_semantic = self.task.current == "semantic"
+        shown = self._state.settings(pair.image)
         return PairToRead(
             f"{pair.image.name} ({pair.labels.name})" if twice else pair.image.name,
             full_resolution(pair.image),
             full_resolution(pair.labels),
             pair.planes,
             pixel_size(pair.image),
-            self._state.settings(pair.image).exclude_data_bar,
+            shown.exclude_data_bar,
             self._classes.of_values.get(pair.labels) if is_semantic else None,
             pair.image.name,
+            shown.normalisation,
         )
 
     def colours(self) -> dict[int, QColor]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from phasesam.core.data_bar import detect_data_bar
 from phasesam.core.errors import CancelledError, TrainingDataError
+from phasesam.core.images import Normalisation, to_rgb8
 from phasesam.core.types import PixelSize
 from phasesam.training.label_values import UNLABELLED, label_integers
 
@@ -22,6 +23,25 @@ if TYPE_CHECKING:
     from phasesam.training.label_values import Task
 
 Plane = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SeenImage:
+    """A plane as the model is shown it; made anew whenever it is read, so that it costs no memory.
+
+    Attributes
+    ----------
+    image : (h, w) or (h, w, 3 or 4) array
+        Possibly lazy.
+    normalisation : Normalisation
+        From intensities to 8 bits.
+    """
+
+    image: Any
+    normalisation: Normalisation
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return to_rgb8(np.asarray(self.image), self.normalisation).astype(dtype or np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +67,8 @@ class PairToRead:
         None where values are classes as they are, or where objects are learnt.
     specimen : str
         What it was taken of; the planes of a stack are one specimen.
+    normalisation : Normalisation
+        How the image is shown to the model, as prompts and maps of the layer see it.
     """
 
     name: str
@@ -57,6 +79,7 @@ class PairToRead:
     without_data_bar: bool = True
     class_of_value: Mapping[int, int] | None = None
     specimen: str = ""
+    normalisation: Normalisation = field(default_factory=Normalisation)
 
     def read(self, frozen: bool = False) -> Iterator[tuple[str, Any, Any, str]]:
         """Read plane by plane: name, image (still lazy), labels (also, if nothing is changed).
@@ -68,7 +91,10 @@ class PairToRead:
             image = self.image[plane] if plane else self.image
             labels = self.labels[plane] if plane else self.labels
             labels = np.array(labels) if frozen else labels
-            yield name, image, self._changed(name, image, labels), self.specimen or self.name
+            labels = self._changed(name, image, labels)
+            if self.normalisation != Normalisation():
+                image = SeenImage(image, self.normalisation)
+            yield name, image, labels, self.specimen or self.name
 
     def _changed(self, name: str, image: Any, labels: Any) -> Any:
         """Give classes their values and leave the data bar out; else the labels as they are."""
