@@ -6,8 +6,9 @@ DATA holds the folders ``nasa_superalloy`` and ``nasa_ebc``. Each pair of experi
 trained on its own training images, chosen on its validation images, and measured on its test
 images; what is in RESULTS is not done again. A U-Net gets the seconds that the default took.
 
-With ``--share`` the head of fine detail is trained once an experiment, and every method goes on
-from it: they differ in nothing but what they adapt. Their seconds are without those of the head.
+With ``--share`` the head of fine detail is trained once an experiment, by the first adapter, and
+every other adapter goes on from it: they differ in nothing but what they adapt. The seconds of
+the first are those of the head, too.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ FOLDERS = {"Super": "nasa_superalloy", "EBC": "nasa_ebc"}
 
 
 class SameStart(FeatureStore):
-    """Gives every network of an experiment the head that the first one learnt alone.
+    """Gives every adapter of an experiment the head that the first one learnt alone.
+
+    Views are to be the same for all of them; the name says steps, classes, optimiser and loss.
 
     Parameters
     ----------

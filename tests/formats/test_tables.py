@@ -63,8 +63,7 @@ def test_columns_of_different_length(tmp_path: Path):
         ("image\tphase\nKorngröße.tif\tγ′\n", "utf-16"),
         ("sep=;\r\nimage;phase\r\nKorngröße.tif;γ′\r\n", "utf-8"),
         ("sep=\t\nimage\tphase\nKorngröße.tif\tγ′\n", "utf-8"),
-        ("image;phase\nKorngröße.tif;µ\n", "cp1252"),
-        ('sep=;\n"image";"phase"\nKorngröße.tif;a,b,c\n', "cp1252"),
+        ('sep=;\n"image";"phase"\nKorngröße.tif;a,b,c\n', "utf-8"),
     ],
 )
 def test_tables_of_spreadsheets(tmp_path: Path, content: str, encoding: str):
@@ -72,10 +71,12 @@ def test_tables_of_spreadsheets(tmp_path: Path, content: str, encoding: str):
     path.write_bytes(content.encode(encoding))
     (row,) = read_table_csv(path, ("image", "phase"))
     assert row["image"] == "Korngröße.tif"
-    assert row["phase"] in ("γ′", "µ", "a,b,c")
+    assert row["phase"] in ("γ′", "a,b,c")
 
 
-@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\x81\x8d\xff"])
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "Korngröße".encode("cp1252")]
+)
 def test_what_is_no_text(tmp_path: Path, content: bytes):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(FileFormatError, match="expected a CSV text in UTF-8"):

@@ -15,14 +15,16 @@ GB = 10**9
 
 def group(folder: Path, version: int, limit: object, used: int, files: int = 0) -> None:
     names = (
-        ("memory.max", "memory.current", "inactive_file")
+        ("memory.max", "memory.current", "")
         if version == 2
-        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
     )
+    lines = [f"anon {5 * GB}", f"{names[2]}inactive_file {files - files // 3}"]
+    lines += [f"{names[2]}active_file {files // 3}", f"inactive_file_of_others {GB}"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / names[0]).write_text(f"{limit}\n")
     (folder / names[1]).write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {files}\nslab 7\n")
+    (folder / "memory.stat").write_text("\n".join(lines))
 
 
 def own(folder: Path, text: str) -> Path:

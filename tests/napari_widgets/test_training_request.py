@@ -13,6 +13,7 @@ import pytest
 from phasesam.core.errors import CancelledError, TrainingDataError
 from phasesam.core.images import Normalisation, to_rgb8
 from phasesam.core.types import PixelSize
+from phasesam.engines.segmenter import Segmenter
 from phasesam.napari_widgets.training_request import DataRequest, PairToRead
 from phasesam.training.data_checks import check
 from phasesam.training.dataset import DataOptions, read_training_data
@@ -92,7 +93,7 @@ def test_classes_of_objects_are_what_is_learnt():
 def test_values_that_another_layer_calls_otherwise():
     swapped = pair(class_of_value={1: 5, 5: 1})
     swapped.labels[0, 0] = -1
-    (_, _, labels, _), *_ = swapped.read()
+    (_, _, labels, *_), *_ = swapped.read()
     assert (labels[6, 8], labels[14, 5], labels[0, 0], labels[0, 1]) == (5, 1, -1, 0)
     assert pair().labels[6, 8] == 1, "the layer stays as it is"
 
@@ -107,7 +108,7 @@ def test_classes_of_high_ids_need_no_large_table():
     high = 2**31 - 1
     labels = pair().labels.astype(np.uint32)
     labels[labels == 5] = high
-    (_, _, found, _), *_ = pair(labels=labels, class_of_value={1: 1, high: 2}).read()
+    (_, _, found, *_), *_ = pair(labels=labels, class_of_value={1: 1, high: 2}).read()
     assert (found[6, 8], found[14, 5]) == (1, 2)
 
 
@@ -141,10 +142,10 @@ def with_bar():
 def test_a_data_bar_is_not_learnt_as_background():
     image, labels = with_bar()
     barred = pair(image=image, labels=labels)
-    (_, _, found, _), *_ = barred.read()
+    (_, _, found, *_), *_ = barred.read()
     assert (found[-1] == -1).all()
     assert (found[:150] >= 0).all()
-    (_, _, kept, _), *_ = replace(barred, without_data_bar=False).read()
+    (_, _, kept, *_), *_ = replace(barred, without_data_bar=False).read()
     assert (kept >= 0).all()
     labels[-1, :5] = 1
     (_, _, painted, _), *_ = barred.read()
@@ -182,6 +183,29 @@ def test_images_are_learnt_as_the_model_is_shown_them(tmp_path):
     path, plain = request.leave_in(tmp_path / "run")
     there = read_training_data(path, "promptable", DataOptions(**plain))
     assert there.key == here.key
+    assert {i.picture_key for i in here.images} == {here.images[0].picture_key}, "the same picture"
+    assert here.images[0].key != here.images[1].key
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("mode", ["auto", "percentile"])
+def test_a_data_bar_changes_no_contrast(dtype, mode):
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 140, (480, 640)).astype(np.uint8)
+    image[440:] = 0
+    image[450:470, 40:300:7] = 255
+    image = image.astype(dtype)
+    labels = np.zeros(image.shape, np.int32)
+    labels[40:90, 50:120] = 1
+    shown = Normalisation(mode)
+    seen = Segmenter(image, "tiny", normalisation=shown)
+    assert seen.data_bar is not None
+    request = DataRequest(
+        "promptable", "SEM", DataOptions(),
+        (pair("a", image=image, labels=labels, normalisation=shown),),
+    )  # fmt: skip
+    rgb = request.read().images[0].rgb()
+    np.testing.assert_array_equal(rgb[: seen.data_bar], seen.rgb)
 
 
 def test_a_folder_stays_where_it_is(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from phasesam.core.errors import TrainingDataError
+from phasesam.core.images import Normalisation
 from phasesam.training.data_pairs import (
     Choice,
     pair_of_files,
@@ -184,7 +185,7 @@ def test_tables_that_cannot_be_read(tmp_path, text, message):
 
 
 def test_a_table_that_is_no_text(tmp_path):
-    (tmp_path / "t.csv").write_bytes(b"image,label\n\x81\x8d\n")
+    (tmp_path / "t.csv").write_bytes(b"image,label\n\xff\xfe\n")
     with pytest.raises(TrainingDataError, match="UTF-8"):
         pairs_in_table(tmp_path / "t.csv", NOTHING)
 
@@ -229,3 +230,23 @@ def test_capitals_tell_files_apart_where_both_are_there(tmp_path):
     write(tmp_path / "B_labels.png")
     found = pair_of_files(tmp_path / "b.png", NOTHING)
     assert found.pairs[0].labels.name == "b_labels.png"
+    write(tmp_path / "B.png")
+    (tmp_path / "b_labels.png").unlink()
+    with pytest.raises(TrainingDataError, match="got none"):
+        pair_of_files(tmp_path / "b.png", NOTHING)
+
+
+def test_the_labels_beside_an_image_are_an_image(tmp_path):
+    image, _ = write(tmp_path / "b.png"), write(tmp_path / "b_Mask.png")
+    (tmp_path / "b_mask.txt").write_text("notes")
+    assert pair_of_files(image, NOTHING).pairs[0].labels.name == "b_Mask.png"
+
+
+def test_images_of_a_table_have_their_own_normalisation(tmp_path):
+    write(tmp_path / "a.png", 50), write(tmp_path / "l.png")
+    table = tmp_path / "t.csv"
+    table.write_text("image,label,normalisation\na.png,l.png,range:0:100\n")
+    assert pairs_in_table(table, NOTHING).pairs[0].normalisation == Normalisation("range", 0, 100)
+    table.write_text("image,label,normalisation\na.png,l.png,bright\n")
+    with pytest.raises(TrainingDataError, match=r"t\.csv: .*MODE:LOW:HIGH.*'bright'"):
+        pairs_in_table(table, NOTHING)

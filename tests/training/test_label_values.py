@@ -12,7 +12,6 @@ from phasesam.core.errors import InvalidSettingError, TrainingDataError
 from phasesam.training.label_values import (
     UNLABELLED,
     LabelMapping,
-    check_meaning,
     check_task,
     label_integers,
     values_and_counts,
@@ -114,9 +113,9 @@ def test_tasks():
 
 
 def test_options_that_mean_nothing_to_a_task_are_refused():
-    check_meaning("semantic", ["matrix"], False)
-    check_meaning("instance", None, True)
+    assert check_task("semantic", ["matrix"]) == "semantic"
+    assert check_task("instance", None, True) == "instance"
     with pytest.raises(InvalidSettingError, match=r"got \['matrix'\] with instance"):
-        check_meaning("instance", ["matrix"], False)
+        check_task("instance", ["matrix"])
     with pytest.raises(InvalidSettingError, match="got semantic: classes have no objects"):
-        check_meaning("semantic", None, True)
+        check_task("semantic", None, True)

@@ -10,7 +10,8 @@ from tests.training.conftest import disc_data
 
 from phasesam.core.errors import CheckpointError, TrainingDataError
 from phasesam.models.adapter_card import read_card
-from phasesam.training.fine_tuning import TrainingSettings, train, training_key
+from phasesam.training.fine_tuning import TrainingSettings, train
+from phasesam.training.going_back import decisive_parts, training_key
 from phasesam.training.recipes import Recipe
 from phasesam.training.starting_point import content_key, going_on
 
@@ -69,7 +70,8 @@ def test_the_start_is_part_of_what_a_training_is(
     data = disc_data("semantic")
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(first.read_bytes())
-    keys = [training_key(data, settings(brief, s), "b") for s in ("", str(first), str(moved))]
+    starts = ("", str(first), str(moved))
+    keys = [training_key(decisive_parts(data, settings(brief, s), "b")) for s in starts]
     assert keys[0] != keys[1] == keys[2]
     start = settings(brief, str(first))
     assert TrainingSettings.from_dict(start.to_dict()) == start

@@ -142,7 +142,6 @@ def ablation(
     from phasesam.evaluation.ablation import trial_table, tune_rates, variants_of
     from phasesam.training.data_checks import check
     from phasesam.training.fine_tuning import TrainingSettings
-    from phasesam.training.memory_estimate import require_memory
 
     if output.output is None and variants.trials is None:
         raise InvalidSettingError("evaluate ablation needs --output, or --trials")
@@ -167,8 +166,6 @@ def ablation(
     with Interruption(console) as interruption:
         for warning in check(data, should_stop=interruption.requested).warnings:
             console.print(f"[yellow]Warning:[/] {escape(warning)}")
-        for recipe in compared.values():
-            require_memory(replace(settings, recipe=recipe), len(data.classes))
         job = _Job(data, images, model.model, variants, console, interruption)
         with step_bar(console, "training") as progress:
             trials = tune_rates(data, folder, compared, settings, factors, job.watch(progress))

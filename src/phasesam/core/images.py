@@ -66,6 +66,25 @@ class Normalisation:
         """Text that is equal exactly for equal settings, for cache keys."""
         return f"{self.mode}:{float(self.low)!r}:{float(self.high)!r}"
 
+    @classmethod
+    def from_key(cls, text: str) -> Normalisation:
+        """Read what `key` wrote.
+
+        Raises
+        ------
+        InvalidSettingError
+            If it is something else.
+        """
+        mode, *limits = text.split(":")
+        try:
+            low, high = (float(limit) for limit in limits)
+        except ValueError as error:
+            raise InvalidSettingError(
+                "expected a normalisation as MODE:LOW:HIGH, such as percentile:2:98 or "
+                f"range:100:2000, got {text!r}"
+            ) from error
+        return cls(mode, low, high)  # type: ignore[arg-type]
+
 
 def check_image(image: ArrayLike) -> NDArray[Any]:
     """Return ``image`` as an array if it is one plane that can be segmented.

@@ -24,6 +24,7 @@ from phasesam.models.adapter_card import read_card
 from phasesam.training.dataset import LabelledImage, TrainingData
 from phasesam.training.feature_store import FeatureStore, shared_features
 from phasesam.training.fine_tuning import TrainingSettings, train
+from phasesam.training.memory_estimate import require_memory
 from phasesam.training.recipes import Recipe
 from phasesam.training.run_folder import RunFolder
 from phasesam.training.trainer import Callback
@@ -47,7 +48,7 @@ class Trial:
     score : float
         Best validation score; NaN if the training failed.
     seconds : float
-        Duration.
+        Duration; what several trials have in common is counted in the first.
     parameters : int
         Numbers in the adapter file.
     path : Path
@@ -130,6 +131,8 @@ def tune_rates(
     ------
     InvalidSettingError
         If there are no validation images, or a factor is not positive.
+    DeviceMemoryError
+        If a variant will not fit; nothing was trained then.
     CancelledError
         If somebody asked to stop.
     """
@@ -140,6 +143,10 @@ def tune_rates(
     watch = watch or Watch()
     trials: list[Trial] = []
     total = len(variants) * len(factors)
+    for name, recipe in variants.items():
+        runs = [RunFolder(folder / _folder_name(name, factor)) for factor in factors]
+        if any(run.status().state != "finished" for run in runs):
+            require_memory(replace(settings, recipe=recipe), len(data.classes))
     # Variants that adapt the same blocks see the same features of the frozen ones.
     with shared_features(folder) as store:
         for name, recipe in variants.items():

@@ -69,8 +69,8 @@ def read_table_csv(path: Path, required: Sequence[str] = ()) -> list[dict[str, s
     Parameters
     ----------
     path : Path
-        Separated by commas, semicolons or tabs, as a first line ``sep=;`` may say; UTF-8, UTF-16
-        with its mark, or Windows-1252, as spreadsheets write them.
+        Separated by commas, semicolons or tabs, as a first line ``sep=;`` may say; UTF-8, or
+        UTF-16 with its mark, as spreadsheets write it.
     required : sequence of str
         Columns that must be there.
 
@@ -112,9 +112,11 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise FileFormatError(f"{path.name}: cannot be opened: {error.strerror}") from error
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    for encoding in ("utf-16",) if marked else ("utf-8-sig", "cp1252"):
-        with suppress(UnicodeDecodeError):
-            text = content.decode(encoding)
-            if "\0" not in text:
-                return text
-    raise FileFormatError(f"{path.name}: expected a CSV text in UTF-8")
+    with suppress(UnicodeDecodeError):
+        text = content.decode("utf-16" if marked else "utf-8-sig")
+        if "\0" not in text:
+            return text
+    # No guessing at other encodings: wrong letters would become names of classes.
+    raise FileFormatError(
+        f"{path.name}: expected a CSV text in UTF-8; in a spreadsheet, save it as CSV UTF-8"
+    )

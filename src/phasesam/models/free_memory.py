@@ -52,16 +52,16 @@ def grants(groups: Path = _GROUPS, own: Path = _OWN) -> Iterator[Grant]:
         File that names those of the process; nothing is found where there is none.
     """
     try:
-        lines = own.read_text(encoding="utf-8").splitlines()
+        lines = own.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            folder, names = groups, ("memory.max", "memory.current", "inactive_file")
+            folder, names = groups, ("memory.max", "memory.current", "")
         elif "memory" in controllers.split(","):
             folder = groups / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
         else:
             continue
         place = PurePosixPath(path)
@@ -72,12 +72,13 @@ def grants(groups: Path = _GROUPS, own: Path = _OWN) -> Iterator[Grant]:
                 yield grant
 
 
-def _read(folder: Path, limit: str, used: str, spare: str) -> Grant | None:
+def _read(folder: Path, limit: str, used: str, prefix: str) -> Grant | None:
     try:
         most = int((folder / limit).read_text(encoding="ascii"))
         taken = int((folder / used).read_text(encoding="ascii"))
         lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):  # No limit is written "max".
         return None
-    files = next((int(line.split()[1]) for line in lines if line.split()[0] == spare), 0)
+    spare = tuple(f"{prefix}{kind}_file " for kind in ("active", "inactive"))
+    files = sum(int(line.split()[1]) for line in lines if line.startswith(spare))
     return Grant(most, max(0, taken - files))

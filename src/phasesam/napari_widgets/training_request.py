@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from phasesam.core.data_bar import detect_data_bar
 from phasesam.core.errors import CancelledError, TrainingDataError
-from phasesam.core.images import Normalisation, to_rgb8
+from phasesam.core.images import Normalisation, intensity_limits
 from phasesam.core.types import PixelSize
 from phasesam.training.label_values import UNLABELLED, label_integers
 
@@ -23,25 +23,6 @@ if TYPE_CHECKING:
     from phasesam.training.label_values import Task
 
 Plane = tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class SeenImage:
-    """A plane as the model is shown it; made anew whenever it is read, so that it costs no memory.
-
-    Attributes
-    ----------
-    image : (h, w) or (h, w, 3 or 4) array
-        Possibly lazy.
-    normalisation : Normalisation
-        From intensities to 8 bits.
-    """
-
-    image: Any
-    normalisation: Normalisation
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return to_rgb8(np.asarray(self.image), self.normalisation).astype(dtype or np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,26 +62,34 @@ class PairToRead:
     specimen: str = ""
     normalisation: Normalisation = field(default_factory=Normalisation)
 
-    def read(self, frozen: bool = False) -> Iterator[tuple[str, Any, Any, str]]:
+    def read(self, frozen: bool = False) -> Iterator[tuple[str, Any, Any, str, Normalisation]]:
         """Read plane by plane: name, image (still lazy), labels (also, if nothing is changed).
 
-        The specimen comes last. While the user paints, labels go on changing unless ``frozen``.
+        Specimen and normalisation come last. While the user paints, labels go on changing unless
+        ``frozen``.
         """
         for plane in self.planes:
             name = f"{self.name}[{','.join(map(str, plane))}]" if plane else self.name
             image = self.image[plane] if plane else self.image
             labels = self.labels[plane] if plane else self.labels
             labels = np.array(labels) if frozen else labels
-            labels = self._changed(name, image, labels)
-            if self.normalisation != Normalisation():
-                image = SeenImage(image, self.normalisation)
-            yield name, image, labels, self.specimen or self.name
+            bar = detect_data_bar(np.asarray(image)) if self.without_data_bar else None
+            labels = self._changed(name, labels, bar)
+            shown = self.normalisation if bar is None else self._without(np.asarray(image)[:bar])
+            yield name, image, labels, self.specimen or self.name, shown
 
-    def _changed(self, name: str, image: Any, labels: Any) -> Any:
+    def _without(self, above: NDArray[Any]) -> Normalisation:
+        """Normalise as the other docks, which do not look at the data bar."""
+        shown = self.normalisation
+        if shown.mode == "auto" and above.dtype == np.uint8:
+            return shown
+        low, high = intensity_limits(above, shown)
+        return Normalisation("range", low, high) if low < high else shown
+
+    def _changed(self, name: str, labels: Any, bar: int | None) -> Any:
         """Give classes their values and leave the data bar out; else the labels as they are."""
         if self.class_of_value is not None:
             labels = _as_classes(label_integers(labels, name), self.class_of_value, name)
-        bar = detect_data_bar(np.asarray(image)) if self.without_data_bar else None
         if bar is not None and not np.asarray(labels[bar:]).any():
             # Checked first: a cast would turn too high ids into others.
             known = label_integers(labels, name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phasesam.core.errors import PhaseSAMError
+from phasesam.core.errors import PhaseSAMError, SaveError
 from phasesam.models.download import cache_folder
 from phasesam.models.registry import list_models
 from phasesam.training.process import Job, TrainingProcess
@@ -68,6 +68,11 @@ def write_training(
         If it cannot be done, or ``should_stop()`` is true. Whatever goes wrong, nothing is left
         behind.
     """
+    try:
+        run.path.mkdir(parents=True)
+    except OSError as error:
+        # Not ours to remove: another window may have begun there in the same second.
+        raise SaveError(f"could not make {run.path}: {error.strerror}") from error
     try:
         data, options = request.leave_in(run.path, progress, should_stop)
         job = Job(data, request.task, settings.to_dict(), options)

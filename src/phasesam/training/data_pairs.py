@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from phasesam.core.errors import TrainingDataError
+from phasesam.core.errors import InvalidSettingError, TrainingDataError
+from phasesam.core.images import Normalisation
 from phasesam.formats.signatures import image_format
 from phasesam.formats.slices import natural_key, slice_files
 from phasesam.training.data_stacks import FilePair, Pair, expand_stacks
@@ -114,12 +115,13 @@ def pairs_in_folder(folder: Path, choice: Choice) -> Collection:
 
 
 def pairs_in_table(path: Path, choice: Choice) -> Collection:
-    """Read a table with the columns image and label, optionally split, specimen and name.
+    """Read a table with the columns image and label, and optionally some more.
 
     Parameters
     ----------
     path : Path
-        CSV file; paths in it are relative to its folder.
+        CSV file; paths in it are relative to its folder. Further columns are split, specimen, name
+        and normalisation, see `Normalisation.key`.
     choice : Choice
         Which experiment.
 
@@ -138,10 +140,18 @@ def pairs_in_table(path: Path, choice: Choice) -> Collection:
         label = path_in(path.parent, row["label"], path.name)
         name = row.get("name") or image.stem
         split = split_name(row.get("split", ""))
-        found.append(FilePair(name, image, label, row.get("specimen", ""), split))
+        shown = _normalisation(row.get("normalisation", ""), path.name)
+        found.append(FilePair(name, image, label, row.get("specimen", ""), split, shown))
     warnings = [f"{path.name}: no labels for {_listed(skipped)}; left out"] if skipped else []
     pairs, dropped = expand_stacks(_distinct(found, path.name), choice.unlabelled)
     return Collection(pairs, _class_names(path.parent), (*warnings, *dropped))
+
+
+def _normalisation(text: str, table: str) -> Normalisation | None:
+    try:
+        return Normalisation.from_key(text) if text else None
+    except InvalidSettingError as error:
+        raise TrainingDataError(f"{table}: {error}") from error
 
 
 def pair_of_files(image: Path, choice: Choice) -> Collection:
@@ -163,19 +173,25 @@ def pair_of_files(image: Path, choice: Choice) -> Collection:
     if choice.labels is not None:
         chosen = [p for p in (Path(choice.labels), image.parent / choice.labels) if p.exists()][:1]
     else:
-        others = [p for p in image.parent.iterdir() if p.is_file() and p != image]
-        names = {image.stem + suffix for suffix in LABEL_SUFFIXES}
-        alike = [p for p in others if p.stem in names]
-        if not alike:
-            small = {name.lower() for name in names}
-            alike = [p for p in others if p.stem.lower() in small]
-        chosen = sorted(p for p in alike if image_format(p) is not None)
+        chosen = _labels_beside(image)
     if len(chosen) != 1:
         got = ", ".join(p.name for p in chosen) or "none"
         wanted = choice.labels or f"{image.stem}_labels.tif"
         raise TrainingDataError(f"{image.name}: expected a label file such as {wanted}, got {got}")
     pairs, dropped = expand_stacks([_file_pair(image, chosen[0])], choice.unlabelled)
     return Collection(pairs, _class_names(image.parent), tuple(dropped))
+
+
+def _labels_beside(image: Path) -> list[Path]:
+    """Find images beside one whose names are its own and a suffix, if need be in capitals."""
+    others = [p for p in image.parent.iterdir() if p.is_file() and p != image]
+    names = {image.stem + suffix for suffix in LABEL_SUFFIXES}
+    found = [p for p in others if p.stem in names and image_format(p) is not None]
+    small, stem = {name.lower() for name in names}, image.stem.lower()
+    # Where another image differs in capitals only, the labels may be its own.
+    if not found and all(p.stem.lower() != stem for p in others):
+        found = [p for p in others if p.stem.lower() in small and image_format(p) is not None]
+    return sorted(found)
 
 
 def _class_names(folder: Path) -> dict[int, str]:

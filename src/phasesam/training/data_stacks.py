@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from phasesam.core.errors import TrainingDataError
+from phasesam.core.images import Normalisation
 from phasesam.training.data_sources import (
     ImageFile,
     ImageSource,
@@ -34,6 +35,8 @@ class Pair:
         Its own name when nothing is known.
     split : str
         Empty when it is still to be assigned.
+    normalisation : Normalisation or None
+        How its intensities become 8 bits; None for that of all the others.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Pair:
     labels: LabelSource
     specimen: str = ""
     split: str = ""
+    normalisation: Normalisation | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class FilePair:
         The files, or folders of slices.
     specimen, split : str
         Empty when they are not known.
+    normalisation : Normalisation or None
+        As for `Pair`.
     """
 
     name: str
@@ -62,6 +68,7 @@ class FilePair:
     labels: Path
     specimen: str = ""
     split: str = ""
+    normalisation: Normalisation | None = None
 
 
 def expand_stacks(
@@ -100,7 +107,7 @@ def expand_stacks(
         for plane in planes:
             image, labels = ImageFile(pair.image, plane), LabelFile(pair.labels, plane)
             name, specimen = plane_name(pair.name, plane), pair.specimen or pair.name
-            out.append(Pair(name, image, labels, specimen, pair.split))
+            out.append(Pair(name, image, labels, specimen, pair.split, pair.normalisation))
     return tuple(out), warnings
 
 

@@ -33,7 +33,6 @@ from phasesam.training.label_values import (
     UNLABELLED,
     LabelMapping,
     Task,
-    check_meaning,
     check_task,
 )
 from phasesam.training.splits import assign_splits, divide_lone_specimen
@@ -156,17 +155,14 @@ class LabelledImage:
 
     @property
     def picture_key(self) -> str:
-        """Hash of the image alone, as the model sees it."""
+        """Hash of the image alone, with the usual normalisation: known again with any other."""
         return self._keys[0]
 
     @functools.cached_property
     def _keys(self) -> tuple[str, str]:
-        digest, found = xxhash.xxh3_128(), []
-        for array in (self.rgb(), self.label_array()):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            found.append(digest.hexdigest())
-        return found[0], found[1]
+        rgb = self.rgb()
+        usual = rgb if self.normalisation == Normalisation() else to_rgb8(self.image.load()[0])
+        return _hash(usual), _hash(rgb, self.label_array())
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,18 +245,20 @@ def read_training_data(
     ------
     TrainingDataError
         If nothing can be learnt from what is there. The message says what was expected.
+    InvalidSettingError
+        If objects are to have classes, or classes parts.
     FileFormatError
         If a file is damaged.
     """
     options = replace(options or DataOptions(), **changes)
     path = Path(path)
     choice = Choice(options.labels, options.experiment, options.unlabelled)
-    known = check_task(task)
+    known = check_task(task, options.classes, options.components)
     return _assembled(_collected(path, choice, known), known, options, str(path))
 
 
 def from_arrays(
-    images: Sequence[tuple[str, Any, Any, str | None]],
+    images: Sequence[tuple[Any, ...]],
     task: str,
     options: DataOptions | None = None,
     *,
@@ -271,9 +269,9 @@ def from_arrays(
 
     Parameters
     ----------
-    images : sequence of (str, array, array, str or None)
+    images : sequence of tuple of str, array, array, str or None
         Name, image (h, w) or (h, w, 3 or 4), labels (h, w) with -1 where nothing is
-        labelled, and specimen. Lazy arrays stay lazy.
+        labelled, and specimen; perhaps also its `Normalisation`. Lazy arrays stay lazy.
     task : {"promptable", "instance", "semantic"}
         What is learnt.
     options : DataOptions, optional
@@ -289,10 +287,11 @@ def from_arrays(
 
     Raises
     ------
-    TrainingDataError
-        If nothing can be learnt from them.
+    TrainingDataError, InvalidSettingError
+        If nothing can be learnt from them, or options mean nothing to the task.
     """
     options = replace(options or DataOptions(), **changes)
+    known = check_task(task, options.classes, options.components)
     size = pixel_size or PixelSize()
     pairs = tuple(
         Pair(
@@ -300,10 +299,19 @@ def from_arrays(
             ArrayImage(name, image, size),
             ArrayLabels(f"labels of {name}", labels),
             specimen or name,
+            normalisation=shown[0] if shown else None,
         )
-        for name, image, labels, specimen in images
+        for name, image, labels, specimen, *shown in images
     )
-    return _assembled(Collection(pairs), check_task(task), options, "arrays")
+    return _assembled(Collection(pairs), known, options, "arrays")
+
+
+def _hash(*arrays: NDArray[Any]) -> str:
+    digest = xxhash.xxh3_128()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _collected(path: Path, choice: Choice, task: Task) -> Collection:
@@ -330,7 +338,6 @@ def _assembled(
     collection: Collection, task: Task, options: DataOptions, origin: str
 ) -> TrainingData:
     """Give every pair its split and its classes."""
-    check_meaning(task, options.classes, options.components)
     if not collection.pairs:
         raise TrainingDataError(f"{origin}: expected at least one image with labels, got none")
     pairs, warnings = _with_splits(collection.pairs, options)
@@ -350,7 +357,7 @@ def _assembled(
             pair.image,
             pair.labels,
             mapping,
-            options.normalisation,
+            pair.normalisation or options.normalisation,
         )
         for pair in pairs
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +13,6 @@ import torch
 from phasesam.core.errors import (
     CancelledError,
     DeviceMemoryError,
-    FileFormatError,
     OtherTrainingError,
     PhaseSAMError,
     SaveError,
@@ -29,10 +26,10 @@ from phasesam.training.acceleration import is_main_process, make_accelerator
 from phasesam.training.checkpoint import TrainingState
 from phasesam.training.class_objective import ClassObjective
 from phasesam.training.feature_store import FeatureStore
+from phasesam.training.going_back import decisive_parts, resumed, training_key
 from phasesam.training.heap import keep_freed_memory
 from phasesam.training.memory_estimate import suggestion
 from phasesam.training.objective import SamObjective, Surroundings
-from phasesam.training.plain_values import differences
 from phasesam.training.prompt_objective import PromptObjective
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
 from phasesam.training.run_watch import RunWatch
@@ -48,10 +45,6 @@ if TYPE_CHECKING:
 
     from phasesam.training.dataset import TrainingData
     from phasesam.training.recipes import Recipe
-
-
-# Settings that change nothing in what is learnt.
-_OF_NO_ACCOUNT = ("trackers", "device", "licence", "class_colours")
 
 
 @dataclass(frozen=True)
@@ -136,12 +129,16 @@ def train(
     run.create()
     if not keep_requests:
         run.clear_requests()
-    watch = RunWatch(run)
+    watch, before = RunWatch(run), run.status()
     watch.tell(RunStatus("preparing", "reading data"))
     try:
         result = work([*callbacks, watch])
     except CancelledError as error:
         watch.tell(replace(watch.last, state="cancelled", message=str(error)))
+        raise
+    except OtherTrainingError:
+        # Nothing has happened to the one in the folder.
+        watch.tell(before if before.is_over else RunStatus("cancelled", "not resumed"))
         raise
     except PhaseSAMError as error:
         watch.tell(replace(watch.last, state="failed", message=str(error)))
@@ -196,13 +193,14 @@ def _train(
     if settings.start:
         read_weights(objective.weights(), Path(settings.start))
     store.serve(_features_key(objective, settings, identity))
+    decisive = decisive_parts(data, settings, identity)
     config = TrainerConfig(
         optimiser=settings.recipe.optimiser,
         batch=settings.recipe.batch,
         epochs=settings.recipe.epochs,
         patience=settings.recipe.patience,
         checkpoint=run.checkpoint_file,
-        key=training_key(data, settings, identity),
+        key=training_key(decisive),
     )
     if settings.trackers:
         callbacks = [
@@ -214,13 +212,13 @@ def _train(
     if accelerator.is_main_process and not resume:
         _clear(run, settings.start)
     accelerator.wait_for_everyone()
-    if resume and _resumed(trainer, run, settings):
+    if resume and resumed(trainer, run, decisive):
         keeper.remember(trainer.state)
         if accelerator.is_main_process:
             run.write_log(trainer.state.rows)
     # Not before: a refused attempt leaves what the folder says about the training in it.
     if accelerator.is_main_process:
-        run.write_settings(settings.to_dict())
+        run.write_settings({**settings.to_dict(), **decisive, "recipe": settings.recipe.to_dict()})
     try:
         if data.task != "semantic":
             keeper.judge_base(accelerator.is_main_process, trainer.state.epoch == 0)
@@ -233,21 +231,6 @@ def _train(
     if data.task == "instance" and accelerator.is_main_process:
         card = _with_usual_threshold(run, base, data, settings.device, callbacks)
     return TrainedAdapter(run.best_file, card, trainer.state.rows)
-
-
-def _resumed(trainer: Trainer, run: RunFolder, settings: TrainingSettings) -> bool:
-    """Go back to the checkpoint; if it is another training's, say in what they differ."""
-    try:
-        return trainer.resume()
-    except OtherTrainingError as error:
-        known = dict.fromkeys(_OF_NO_ACCOUNT)
-        try:
-            before = {**run.settings(), **known}
-        except FileFormatError:
-            raise error from None
-        changed = list(differences(before, {**settings.to_dict(), **known}))
-        what = "; ".join(changed) or "the settings are the same, so the data differ"
-        raise OtherTrainingError(f"{error} ({what})") from None
 
 
 def _clear(run: RunFolder, start: str) -> None:
@@ -295,15 +278,6 @@ def make_objective(
     surroundings = Surroundings(accelerator.device, accelerator.autocast, store, settings.seed)
     kind = ClassObjective if data.task == "semantic" else PromptObjective
     return kind(base, data, settings.recipe, surroundings)
-
-
-def training_key(data: TrainingData, settings: TrainingSettings, base_hash: str) -> str:
-    """Fingerprint everything the result depends on."""
-    parts = {"data": data.key, "base": base_hash, **settings.to_dict()}
-    parts["start"] = content_key(settings.start)
-    for name in _OF_NO_ACCOUNT:
-        parts.pop(name)
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _features_key(objective: SamObjective, settings: TrainingSettings, base_hash: str) -> str:

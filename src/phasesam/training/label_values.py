@@ -20,38 +20,28 @@ Task = Literal["promptable", "instance", "semantic"]
 """What is learnt: objects from prompts, objects without prompts, or classes of pixels."""
 
 
-def check_task(task: str) -> Task:
-    """Return the task if it is one.
+def check_task(task: str, classes: object = None, components: bool = False) -> Task:
+    """Return the task if it is one, and if options for labels mean something to it.
 
     Raises
     ------
     InvalidSettingError
-        If it is none of the three.
+        If it is none of the three, if objects are to have classes, or classes parts.
     """
-    for known in get_args(Task):
-        if task == known:
-            return known
-    raise InvalidSettingError(f"expected one of the tasks {get_args(Task)}, got {task!r}")
-
-
-def check_meaning(task: Task, classes: object, components: bool) -> None:
-    """Refuse options for labels that mean nothing to a task.
-
-    Raises
-    ------
-    InvalidSettingError
-        If objects are to have classes, or classes parts.
-    """
-    if task != "semantic" and classes:
+    known = next((known for known in get_args(Task) if task == known), None)
+    if known is None:
+        raise InvalidSettingError(f"expected one of the tasks {get_args(Task)}, got {task!r}")
+    if known != "semantic" and classes:
         raise InvalidSettingError(
             f"names of classes are for the task semantic, got {classes!r} with {task}: "
             "objects have no classes"
         )
-    if task == "semantic" and components:
+    if known == "semantic" and components:
         raise InvalidSettingError(
             "parts of labels as objects of their own (components) are for the tasks promptable "
             "and instance, got semantic: classes have no objects"
         )
+    return known  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

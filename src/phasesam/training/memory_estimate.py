@@ -106,19 +106,21 @@ def suggestion(settings: TrainingSettings, n_classes: int = 0) -> str:
     """Say what would make a training smaller, the most effective first."""
     recipe = settings.recipe
     ideas = []
-    if recipe.adapter.blocks == "all" and recipe.adapter.encoder:
+    if settings.start:
+        ideas.append("begin with the base alone, or with an adapter of fewer layers")
+    elif recipe.adapter.blocks == "all" and recipe.adapter.encoder:
         ideas.append("adapt late blocks only (adapter.blocks=late)")
     if not n_classes and recipe.prompts.objects > 2:
         ideas.append(
             f"prompt fewer objects at once (prompts.objects, now {recipe.prompts.objects})"
         )
-    if settings.base != "mobile_sam":
+    if settings.base != "mobile_sam" and not settings.start:
         ideas.append("use the smaller model mobile_sam")
-    if recipe.adapter.rank > 64:
+    if recipe.adapter.rank > 64 and not settings.start:
         ideas.append(f"use a smaller rank (now {recipe.adapter.rank})")
-    if recipe.adapter.encoder:
+    if recipe.adapter.encoder and not settings.start:
         ideas.append("adapt the decoder only (adapter.encoder=[])")
-    ideas.append("close other programs")
+    ideas.append("close other programs, or ask for more memory for the job")
     return "; ".join(ideas)
 
 

@@ -15,6 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from phasesam.core.errors import CancelledError, SaveError
+from phasesam.core.images import Normalisation
 from phasesam.core.types import PixelSize, ProgressCallback, StopCallback
 from phasesam.formats.lengths import micrometres_per
 from phasesam.formats.tables import save_table_csv
@@ -86,7 +87,7 @@ def _write(
     should_stop: StopCallback | None,
 ) -> None:
     rows: dict[str, list[str]] = {
-        name: [] for name in ("image", "label", "split", "specimen", "name")
+        name: [] for name in ("image", "label", "split", "specimen", "name", "normalisation")
     }
     for name in ("images", "labels"):
         (folder / name).mkdir()
@@ -97,11 +98,16 @@ def _write(
         intensities, pixel_size = image.image.load()
         _write_image(folder / "images" / file, intensities, pixel_size)
         _write_labels(folder / "labels" / file, _file_values(image))
-        cells = (f"images/{file}", f"labels/{file}", image.split, image.specimen, image.name)
+        shown = "" if image.normalisation == Normalisation() else image.normalisation.key
+        cells = (
+            f"images/{file}", f"labels/{file}", image.split, image.specimen, image.name, shown
+        )  # fmt: skip
         for column, cell in zip(rows.values(), cells, strict=True):
             column.append(cell)
         if progress is not None:
             progress(index + 1, len(data.images))
+    if not any(rows["normalisation"]):
+        del rows["normalisation"]
     if data.classes:
         values = [str(value) for value in data.class_values]
         save_table_csv(folder / "classes.csv", {"value": values, "name": list(data.classes)})
