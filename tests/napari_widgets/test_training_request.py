@@ -148,7 +148,7 @@ def test_a_data_bar_is_not_learnt_as_background():
     (_, _, kept, *_), *_ = replace(barred, without_data_bar=False).read()
     assert (kept >= 0).all()
     labels[-1, :5] = 1
-    (_, _, painted, _), *_ = barred.read()
+    (_, _, painted, *_), *_ = barred.read()
     assert (painted >= 0).all(), "whoever paints on the bar wants it"
 
 
