@@ -12,6 +12,7 @@ image is one picture.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -54,10 +55,29 @@ class ScaleExpert(nn.Module):
             return functional.gelu(self.conv(z))
         size = (z.shape[-2], z.shape[-1])
         fine = (size[0] * self.scale, size[1] * self.scale)
-        enlarged = functional.interpolate(z.float(), fine, mode="bicubic", align_corners=False)
-        found = functional.gelu(self.conv(enlarged.to(z.dtype)))
-        shrunk = functional.interpolate(found.float(), size, mode="bicubic", align_corners=False)
-        return shrunk.to(z.dtype)
+        found = functional.gelu(self.conv(_resized(z, fine)))
+        return _resized(found, size).to(z.dtype)
+
+
+def _resized(z: Tensor, size: tuple[int, int]) -> Tensor:
+    """Interpolate (n, r, h, w) as torch's "bicubic" does, in float32.
+
+    As two products: on a processor several times as fast, most of all backwards.
+    """
+    rows = _bicubic(z.shape[-2], size[0], z.device)
+    columns = _bicubic(z.shape[-1], size[1], z.device)
+    with torch.autocast(z.device.type, enabled=False):
+        return (rows @ z.float() @ columns.mT).to(z.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _bicubic(before: int, after: int, device: torch.device) -> Tensor:
+    """Weights (after, before) that interpolate along one side."""
+    # Whoever asks first may do so where no gradients are wanted; the next may want some.
+    with torch.inference_mode(False), torch.no_grad():
+        unit = torch.eye(before, device="cpu")[None, None]
+        weights = functional.interpolate(unit, (after, before), mode="bicubic")
+        return weights[0, 0].to(device)
 
 
 class ScaleMixture(nn.Module):
