@@ -37,6 +37,8 @@ from phasesam.training.feature_store import FeatureStore
 from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.recipes import Recipe, get_recipe
 
+_ATTENTION = ("qkv", "proj")
+_CONV_RANKS = {"dense": 11, "switch": 11, "published": 8}
 FOLDERS = {"Super": "nasa_superalloy", "EBC": "nasa_ebc"}
 
 
@@ -66,14 +68,21 @@ class SameStart(FeatureStore):
 
 
 def recipe_of(method: str) -> Recipe:
-    """Recipe of a method: "default", "rank-64", "conv-dense", "encoder", "decoder", "full"…"""
+    """Recipe of a method: "default", "rank-64", "conv-dense", "encoder", "decoder", "full"…
+
+    "attention" (LoRA), "conv-dense" and "conv-published" adapt the same layers of the encoder with
+    as many numbers: 153 600, 158 928 and 153 600 in MobileSAM.
+    """
     recipe = get_recipe("default")
     adapter = recipe.adapter
     if method.startswith("rank-"):
         adapter = replace(adapter, rank=int(method.removeprefix("rank-")))
     elif method.startswith("conv-"):
         gate: Any = method.removeprefix("conv-")
-        adapter = replace(adapter, method="conv_lora", encoder=("qkv", "proj"), rank=8, gate=gate)
+        rank = _CONV_RANKS[gate]
+        adapter = replace(adapter, method="conv_lora", encoder=_ATTENTION, rank=rank, gate=gate)
+    elif method == "attention":
+        adapter = replace(adapter, encoder=_ATTENTION)
     elif method == "encoder":
         adapter = replace(adapter, decoder="none")
     elif method == "decoder":
