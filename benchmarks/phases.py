@@ -148,7 +148,7 @@ def run(options: Any, experiment: str, method: str, store: FeatureStore | None) 
     begin = time.monotonic()
     if method == "unet":
         reference = json.loads((results / experiment / "default" / "result.json").read_text())
-        views = get_recipe("default").views
+        views = changed(get_recipe("default"), changes).views
         net = train_unet(data, UNetConfig(seconds=reference["seconds"], views=views), device=device)
         seconds, predict = time.monotonic() - begin, net.predict
         row: dict[str, Any] = {"val": net.best_score}
