@@ -41,7 +41,7 @@ def check_task(task: str, classes: object = None, components: bool = False) -> T
             "parts of labels as objects of their own (components) are for the tasks promptable "
             "and instance, got semantic: classes have no objects"
         )
-    return known  # type: ignore[no-any-return]
+    return known
 
 
 @dataclass(frozen=True)
