@@ -68,20 +68,13 @@ class Normalisation:
 
     @classmethod
     def from_key(cls, text: str) -> Normalisation:
-        """Read what `key` wrote.
-
-        Raises
-        ------
-        InvalidSettingError
-            If it is something else.
-        """
+        """Read what `key` wrote; anything else is an `InvalidSettingError`."""
         mode, *limits = text.split(":")
         try:
             low, high = (float(limit) for limit in limits)
         except ValueError as error:
             raise InvalidSettingError(
-                "expected a normalisation as MODE:LOW:HIGH, such as percentile:2:98 or "
-                f"range:100:2000, got {text!r}"
+                f"expected MODE:LOW:HIGH, such as percentile:2:98 or range:100:2000, got {text!r}"
             ) from error
         return cls(mode, low, high)  # type: ignore[arg-type]
 

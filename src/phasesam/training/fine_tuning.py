@@ -186,9 +186,8 @@ def _train(
     identity = weights_hash(base)
     settings = going_on(settings, data, identity)
     settings = replace(settings, recipe=fitted_to(settings.recipe, data, base.is_hq))
-    store = features
-    if store is None:
-        store = FeatureStore(run.cache_folder / str(accelerator.process_index))
+    own = run.cache_folder / str(accelerator.process_index)
+    store = FeatureStore(own) if features is None else features
     objective = make_objective(base, data, settings, accelerator, store)
     if settings.start:
         read_weights(objective.weights(), Path(settings.start))
