@@ -85,12 +85,14 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.refuse_if_taken()
     run.write_status(RunStatus("training"))
-    run.refuse_if_taken()
+    run.refuse_if_taken(but=os.getpid())
+    with pytest.raises(SaveError, match="under way in"):
+        run.refuse_if_taken()
     parent = psutil.Process(os.getppid())
     file = tmp_path / "status.json"
     other = {"pid": parent.pid, "started": parent.create_time()}
     file.write_text(json.dumps({**json.loads(file.read_text()), **other}))
     with pytest.raises(SaveError, match="under way in"):
-        run.refuse_if_taken()
+        run.refuse_if_taken(but=os.getpid())
     file.write_text(json.dumps({**json.loads(file.read_text()), "state": "finished"}))
     run.refuse_if_taken()

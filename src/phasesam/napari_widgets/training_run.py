@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
@@ -127,7 +128,7 @@ class TrainingRun:
         SaveError
             If it cannot be written, or another process trains there.
         """
-        self.folder.refuse_if_taken()
+        self.folder.refuse_if_taken(but=os.getpid())
         if job is None:
             job = replace(Job.read(self.folder), resume=self.has_checkpoint)
         job.write(self.folder)

@@ -121,8 +121,13 @@ class RunFolder:
             return replace(status, state="failed", message="the process that trained has ended")
         return status
 
-    def refuse_if_taken(self) -> None:
-        """Refuse to begin where another process trains.
+    def refuse_if_taken(self, but: int = 0) -> None:
+        """Refuse to begin where a process trains.
+
+        Parameters
+        ----------
+        but : int
+            Process that may have written the status: who starts others, and says so there.
 
         Raises
         ------
@@ -130,7 +135,7 @@ class RunFolder:
             If one does.
         """
         status = self.status()
-        if status.pid not in (0, os.getpid()) and not status.is_over:
+        if status.pid not in (0, but) and not status.is_over:
             raise SaveError(f"a training is under way in {self.path}")
 
     def log(self) -> list[dict[str, float]]:
