@@ -71,7 +71,7 @@ def test_tables_of_spreadsheets(tmp_path: Path, content: str, encoding: str):
     path.write_bytes(content.encode(encoding))
     (row,) = read_table_csv(path, ("image", "phase"))
     assert row["image"] == "Korngröße.tif"
-    assert row["phase"] in ("γ′", "a,b,c")
+    assert row["phase"] == ("a,b,c" if "a,b,c" in content else "γ′")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -237,6 +237,8 @@ _RULES = (
 
 def _with_table(report: Report, table: Table) -> Report:
     """Put the tuning before the test."""
+    from dataclasses import replace
+
     return replace(report, tables=(table, *report.tables))
 
 

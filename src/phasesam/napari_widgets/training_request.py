@@ -73,18 +73,18 @@ class PairToRead:
             image = self.image[plane] if plane else self.image
             labels = self.labels[plane] if plane else self.labels
             labels = np.array(labels) if frozen else labels
-            bar = detect_data_bar(np.asarray(image)) if self.without_data_bar else None
+            bar, shown = self._bar(image) if self.without_data_bar else (None, self.normalisation)
             labels = self._changed(name, labels, bar)
-            shown = self.normalisation if bar is None else self._without(np.asarray(image)[:bar])
             yield name, image, labels, self.specimen or self.name, shown
 
-    def _without(self, above: NDArray[Any]) -> Normalisation:
-        """Normalise as the other docks, which do not look at the data bar."""
-        shown = self.normalisation
-        if shown.mode == "auto" and above.dtype == np.uint8:
-            return shown
-        low, high = intensity_limits(above, shown)
-        return Normalisation("range", low, high) if low < high else shown
+    def _bar(self, image: Any) -> tuple[int | None, Normalisation]:
+        """Find the data bar, and normalise as the other docks, which do not look at it."""
+        pixels, shown = np.asarray(image), self.normalisation
+        bar = detect_data_bar(pixels)
+        if bar is None or (shown.mode == "auto" and pixels.dtype == np.uint8):
+            return bar, shown
+        low, high = intensity_limits(pixels[:bar], shown)
+        return bar, Normalisation("range", low, high) if low < high else shown
 
     def _changed(self, name: str, labels: Any, bar: int | None) -> Any:
         """Give classes their values and leave the data bar out; else the labels as they are."""

@@ -160,8 +160,9 @@ class LabelledImage:
 
     @functools.cached_property
     def _keys(self) -> tuple[str, str]:
-        rgb = self.rgb()
-        usual = rgb if self.normalisation == Normalisation() else to_rgb8(self.image.load()[0])
+        pixels = self.image.load()[0]
+        rgb = to_rgb8(pixels, self.normalisation)
+        usual = rgb if self.normalisation == Normalisation() else to_rgb8(pixels)
         return _hash(usual), _hash(rgb, self.label_array())
 
 

@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from phasesam.core.errors import DeviceMemoryError
 from phasesam.models.adapter_card import read_card
+from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapters import adapter_tensors, attach
 from phasesam.models.class_decoder import class_logits
 from phasesam.models.free_memory import free_memory
@@ -107,8 +108,10 @@ def suggestion(settings: TrainingSettings, n_classes: int = 0) -> str:
     recipe = settings.recipe
     ideas = []
     if settings.start:
+        # The recipe's own layers and the base do not count then.
+        recipe = replace(recipe, adapter=AdapterConfig(encoder=()))
         ideas.append("begin with the base alone, or with an adapter of fewer layers")
-    elif recipe.adapter.blocks == "all" and recipe.adapter.encoder:
+    if recipe.adapter.blocks == "all" and recipe.adapter.encoder:
         ideas.append("adapt late blocks only (adapter.blocks=late)")
     if not n_classes and recipe.prompts.objects > 2:
         ideas.append(
@@ -116,9 +119,9 @@ def suggestion(settings: TrainingSettings, n_classes: int = 0) -> str:
         )
     if settings.base != "mobile_sam" and not settings.start:
         ideas.append("use the smaller model mobile_sam")
-    if recipe.adapter.rank > 64 and not settings.start:
+    if recipe.adapter.rank > 64:
         ideas.append(f"use a smaller rank (now {recipe.adapter.rank})")
-    if recipe.adapter.encoder and not settings.start:
+    if recipe.adapter.encoder:
         ideas.append("adapt the decoder only (adapter.encoder=[])")
     ideas.append("close other programs, or ask for more memory for the job")
     return "; ".join(ideas)
