@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phasesam.core.levels import Levels
+from phasesam.models.convolution import Convolution
 
 _WIDTHS = (24, 48, 96)
 _DEEPER = 2
@@ -134,8 +135,9 @@ def detail_picture(rgb: NDArray[np.uint8], levels: Levels, side: int) -> Tensor:
 
 
 def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
+    reading = Convolution(before, after) if stride == 1 else nn.Conv2d(before, after, 3, stride, 1)
     return nn.Sequential(
-        nn.Conv2d(before, after, 3, stride=stride, padding=1),
+        reading,
         nn.GroupNorm(_GROUPS, after),
         nn.ReLU(),
         *_convolution(after, after),
@@ -143,7 +145,7 @@ def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
 
 
 def _convolution(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.ReLU())
+    return nn.Sequential(Convolution(before, after), nn.ReLU())
 
 
 def _enlarged(small: Tensor, to: Tensor) -> Tensor:
