@@ -27,6 +27,7 @@ class Line:
         self.poison: int | None = None
         self.modes: list[bool] = []
         self.prepared = 0
+        self.prepares = True
 
     def weights(self) -> dict[str, Tensor]:
         return {"slope": self.slope}
@@ -34,10 +35,13 @@ class Line:
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [self.slope], "lr": 0.1}]
 
-    def prepare(self, report: Callable[[int, int], None]) -> None:
-        for done in range(1, 4):
+    def prepare(self, report: Callable[[int, int], None]) -> bool:
+        for done in range(1, 4) if self.prepares else ():
             self.prepared += 1
+            with torch.no_grad():
+                self.slope += 0.1 * torch.rand(1)
             report(done, 3)
+        return self.prepares
 
     def samples(self, epoch: int) -> list[int]:
         return [epoch * 10 + i for i in range(10)]
@@ -113,16 +117,20 @@ def test_a_step_is_the_same_in_parts() -> None:
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 8])
-def test_resuming_gives_the_same_to_the_last_bit(tmp_path: Path, stop_at: int) -> None:
-    whole, again = Line(), Line()
+@pytest.mark.parametrize("prepares", [False, True])
+def test_resuming_gives_the_same_to_the_last_bit(
+    tmp_path: Path, stop_at: int, prepares: bool
+) -> None:
+    whole, again, fresh = Line(), Line(), Line()
+    whole.prepares = again.prepares = fresh.prepares = prepares
     expected = trainer(whole, tmp_path / "a.pt").run()
     with pytest.raises(CancelledError):
         trainer(again, tmp_path / "b.pt", Recorder(stop_at)).run()
-    fresh = Line()
     second = trainer(fresh, tmp_path / "b.pt")
-    assert second.resume() == (stop_at > 3)
+    assert second.resume() == (prepares or stop_at > 3)
     state = second.run()
     assert torch.equal(fresh.slope, whole.slope)
+    assert fresh.prepared == 0
     assert state.best_score == expected.best_score
     assert [r["loss"] for r in state.rows] == [r["loss"] for r in expected.rows]
 

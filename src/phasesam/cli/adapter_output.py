@@ -75,12 +75,13 @@ def check_run(output: str, asked: Path | None, *, resume: bool, overwrite: bool)
     run.refuse_if_taken()
     if resume and not has_checkpoint:
         raise InvalidSettingError(
-            f"there is nothing to resume: no whole epoch was done in {run.path}; leave --resume out"
+            f"there is nothing to resume in {run.path} yet; leave --resume out"
         )
     if has_checkpoint and status.state != "finished" and not (resume or overwrite):
+        where = f" after {status.epoch} of {status.epochs} epochs" if status.epochs else ""
         raise SaveError(
-            f"{run.path} holds a training that was interrupted after {status.epoch} of "
-            f"{status.epochs} epochs; --resume goes on with it, --overwrite begins anew"
+            f"{run.path} holds a training that was interrupted{where}; --resume goes on with it, "
+            "--overwrite begins anew"
         )
 
 

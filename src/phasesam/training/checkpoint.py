@@ -19,7 +19,7 @@ _FORMAT = "phasesam-training-1"
 
 @dataclass
 class TrainingState:
-    """Where a training is, at the end of an epoch.
+    """Where a training is: before its first epoch, or at the end of one.
 
     Attributes
     ----------
@@ -35,6 +35,8 @@ class TrainingState:
         Time spent.
     seconds_before : float
         Part of it before the first step.
+    is_prepared : bool
+        Whether what comes before the first epoch has been done.
     """
 
     epoch: int = 0
@@ -44,6 +46,7 @@ class TrainingState:
     rows: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     seconds_before: float = 0.0
+    is_prepared: bool = False
 
 
 def save_checkpoint(

@@ -29,9 +29,9 @@ from phasesam.training.views import View, nearest, windows
 class ClassObjective(SamObjective):
     """A class for every pixel."""
 
-    def prepare(self, report: Callable[[int, int], None]) -> None:
-        """Let the head of fine detail learn alone."""
-        train_detail(self.model, self.plan, self.recipe, self.surroundings, report)
+    def prepare(self, report: Callable[[int, int], None]) -> bool:
+        """Let the head of fine detail learn alone; returns whether there is one that does."""
+        return train_detail(self.model, self.plan, self.recipe, self.surroundings, report)
 
     def _losses(
         self, encoded: EncoderOutput, samples: Sequence[Sample], views: Sequence[View]

@@ -37,7 +37,7 @@ def train_detail(
     recipe: Recipe,
     surroundings: Surroundings,
     report: Callable[[int, int], None],
-) -> None:
+) -> bool:
     """Train the `DetailHead` of a model on pieces of the training images.
 
     Parameters
@@ -54,6 +54,11 @@ def train_detail(
     report : callable
         ``report(done, total)`` after each step; may end it by an exception.
 
+    Returns
+    -------
+    bool
+        Whether there is something to learn alone.
+
     Raises
     ------
     TrainingError
@@ -63,7 +68,7 @@ def train_detail(
     # Long trainings need no longer head start.
     steps = min(recipe.detail_steps * recipe.epochs, MOST_STEPS)
     if decoder is None or decoder.detail is None or not steps:
-        return
+        return False
     head = decoder.detail
     alike = repr((steps, decoder.n_classes, recipe.optimiser, recipe.loss))
 
@@ -74,6 +79,7 @@ def train_detail(
     # Networks that differ in what else they take begin with the same head.
     if not surroundings.store.learn(f"detail {alike}", head, learn):
         report(steps, steps)
+    return True
 
 
 def _steps(

@@ -120,8 +120,11 @@ class SamObjective(ABC):
         ]
 
     @abstractmethod
-    def prepare(self, report: Callable[[int, int], None]) -> None:
-        """Do what comes before the first epoch, and tell how far it is: steps done and all."""
+    def prepare(self, report: Callable[[int, int], None]) -> bool:
+        """Do what comes before the first epoch, and tell how far it is: steps done and all.
+
+        Returns whether there was anything to do.
+        """
 
     def samples(self, epoch: int) -> list[Sample]:
         """List the samples of an epoch."""

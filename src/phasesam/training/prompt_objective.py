@@ -41,8 +41,9 @@ _FRAME = 1024
 class PromptObjective(SamObjective):
     """Objects from prompts; with objectness for "instance"."""
 
-    def prepare(self, report: Callable[[int, int], None]) -> None:
+    def prepare(self, report: Callable[[int, int], None]) -> bool:
         """Nothing comes before the first epoch."""
+        return False
 
     def _losses(
         self, encoded: EncoderOutput, samples: Sequence[Sample], views: Sequence[View]

@@ -36,8 +36,11 @@ class Objective(Protocol):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Weights with their learning rates, for an optimiser."""
 
-    def prepare(self, report: Callable[[int, int], None]) -> None:
-        """Do what comes before the first epoch, and tell how far it is: steps done and all."""
+    def prepare(self, report: Callable[[int, int], None]) -> bool:
+        """Do what comes before the first epoch, and tell how far it is: steps done and all.
+
+        Returns whether there was anything to do.
+        """
 
     def samples(self, epoch: int) -> Sequence[Any]:
         """List the samples of an epoch, the same at every call."""
@@ -113,7 +116,7 @@ class TrainerConfig:
     patience : int or None
         Epochs without a better score after which training ends.
     checkpoint : Path or None
-        File of the checkpoint, written every epoch.
+        File of the checkpoint, written before the first epoch and after every one.
     key : str
         Fingerprint of data and settings, which a checkpoint must have.
     """
@@ -186,28 +189,40 @@ class Trainer:
         Raises
         ------
         CancelledError
-            If a callback asked to stop; the checkpoint is that of the last whole epoch.
+            If a callback asked to stop; the checkpoint is that of the last whole epoch, or of
+            what comes before the first.
         TrainingError
             If the loss is not a number any more.
         SaveError
             If a checkpoint cannot be written; the one before is still there.
         """
         self._began = time.monotonic() - self.state.seconds
-        if self.state.epoch == 0:
+        if self.state.epoch == 0 and not self.state.is_prepared:
             self._prepare()
         while self.state.epoch < self.config.epochs and not self._is_stale():
             self._epoch()
         return self.state
 
     def _prepare(self) -> None:
-        self.objective.prepare(self._report_preparation)
+        learnt = self.objective.prepare(self._report_preparation)
         if self.accelerator.num_processes > 1:
             # All did the same, but on some devices not to the last bit.
             from accelerate.utils import broadcast
 
             for parameter in self._parameters:
                 parameter.data.copy_(broadcast(parameter.data.clone()))
-        self.state.seconds_before = time.monotonic() - self._began
+        self.state.seconds = self.state.seconds_before = time.monotonic() - self._began
+        self.state.is_prepared = True
+        # It may have taken as long as some epochs.
+        if learnt and self.accelerator.is_main_process:
+            self._save()
+
+    def _save(self) -> None:
+        if self.config.checkpoint is not None:
+            save_checkpoint(
+                self.config.checkpoint, self.state, self.objective.weights(), self._optimiser,
+                self.config.key,
+            )  # fmt: skip
 
     def _is_stale(self) -> bool:
         patience, state = self.config.patience, self.state
@@ -243,11 +258,7 @@ class Trainer:
             # What is dearest is saved first: a full disk may keep the rest from being written.
             for callback in self.callbacks if is_best else ():
                 callback.on_best(row)
-            if self.config.checkpoint is not None:
-                save_checkpoint(
-                    self.config.checkpoint, self.state, self.objective.weights(),
-                    self._optimiser, self.config.key,
-                )  # fmt: skip
+            self._save()
             for callback in self.callbacks:
                 callback.on_epoch(self._progress(steps), row, preview)
 
