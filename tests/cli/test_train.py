@@ -23,6 +23,7 @@ from phasesam.training.saving import save_training_folder
 SETTINGS = {
     "views_per_epoch": 2,
     "pool": 2,
+    "detail_steps": 1,
     "prompts.objects": 2,
     "prompts.rounds": 1,
     "prompts.judged": 1,

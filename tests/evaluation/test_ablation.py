@@ -58,7 +58,7 @@ def data(splits=("train", "val")):
 
 def quick():
     recipe = get_recipe("default")
-    return replace(recipe, epochs=1, views_per_epoch=2, pool=2, batch=2)
+    return replace(recipe, epochs=1, views_per_epoch=2, pool=2, batch=2, detail_steps=1)
 
 
 def test_variants_are_named_after_what_differs():

@@ -297,7 +297,8 @@ def test_tracked_curves_are_in_the_run_folder(tmp_path: Path, brief: Recipe) -> 
     script = (
         "import sys; from tests.training.test_fine_tuning import *\n"
         "from phasesam.training.recipes import get_recipe\n"
-        "brief = replace(get_recipe('default'), epochs=2, views_per_epoch=2, pool=2, batch=1)\n"
+        "brief = replace(get_recipe('default'), epochs=2, views_per_epoch=2, pool=2, batch=1,"
+        " detail_steps=1)\n"
         "train(disc_data('semantic'), sys.argv[1], "
         "settings(brief, trackers=('wandb', 'tensorboard')))\n"
     )
