@@ -134,8 +134,8 @@ def test_device_that_is_not_there_is_refused(dock, until, monkeypatch):
 
 def test_memory_budget(dock, until):
     dock.devices.budget.setValue(1.5)
-    until(lambda: get_manager().budget_bytes == 1_500_000_000)
-    assert "1.5 GB" in dock.footer.result.text()
+    until(lambda: "1.5 GB" in dock.footer.result.text())
+    assert get_manager().budget_bytes == 1_500_000_000
     dock.devices.budget.setValue(0)
     until(lambda: get_manager().budget_bytes != 1_500_000_000)
 
