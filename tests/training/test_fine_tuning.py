@@ -117,6 +117,21 @@ def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, brief: Recip
     assert metrics == read_card(nothing_left.path).details["metrics"]
 
 
+def test_what_phases_learn_before_the_first_epoch_is_kept(
+    tmp_path: Path, brief: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, data = replace(brief, epochs=1), disc_data("semantic")
+    whole = train(data, tmp_path / "a", settings(recipe))
+    with pytest.raises(CancelledError):
+        train(data, tmp_path / "b", settings(recipe), callbacks=[StopAt(1)])
+    steps = "phasesam.training.detail_training._steps"
+    monkeypatch.setattr(steps, lambda *arguments: pytest.fail("learnt again"))
+    again = train(data, tmp_path / "b", settings(recipe), resume=True)
+    assert [r["loss"] for r in again.rows] == [r["loss"] for r in whole.rows]
+    first, second = load_file(whole.path), load_file(again.path)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_the_search_for_a_threshold_comes_after_the_last_epoch(
     tmp_path: Path, brief: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
