@@ -106,6 +106,7 @@ def open_finetune(viewer, qtbot):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("with_torch")
 def test_draw_train_cancel_resume_finish_use(make_napari_viewer, qtbot, until, drag):
     for name in ("my-discs", "my-discs-again"):
