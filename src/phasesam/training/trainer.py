@@ -116,7 +116,8 @@ class TrainerConfig:
     patience : int or None
         Epochs without a better score after which training ends.
     checkpoint : Path or None
-        File of the checkpoint, written before the first epoch and after every one.
+        File of the checkpoint, written after every epoch, and before the first where something
+        was learnt by then.
     key : str
         Fingerprint of data and settings, which a checkpoint must have.
     """
