@@ -29,8 +29,8 @@ def rows(results: Path) -> dict[tuple[str, str], list[str]]:
 def _cells(values: dict[str, Any]) -> Iterator[str]:
     low, high = values["interval"]
     yield f"{values['miou']:.3f} [{low:.3f}, {high:.3f}]"
-    for name in ("pooled_iou", "pooled_dice"):
-        yield " / ".join(f"{value:.3f}" for value in values[name])
+    for name in ("iou", "dice"):
+        yield " / ".join(f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in values[name])
     yield f"{values['micro_iou']:.3f}"
 
 

@@ -30,6 +30,7 @@ from benchmarks.full_tuning import full_recipe, train_fully
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import segment_classes
 from phasesam.evaluation.phase_maps import PhaseMapSummary, score_phase_maps
+from phasesam.evaluation.statistics import Interval
 from phasesam.evaluation.unet import UNetConfig, train_unet
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.training.dataset import TrainingData, read_training_data
@@ -133,7 +134,14 @@ def figures(summary: PhaseMapSummary) -> dict[str, Any]:
         # What published figures on these sets are: pixels of all classes added up first.
         "micro_iou": float(right / (2 * pixels - right)),
         "pooled_iou": summary.pooled_iou.tolist(), "pooled_dice": summary.pooled_dice.tolist(),
+        "iou": _intervals(summary.per_class(lambda score: score.iou)),
+        "dice": _intervals(summary.per_class(lambda score: score.dice)),
     }  # fmt: skip
+
+
+def _intervals(found: Sequence[Interval]) -> list[list[float]]:
+    """Mean, low and high of each class."""
+    return [[i.mean, i.low, i.high] for i in found]
 
 
 def run(options: Any, experiment: str, method: str, store: FeatureStore | None) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from phasesam.models import half_precision
-from phasesam.models.half_precision import product_dtype
+from phasesam.models.half_precision import product_dtype, trains_in_bf16
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +47,17 @@ def test_other_devices_use_single_precision():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_measurement_takes_milliseconds(dtype):
     assert 0 < half_precision._product_seconds(dtype) < 5
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_processors_train_in_half_precision_with_amx_only(monkeypatch, amx):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert trains_in_bf16(torch.device("cpu")) == amx
+    assert not trains_in_bf16(torch.device("mps"))
+
+
+@pytest.mark.parametrize("supported", [False, True])
+def test_graphics_cards_train_in_half_precision_if_they_have_it(monkeypatch, supported):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    assert trains_in_bf16(torch.device("cuda", 0)) == supported

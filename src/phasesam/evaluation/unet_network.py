@@ -16,6 +16,8 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
+from phasesam.models.half_precision import trains_in_bf16
+
 LEVELS = 4
 """How often the network halves its resolution."""
 
@@ -116,11 +118,4 @@ def standardised(
 
 def autocast(device: torch.device) -> Any:
     """Multiply in bf16 where the device computes it faster, as in the training of adapters."""
-    if device.type == "cuda":
-        on = torch.cuda.is_bf16_supported()
-    else:
-        # Measured on a CPU that has it: 63 instead of 108 ms per window.
-        on = device.type == "cpu" and (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
-    return torch.autocast(device.type, torch.bfloat16, enabled=bool(on))
+    return torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bf16(device))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from phasesam.models.devices import resolve_device
+from phasesam.models.half_precision import trains_in_bf16
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -41,7 +42,7 @@ def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
         torch.cuda.set_device(device)
     precision = settings.precision
     if precision == "auto":
-        precision = "bf16" if _computes_bf16(device) else "fp32"
+        precision = "bf16" if trains_in_bf16(device) else "fp32"
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if precision == "bf16" else "no",
@@ -50,10 +51,3 @@ def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
         log_with=list(settings.trackers) or None,
         project_dir=str(run.path),
     )
-
-
-def _computes_bf16(device: torch.device) -> bool:
-    """Whether products in bf16 are faster than in fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
