@@ -12,7 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HEAD = "| method | mIoU | IoU of the classes | Dice of the classes | IoU of all pixels | s |"
+from phasesam.evaluation.statistics import Interval
+
+HEAD = (
+    "| method | mIoU | IoU of the classes | Dice of the classes | IoU of all pixels | s "
+    "| IoU of the classes, mean over images | Dice of the classes, mean over images |"
+)
 
 
 def rows(results: Path) -> dict[tuple[str, str], list[str]]:
@@ -21,17 +26,26 @@ def rows(results: Path) -> dict[tuple[str, str], list[str]]:
     for file in sorted(results.glob("*/*/result.json")):
         result = json.loads(file.read_text())
         for split, values in result["test"].items():
-            cells = [file.parent.name, *_cells(values), f"{result['seconds']:.0f}"]
+            cells = [file.parent.name, *_pooled(values), f"{result['seconds']:.0f}"]
+            cells += [_means(values.get(name, [])) for name in ("iou", "dice")]
             found[file.parent.parent.name, split].append(f"| {' | '.join(cells)} |")
     return found
 
 
-def _cells(values: dict[str, Any]) -> Iterator[str]:
-    low, high = values["interval"]
-    yield f"{values['miou']:.3f} [{low:.3f}, {high:.3f}]"
-    for name in ("iou", "dice"):
-        yield " / ".join(f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in values[name])
+def _pooled(values: dict[str, Any]) -> Iterator[str]:
+    yield _interval(values["miou"], *values["interval"])
+    for name in ("pooled_iou", "pooled_dice"):
+        yield " / ".join(f"{value:.3f}" for value in values[name])
     yield f"{values['micro_iou']:.3f}"
+
+
+def _means(classes: list[list[float]]) -> str:
+    """Tell each class; results of earlier versions have none."""
+    return " / ".join(_interval(*values) for values in classes)
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    return Interval(mean, low, high, 0, 0).text()
 
 
 def main() -> None:

@@ -123,6 +123,10 @@ def test_an_interrupted_training_is_not_lost(folder, tmp_path):
     again = invoke(folder, "-o", "other", "--run", run.path, *BRIEF)
     assert again.exit_code == 4
     assert "interrupted after 1 of 6 epochs; --resume goes on" in again.stderr
+    run.write_status(RunStatus("cancelled"))
+    again = invoke(folder, "-o", "other", "--run", run.path, *BRIEF)
+    assert again.exit_code == 4
+    assert "interrupted; --resume goes on" in again.stderr
     run.write_status(RunStatus("training", epoch=1, epochs=6))
     again = invoke(folder, "-o", "other", "--run", run.path, *BRIEF, "--resume")
     assert again.exit_code == 4

@@ -38,6 +38,7 @@ def test_processor_is_measured_once(monkeypatch, half_seconds, expected):
 def test_graphics_cards_are_asked(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert product_dtype(torch.device("cuda", 0)) == expected
+    assert trains_in_bf16(torch.device("cuda", 0)) == (expected == torch.bfloat16)
 
 
 def test_other_devices_use_single_precision():
@@ -55,9 +56,3 @@ def test_processors_train_in_half_precision_with_amx_only(monkeypatch, amx):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert trains_in_bf16(torch.device("cpu")) == amx
     assert not trains_in_bf16(torch.device("mps"))
-
-
-@pytest.mark.parametrize("supported", [False, True])
-def test_graphics_cards_train_in_half_precision_if_they_have_it(monkeypatch, supported):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
-    assert trains_in_bf16(torch.device("cuda", 0)) == supported

@@ -124,8 +124,9 @@ def test_resuming_gives_the_same_to_the_last_bit(
     whole, again, fresh = Line(), Line(), Line()
     whole.prepares = again.prepares = fresh.prepares = prepares
     expected = trainer(whole, tmp_path / "a.pt").run()
-    with pytest.raises(CancelledError):
+    with pytest.raises(CancelledError) as stopped:
         trainer(again, tmp_path / "b.pt", Recorder(stop_at)).run()
+    assert ("can be resumed" in str(stopped.value)) == (prepares or stop_at > 3)
     second = trainer(fresh, tmp_path / "b.pt")
     assert second.resume() == (prepares or stop_at > 3)
     state = second.run()
@@ -220,13 +221,24 @@ def test_prepares_once_and_not_again_when_resumed(tmp_path: Path) -> None:
     assert again.prepared == 0
 
 
+def test_checkpoints_from_before_preparations_were_kept_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    trainer(Line(), path, epochs=1).run()
+    content = torch.load(path, weights_only=True)
+    del content["state"]["is_prepared"]
+    torch.save(content, path)
+    again = trainer(Line(), path)
+    assert again.resume()
+    assert (again.state.epoch, again.state.is_prepared) == (1, False)
+
+
 def test_can_be_stopped_while_it_prepares(tmp_path: Path) -> None:
     class Impatient(Callback):
         def should_stop(self) -> bool:
             return True
 
     line = Line()
-    with pytest.raises(CancelledError):
+    with pytest.raises(CancelledError, match="training was stopped$"):
         trainer(line, tmp_path / "c", Impatient()).run()
     assert (line.prepared, line.seen) == (1, [])
     assert not (tmp_path / "c").exists()

@@ -22,6 +22,8 @@ _PIXELS = 1024
 class Convolution(nn.Conv2d):
     """A convolution of 3 x 3 pixels, padded to the size of its input; the same as torch's.
 
+    Where products replace its gradients these cannot be differentiated again.
+
     Parameters
     ----------
     before, after : int

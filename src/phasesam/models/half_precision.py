@@ -24,7 +24,7 @@ def product_dtype(device: torch.device) -> torch.dtype:
         ``bfloat16`` where the hardware multiplies it markedly faster, else ``float32``.
     """
     if device.type == "cuda":
-        fast = torch.cuda.get_device_capability(device)[0] >= 8
+        fast = _card_has_bf16(device)
     elif device.type == "cpu":
         fast = _faster_on_cpu()
     else:
@@ -35,8 +35,9 @@ def product_dtype(device: torch.device) -> torch.dtype:
 def trains_in_bf16(device: torch.device) -> bool:
     """Whether a training is to multiply in bfloat16, by what the hardware is and not by a clock.
 
-    So that a training goes on in the precision in which it began. Without AMX, a processor of
-    Intel that multiplies bfloat16 by AVX-512 takes half as long again as in float32.
+    So that a training which is resumed on the same machine goes on in the precision in which it
+    began. A processor of Intel without AMX, which multiplies bfloat16 by AVX-512, takes half as
+    long again as in float32.
 
     Parameters
     ----------
@@ -49,8 +50,13 @@ def trains_in_bf16(device: torch.device) -> bool:
         On GPUs that have it and on processors with AMX.
     """
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return _card_has_bf16(device)
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+
+
+def _card_has_bf16(device: torch.device) -> bool:
+    """Whether it is in the hardware; older cards emulate it, slowly."""
+    return torch.cuda.get_device_capability(device)[0] >= 8
 
 
 @lru_cache(maxsize=1)

@@ -58,7 +58,7 @@ class FineTuneDock(Dock):
     """Choose labels and a recipe, watch the training, use the result.
 
     The training runs in a process of its own. It is stopped when the dock is closed, and
-    can be resumed from the last whole epoch.
+    can be resumed from its checkpoint.
 
     Parameters
     ----------

@@ -43,9 +43,7 @@ class RunPanel(QWidget):
         self.state.setWordWrap(True)
         self.preview = PreviewView()
         self.result = ResultCard()
-        self.resume = self._button(
-            "Resume", "Go on from the last whole epoch", self.resume_requested
-        )
+        self.resume = self._button("Resume", "Go on from what was kept last", self.resume_requested)
         self.folder = self._button(
             "Open folder", "Settings, log and checkpoint of this training", self.folder_requested
         )

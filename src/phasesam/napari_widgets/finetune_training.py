@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from phasesam.training.run_folder import RunStatus
 
 _DIED = "the process that trained has ended"
-_ADVICE = "Resume goes on from the last whole epoch; the folder has the details."
+_ADVICE = (
+    "Resume goes on from what was kept, with this data and recipe; the folder has the details."
+)
 _ANEW = "Change data or recipe and start anew; the folder has the details."
 
 
@@ -161,14 +163,14 @@ class TrainingPage(QWidget):
             self.pause_button.setText("Go on")
 
     def cancel(self) -> None:
-        """Stop the training; what it learnt up to the last whole epoch is kept."""
+        """Stop the training; its checkpoint is kept."""
         if self.training is not None and self.running:
             self.training.cancel()
             self.pause_button.setEnabled(False)
             self._dock.footer.stopping()
 
     def resume(self) -> None:
-        """Go on from the last whole epoch."""
+        """Go on from the checkpoint."""
         if self.training is not None:
             self.go_on(self.training)
 

@@ -155,7 +155,7 @@ class TrainingRun:
         return replace(status, state="failed", message="the process that trained has ended")
 
     def cancel(self) -> None:
-        """Stop it; what was learnt up to the last whole epoch is kept."""
+        """Stop it; its checkpoint is kept."""
         if self._process is None or not self._process.is_running:
             return
         self.folder.cancel()

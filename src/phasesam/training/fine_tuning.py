@@ -154,8 +154,8 @@ def _within_memory(
     outcome = attempt(work)
     if outcome.shortage:
         raise DeviceMemoryError(
-            f"the training ran out of memory ({outcome.shortage}); the last whole epoch is kept. "
-            f"To need less: {suggestion(settings, n_classes)}"
+            f"the training ran out of memory ({outcome.shortage}); what was kept before "
+            f"stays. To need less: {suggestion(settings, n_classes)}"
         )
     return outcome.result
 

@@ -110,7 +110,7 @@ class TrainingProcess:
         return int(self.exit_code or 0)
 
     def kill(self) -> None:
-        """End it at once; the last whole epoch is not lost."""
+        """End it at once; its checkpoint is not lost."""
         if self.is_running:
             self._process.kill()
         self.wait()

@@ -337,7 +337,9 @@ class Trainer:
             flag = torch.tensor([float(stop)], device=self.accelerator.device)
             stop = bool(self.accelerator.reduce(flag, "sum")[0] > 0)
         if stop:
-            raise CancelledError("training was stopped; it can be resumed")
+            path = self.config.checkpoint
+            is_kept = path is not None and path.exists()
+            raise CancelledError(f"training was stopped{'; it can be resumed' if is_kept else ''}")
 
     def _progress(self, steps: int) -> Progress:
         total = steps * self.config.epochs
