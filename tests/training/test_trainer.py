@@ -238,7 +238,7 @@ def test_can_be_stopped_while_it_prepares(tmp_path: Path) -> None:
             return True
 
     line = Line()
-    with pytest.raises(CancelledError, match="training was stopped$"):
+    with pytest.raises(CancelledError, match=r"training was stopped$"):
         trainer(line, tmp_path / "c", Impatient()).run()
     assert (line.prepared, line.seen) == (1, [])
     assert not (tmp_path / "c").exists()
