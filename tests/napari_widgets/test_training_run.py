@@ -101,6 +101,18 @@ def test_before_the_process_speaks_it_is_preparing(processes):
     assert training.status().state == "failed", "it died without a word"
 
 
+@pytest.mark.parametrize(("said", "told"), [("preparing", "cancelled"), ("failed", "failed")])
+def test_whoever_is_killed_has_been_cancelled_unless_it_was_over(processes, said, told):
+    training, process = begun(processes)
+    training.cancel()
+    # What a process that has started writes, of which nothing is left.
+    status = {"state": said, "message": "learning fine detail", "pid": 2**22 + 1, "started": 1.0}
+    (training.folder.path / "status.json").write_text(json.dumps(status))
+    assert process.killed
+    assert training.status().state == told
+    assert training.folder.status().state == told, "for others, too"
+
+
 def test_cancel_kills_what_has_not_begun_and_asks_what_has(processes):
     training, process = begun(processes)
     training.cancel()

@@ -136,7 +136,8 @@ def progress_text(status: RunStatus, rows: Sequence[Mapping[str, float]]) -> str
     epoch = min(status.epoch + 1, status.epochs)
     words = [f"epoch {epoch} of {status.epochs}"]
     if status.is_over:
-        words = [f"{status.epoch} of {status.epochs} epochs"]
+        done = f"{status.epoch} of {status.epochs} epochs"
+        words = [done if status.epochs else "before the first epoch"]
     best = best_row(rows)
     if best is not None and "val_score" in best:
         words.append(f"best score {best['val_score']:.3f} in epoch {best['epoch']:.0f}")

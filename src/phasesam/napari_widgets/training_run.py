@@ -145,12 +145,15 @@ class TrainingRun:
     def status(self) -> RunStatus:
         """How far it is; a process that ended without a word has failed. For workers."""
         ended = self._process is not None and not self._process.is_running
+        if ended and self._is_killed:
+            # We ended it ourselves; what it had finished before that counts.
+            status = self.folder.last_word()
+            if not status.is_over:
+                status = replace(status, state="cancelled", message="stopped")
+                self.folder.write_status(status)
+            return status
         status = self.folder.status()
         if not ended or status.is_over:
-            return status
-        if self._is_killed:
-            status = replace(status, state="cancelled", message="stopped")
-            self.folder.write_status(status)
             return status
         return replace(status, state="failed", message="the process that trained has ended")
 

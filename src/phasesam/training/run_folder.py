@@ -113,13 +113,17 @@ class RunFolder:
 
     def status(self) -> RunStatus:
         """Progress; a process that died without a word counts as failed."""
-        try:
-            status = RunStatus(**json.loads(self._status_file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return RunStatus()
+        status = self.last_word()
         if not status.is_over and status.pid and not _is_alive(status):
             return replace(status, state="failed", message="the process that trained has ended")
         return status
+
+    def last_word(self) -> RunStatus:
+        """Tell what the process said last, whether it is still alive or not."""
+        try:
+            return RunStatus(**json.loads(self._status_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return RunStatus()
 
     def refuse_if_taken(self, but: int = 0) -> None:
         """Refuse to begin where a process trains.
