@@ -71,7 +71,11 @@ def test_precision_policy(
     def supported(including_emulation: bool = True) -> bool:
         return in_hardware or including_emulation
 
+    def capability(device: object) -> tuple[int, int]:
+        return (8, 0) if in_hardware else (7, 5)
+
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
     device = SimpleNamespace(type=kind)
     assert devices.resolve_precision(device, choice) is expected
 

@@ -216,9 +216,11 @@ def resolve_precision(device: torch.device, choice: str = "auto") -> torch.dtype
     """
     import torch
 
+    from phasesam.models.half_precision import card_has_bf16
+
     name = check_precision(choice)
     if name == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        fast = device.type == "cuda" and card_has_bf16(device)
         name = "bfloat16" if fast else "float32"
     precision: torch.dtype = getattr(torch, name)
     return precision

@@ -24,7 +24,7 @@ def product_dtype(device: torch.device) -> torch.dtype:
         ``bfloat16`` where the hardware multiplies it markedly faster, else ``float32``.
     """
     if device.type == "cuda":
-        fast = _card_has_bf16(device)
+        fast = card_has_bf16(device)
     elif device.type == "cpu":
         fast = _faster_on_cpu()
     else:
@@ -50,12 +50,12 @@ def trains_in_bf16(device: torch.device) -> bool:
         On GPUs that have it and on processors with AMX.
     """
     if device.type == "cuda":
-        return _card_has_bf16(device)
+        return card_has_bf16(device)
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
-def _card_has_bf16(device: torch.device) -> bool:
-    """Whether it is in the hardware; older cards emulate it, slowly."""
+def card_has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is in the hardware of a CUDA device; older ones emulate it, slowly."""
     return torch.cuda.get_device_capability(device)[0] >= 8
 
 
