@@ -68,3 +68,11 @@ def test_filling_a_table_renames_nothing(table, qtbot):
     with qtbot.assertNotEmitted(table.renamed):
         table.set_rows([ClassRow(2, "c", QColor("red"))])
         table.set_texts(2, "1 %")
+
+
+def test_numbers_that_are_text_in_a_table():
+    labels = Labels(
+        np.zeros((4, 4), int),
+        features={"index": ["1", "2", "", None], "class": ["pore", "matrix", "odd", "none"]},
+    )
+    assert layer_class_names(labels) == {1: "pore", 2: "matrix"}

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog
 
+from phasesam.core.errors import UnknownModelError
 from phasesam.models.adapter_store import get_adapter, import_adapter, list_adapters
 from phasesam.napari_widgets import finetune
 from phasesam.napari_widgets.finetune import FineTuneDock
 from phasesam.napari_widgets.header import Status
-from phasesam.napari_widgets.training_run import TrainingRun, new_run
+from phasesam.napari_widgets.training_run import (
+    TrainingRun,
+    earlier_runs,
+    new_run,
+    training_folder,
+)
 from phasesam.training.process import Job
-from phasesam.training.run_folder import Preview, RunStatus
+from phasesam.training.run_folder import Preview, RunFolder, RunStatus
 from phasesam.training.settings import TrainingSettings
 
 SHAPE = (40, 60)
@@ -421,3 +430,65 @@ def test_other_work_waits_for_the_training(labelled, training):
     go(training, 1)
     assert labelled.running
     assert labelled.start(lambda *_: None, title="Other", on_done=lambda _: None) is None
+
+
+def earlier(name="old-2026-01-01-120000", state="finished"):
+    run = RunFolder(training_folder() / name)
+    run.create()
+    Job("x", "promptable", TrainingSettings().to_dict()).write(run)
+    run.write_log([row(1, 0.1)])
+    run.write_status(RunStatus(state, epoch=1, epochs=4))
+    return run
+
+
+def test_an_earlier_training_whose_folder_is_gone(dock, until):
+    run = earlier()
+    dock.show_setup()
+    until(lambda: dock.earlier.menu().actions())
+    shutil.rmtree(run.path)
+    dock.earlier.menu().actions()[0].trigger()
+    assert "is gone" in said(dock)
+    assert dock.setup.isVisible()
+    assert not dock.page.isVisible()
+    until(lambda: not dock.earlier.menu().actions())
+
+
+def test_a_training_of_another_window_can_be_left(dock, until):
+    run = earlier(state="training")
+    dock.page.open(TrainingRun(run))
+    dock._show_page()
+    until(lambda: "epoch 2 of 4" in dock.page.panel.state.text().lower())
+    assert dock.page.panel.new.isVisible()
+    assert not dock.page.panel.resume.isVisible()
+    dock.page.panel.new.click()
+    assert dock.setup.isVisible()
+
+
+def test_nothing_else_is_opened_while_data_are_written(labelled, until, monkeypatch):
+    run = earlier(state="cancelled")
+    run.checkpoint_file.write_bytes(b"1")
+    labelled.show_setup()
+    until(lambda: labelled.interrupted.isVisible() and labelled._found is not None)
+    gate = threading.Event()
+    monkeypatch.setattr(finetune, "write_training", lambda *_args: gate.wait(20))
+    labelled.train()
+    try:
+        assert not labelled.earlier.isEnabled()
+        assert not labelled.interrupted.isEnabled()
+        labelled.resume_earlier(earlier_runs()[0])
+        assert labelled.setup.isVisible()
+        assert not labelled.page.isVisible()
+        labelled.cancel()
+    finally:
+        gate.set()
+    until(lambda: not labelled.running)
+    until(lambda: labelled.interrupted.isEnabled())
+
+
+def test_a_base_that_is_gone_is_told_beside_the_memory(labelled, until, monkeypatch):
+    def notes(settings, adapter):
+        raise UnknownModelError("there is no model 'gone'")
+
+    monkeypatch.setattr(finetune, "notes", notes)
+    labelled._estimate()
+    assert "there is no model 'gone'" in labelled.memory.text()

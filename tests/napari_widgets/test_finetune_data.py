@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QLineEdit
 
 from phasesam.core.images import Normalisation
 from phasesam.napari_widgets.finetune_data import DataPanel
 from phasesam.napari_widgets.viewer_state import ImageSettings, state_of
+from phasesam.training.data_checks import check
 from phasesam.training.dataset import from_arrays
 from phasesam.training.saving import save_training_folder
 
@@ -237,3 +239,78 @@ def test_parts_can_be_objects_but_not_classes(panel, painted, qtbot):
     panel.use_task("semantic")
     assert not panel.request().options.components
     assert panel.parts.isHidden()
+
+
+def test_images_keep_their_own_pixel_sizes(panel, painted, viewer_model, settled):
+    viewer_model.add_image(np.zeros((10, 12)), name="far", scale=(2, 2), units=("um", "um"))
+    viewer_model.add_labels(np.ones((10, 12), int), name="far labels", scale=(2, 2))
+    settled()
+    data = panel.request().read()
+    sizes = {image.name: image.image.load()[1].x for image in data.images}
+    assert sizes == {"SEM": 0.5, "far": 2.0}
+    assert any("pixel sizes differ" in warning for warning in check(data).warnings)
+
+
+def names_of(panel):
+    return [name for _, name, _ in panel.classes.rows()]
+
+
+def type_into(panel, qtbot, row, text):
+    """Open the editor of a name and type, without Enter."""
+    table = panel.classes
+    table.editItem(table.topLevelItem(row), 1)
+    (editor,) = [e for e in table.findChildren(QLineEdit) if e.isVisible()]
+    editor.setText(text)
+    return editor
+
+
+def test_a_name_being_typed_is_not_lost(panel, folder, qtbot):
+    panel.use_task("semantic")
+    panel.use_folder(folder)
+    panel.show()
+    panel.show_found(panel.request().read())
+    before = names_of(panel)
+    editor = type_into(panel, qtbot, 0, "pore")
+    panel.show_found(panel.request().read())
+    assert editor.isVisible()
+    assert editor.text() == "pore"
+    qtbot.keyClick(editor, Qt.Key.Key_Return)
+    qtbot.wait(20)
+    assert names_of(panel) == ["pore", *before[1:]], "not what was found before it was typed"
+    editor = type_into(panel, qtbot, 1, "nonsense")
+    panel.show_found(panel.request().read())
+    qtbot.keyClick(editor, Qt.Key.Key_Escape)
+    qtbot.wait(20)
+    assert names_of(panel) == ["pore", *before[1:]]
+
+
+def test_names_of_a_folder_outlive_a_change_of_what_0_means(panel, folder, qtbot):
+    panel.use_task("semantic")
+    panel.use_folder(folder)
+    panel.show_found(panel.request().read())
+    value = panel.classes.rows()[-1][0]
+    panel.classes.edit_name(value, "matrix")
+    panel.zero.click()
+    assert panel.classes.rows() == []
+    with qtbot.waitSignal(panel.changed):
+        panel.show_found(panel.request().read())
+    assert names_of(panel)[-1] == "matrix"
+    panel.show_found(panel.request().read())
+    assert panel.request().options.classes[value] == "matrix"
+
+
+def test_only_names_can_be_edited(panel, painted, qtbot):
+    panel.use_task("semantic")
+    panel.show()
+    table = panel.classes
+    table.editItem(table.topLevelItem(0), 0)
+    assert not [e for e in table.findChildren(QLineEdit) if e.isVisible()]
+
+
+def test_a_blank_name_is_none(panel, folder):
+    panel.use_task("semantic")
+    panel.use_folder(folder)
+    panel.show_found(panel.request().read())
+    value = panel.classes.rows()[0][0]
+    panel.classes.edit_name(value, "  ")
+    assert panel.request().read().classes[0] == f"class {value}"

@@ -13,7 +13,12 @@ from safetensors.torch import load_file
 
 from phasesam.models import adapter_loading
 from phasesam.models.adapter_config import AdapterConfig
-from phasesam.models.adapter_store import import_adapter, list_adapters, store_folder
+from phasesam.models.adapter_store import (
+    import_adapter,
+    list_adapters,
+    remove_adapter,
+    store_folder,
+)
 from phasesam.models.manager import get_manager
 from phasesam.models.registry import import_checkpoint
 from phasesam.models.sam import build_model
@@ -23,6 +28,7 @@ from phasesam.napari_widgets.model_table import Choice
 from phasesam.napari_widgets.models import ModelsDock
 from phasesam.napari_widgets.prompt_layers import PlanePrompts
 from phasesam.napari_widgets.prompts import PromptDock
+from phasesam.napari_widgets.strength_row import AdapterOnModel
 from phasesam.napari_widgets.viewer_state import state_of
 
 POWDER = Choice("steel", "powder")
@@ -363,3 +369,38 @@ def test_the_table_keeps_its_place(dock):
     assert dock.table.choice == POWDER
     assert dock.table.row(POWDER).data(0, Qt.ItemDataRole.UserRole) == tuple(POWDER)
     assert load_file(store_folder() / "powder.safetensors")
+
+
+def test_the_next_adapter_of_a_name_acts_fully(powder, home, make_adapter):
+    get_manager().set_strength("steel", "powder", 0.0)
+    remove_adapter("powder")
+    import_adapter(make_adapter(home / "new.safetensors", "steel", seed=7), "powder")
+    assert get_manager().adapter_strength("steel", "powder") == 1
+    assert get_manager().adapter_version("steel", "powder").strength == 1
+
+
+def test_strengths_of_several_adapters_changed_soon_after_each_other(
+    dock, home, make_adapter, until, monkeypatch
+):
+    import_adapter(make_adapter(home / "b.safetensors", "steel", seed=1), "b")
+    import_adapter(make_adapter(home / "c.safetensors", "steel", seed=2), "c")
+    gate = threading.Event()
+    real = adapter_loading.AdapterVersions.set_strength
+
+    def set_strength(self, base, adapter, strength):
+        assert gate.wait(20)
+        real(self, base, adapter, strength)
+
+    monkeypatch.setattr(adapter_loading.AdapterVersions, "set_strength", set_strength)
+    for name, strength in (("powder", 0.2), ("b", 0.3), ("c", 0.4)):
+        dock._on_strength(AdapterOnModel("steel", name), strength)
+    gate.set()
+    for name, strength in (("powder", 0.2), ("b", 0.3), ("c", 0.4)):
+        until(lambda n=name, s=strength: get_manager().adapter_strength("steel", n) == s)
+
+
+def test_a_long_name_does_not_widen_a_dock(dock):
+    before = dock.minimumSizeHint().width()
+    dock.footer.begin("Importing " + "x" * 120 + ".safetensors")
+    dock.footer.say("powder_" + "y" * 120)
+    assert dock.minimumSizeHint().width() == before

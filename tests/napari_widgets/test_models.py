@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from phasesam.core.errors import CancelledError, CheckpointError, InvalidSettingError
+from phasesam.models import manager as manager_module
 from phasesam.models.manager import ModelManager, get_manager
 from phasesam.models.registry import import_checkpoint
 from phasesam.models.sam import build_model
@@ -123,13 +124,15 @@ def test_device_that_is_not_there_is_refused(dock, until, monkeypatch):
     def refuse(self, device):
         raise InvalidSettingError(f"this computer has no device {device!r}")
 
+    before = dock.devices.device.currentIndex()
+    assert before != 3
     with monkeypatch.context() as patch:
         patch.setattr(ModelManager, "set_device", refuse)
         dock.devices.device.setCurrentIndex(3)
         dock.devices.device.activated.emit(3)
         until(lambda: not dock.running)
     assert "no device 'mps'" in dock.footer.result.text()
-    assert dock.devices.device.currentIndex() == 0
+    assert dock.devices.device.currentIndex() == before, "the old device stays"
 
 
 def test_memory_budget(dock, until):
@@ -144,3 +147,27 @@ def test_status_in_words():
     status = get_manager().status()
     assert "In memory: 0 models" in status_text(status)
     assert manager_watch() is manager_watch()
+
+
+def test_a_new_dock_shows_what_was_chosen_before(qtbot, viewer_model):
+    manager = get_manager()
+    device, budget = manager.chosen.device, manager.chosen.budget
+    manager.set_device("cpu")
+    manager.set_budget(2_000_000_000)
+    try:
+        dock = ModelsDock(viewer_model)
+        qtbot.addWidget(dock)
+        assert dock.devices.device.currentData() == "cpu"
+        assert dock.devices.budget.value() == 2.0
+        assert manager.chosen.budget == 2_000_000_000, "showing it chooses nothing"
+    finally:
+        manager.set_device(device)
+        manager.set_budget(budget)
+
+
+def test_a_senseless_environment_is_told_in_the_dock(qtbot, viewer_model, monkeypatch):
+    monkeypatch.setattr(manager_module, "_manager", None)
+    monkeypatch.setenv("PHASESAM_DEVICE", "gpu")
+    dock = ModelsDock(viewer_model)
+    qtbot.addWidget(dock)
+    assert "PHASESAM_DEVICE" in dock.footer.result.text()

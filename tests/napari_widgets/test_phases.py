@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
+from phasesam.core.errors import CancelledError
 from phasesam.core.phase_fraction import phase_fraction
 from phasesam.engines.semantic import PhaseMapConfig
-from phasesam.models.adapter_store import import_adapter
+from phasesam.models.adapter_store import get_adapter, import_adapter
+from phasesam.models.registry import forget, import_checkpoint
+from phasesam.models.sam import build_model
 from phasesam.napari_widgets import phase_run
 from phasesam.napari_widgets.class_colours import class_colour, layer_class_names, layer_colour
 from phasesam.napari_widgets.phase_run import PlaneMap
+from phasesam.napari_widgets.phase_shares import ShareQuestion
 from phasesam.napari_widgets.phases import PhasesDock
 from phasesam.napari_widgets.training_layers import is_learnable
 
@@ -378,3 +384,86 @@ def test_a_view_in_3d_shows_no_shares(dock, engine, until):
     until(lambda: shares(dock)["ferrite"][0])
     dock.viewer.dims.ndisplay = 3
     until(lambda: shares(dock)["ferrite"][0] == "")
+
+
+def test_fractions_follow_undo_and_redo(dock, engine, until, qtbot):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    dock.segment()
+    finished(dock, until)
+    until(lambda: shares(dock)["ferrite"][0])
+    before = shares(dock)
+    layer = phases(dock)
+    layer.data_setitem(np.nonzero(np.ones(SHAPE)), 2)
+    until(lambda: shares(dock)["bainite"][0].startswith("100.0"))
+    layer.undo()
+    until(lambda: shares(dock) == before)
+    layer.redo()
+    until(lambda: shares(dock)["bainite"][0].startswith("100.0"))
+
+
+def test_an_adapter_trained_again_elsewhere_is_read_again(
+    dock, engine, until, tmp_path, make_adapter
+):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    path = make_adapter(tmp_path / "new.safetensors", classes=(*NAMES, "austenite"), seed=3)
+    import_adapter(path, "steel", replace=True)
+    dock.segment()
+    assert "mapped" in finished(dock, until)
+    assert [name for _, name, _ in dock.classes.rows()] == [*NAMES, "austenite"]
+    assert layer_class_names(phases(dock))[4] == "austenite"
+
+
+def test_an_adapter_that_was_removed_maps_nothing(dock, engine, until, tmp_path, make_adapter):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    import_adapter(make_adapter(tmp_path / "b.safetensors", classes=NAMES[:2], seed=4), "brass")
+    dock.refresh()
+    dock.choose("steel")
+    get_adapter("steel").path.unlink()
+    dock.segment()
+    assert engine[1] == [], "not with another one"
+    assert "No model of phases" in dock.footer.result.text()
+
+
+def test_a_base_that_is_gone_changes_no_dock(dock, engine, tmp_path, make_adapter):
+    torch.save(build_model("tiny").state_dict(), tmp_path / "gone.pt")
+    import_checkpoint(tmp_path / "gone.pt", "gone")
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    before = dock.state.model_name
+    path = make_adapter(tmp_path / "o.safetensors", base="gone", classes=NAMES, seed=5)
+    import_adapter(path, "orphan")
+    forget("gone")
+    dock.refresh()
+    dock.choose("orphan")
+    dock.segment()
+    assert "there is no model 'gone'" in dock.footer.result.text()
+    assert dock.state.model_name == before
+
+
+def test_a_class_without_a_name_keeps_its_map(dock, engine, until, tmp_path, make_adapter):
+    dock.viewer.add_image(np.zeros(SHAPE), name="SEM")
+    path = make_adapter(tmp_path / "n.safetensors", classes=("pore", "", "matrix"), seed=6)
+    import_adapter(path, "nameless")
+    dock.refresh()
+    dock.choose("nameless")
+    for _ in range(2):
+        dock.segment()
+        finished(dock, until)
+    assert [layer.name for layer in dock.viewer.layers] == ["SEM", "SEM phases"]
+    until(lambda: shares(dock)["matrix"][0])
+    assert not dock.hint.isVisible()
+
+
+def test_fractions_of_a_stack_need_no_copy_of_it():
+    stack = np.zeros((40, 256, 256), np.uint8)
+    stack[3:, :100], stack[5:, 100:] = 1, 2
+    tracemalloc.start()
+    try:
+        found = ShareQuestion(stack, (1, 2), None).answer(lambda: False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    mapped = stack[3:]
+    assert found[1] == phase_fraction(mapped == 1, mapped > 0)
+    assert peak < stack.nbytes
+    with pytest.raises(CancelledError):
+        ShareQuestion(stack, (1, 2), None).answer(lambda: True)

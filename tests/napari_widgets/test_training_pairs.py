@@ -7,7 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox
 
-from phasesam.napari_widgets import training_pairs
+from phasesam.napari_widgets import training_layers, training_pairs
 from phasesam.napari_widgets.layers import OWN
 from phasesam.napari_widgets.plane_ticks import PlaneTicks
 from phasesam.napari_widgets.training_layers import LEARNABLE, scan_labels
@@ -294,3 +294,21 @@ def test_another_plane_is_not_looked_at_nor_told(table, viewer_model, settled, s
     with qtbot.assertNotEmitted(table.changed, wait=100):
         labels.refresh()
     assert len(scans) == count + 1, "looked at, but nothing is new"
+
+
+def test_many_layers_are_placed_once_each(viewer_model, qtbot, monkeypatch):
+    asked = []
+    real = training_layers._placement
+    monkeypatch.setattr(
+        training_layers, "_placement", lambda layer: (asked.append(layer), real(layer))[1]
+    )
+    for number in range(12):
+        viewer_model.add_image(np.zeros((8, 8)), name=f"SEM {number}")
+        viewer_model.add_labels(np.ones((8, 8), int), name=f"mask {number}")
+    table = PairTable(state_of(viewer_model))
+    qtbot.addWidget(table)
+    asked.clear()
+    table.refresh()
+    assert table.topLevelItemCount() == 12
+    # Not for each pair of a mask and an image: once for each, and a few times for its own image.
+    assert len(asked) < 12 * 12

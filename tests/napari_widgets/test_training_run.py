@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 
 import numpy as np
@@ -244,3 +245,28 @@ def test_a_watch_never_waits_for_a_slow_drive(watch, until, monkeypatch):
 def test_job_and_settings_are_plain(processes):
     _, process = begun(processes)
     assert Job.read(process.run) == process.job
+
+
+def test_a_process_that_dies_at_once_can_be_resumed_later(processes):
+    run = new_run("steel")
+    Job("x", "semantic", TrainingSettings().to_dict()).write(run)
+    run.checkpoint_file.write_bytes(b"1")
+    training = TrainingRun(run)
+    training.prepare()
+    training.begin()
+    processes[0].is_running = False
+    assert training.status().state == "failed"
+    (listed,) = earlier_runs()
+    assert listed.path == run.path and listed.can_resume, "while this program still runs"
+
+
+def test_a_folder_that_was_deleted_is_not_made_again(processes):
+    run = new_run("steel")
+    Job("x", "semantic", TrainingSettings().to_dict()).write(run)
+    training = TrainingRun(run)
+    training.prepare()
+    training.begin()
+    processes[0].is_running = False
+    shutil.rmtree(run.path)
+    assert training.status().state == "failed"
+    assert not run.path.exists()

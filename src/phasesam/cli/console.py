@@ -21,6 +21,7 @@ from phasesam.core.errors import (
     ModelError,
     PhaseSAMError,
     SaveError,
+    TrainingError,
 )
 
 Parameters = ParamSpec("Parameters")
@@ -50,7 +51,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
         return ExitCode.CANNOT_WRITE
     if isinstance(error, ModelError):
         return ExitCode.MODEL
-    if isinstance(error, (InvalidImageError, FileFormatError, OSError)):
+    if isinstance(error, (InvalidImageError, FileFormatError, TrainingError, OSError)):
         return ExitCode.SOME_FAILED
     return ExitCode.USAGE
 

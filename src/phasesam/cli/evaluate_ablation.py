@@ -19,7 +19,7 @@ from phasesam.cli.help_pages import with_examples
 from phasesam.cli.label_options import LabelOptions
 from phasesam.cli.options import with_options
 from phasesam.cli.progress import step_bar
-from phasesam.cli.train import build_recipe, read_data
+from phasesam.cli.train import build_recipe, read_data, refuse_other_task, use_device
 from phasesam.cli.train_options import DataChoice, RecipeChoice, TrainModel
 from phasesam.core.errors import InvalidSettingError
 
@@ -158,6 +158,10 @@ def ablation(
         )
     if variants.unet is not None and data.task != "semantic":
         raise InvalidSettingError("--unet is for --task semantic")
+    for recipe in recipes:
+        refuse_other_task(recipe, data.task)
+    # The adapters are asked where they were trained.
+    use_device(model.device)
     settings = TrainingSettings(
         recipes[0], base=model.model, seed=model.seed, device=model.device,
         precision=model.precision,
@@ -182,6 +186,7 @@ def _phases(job: _Job, trials: tuple[Trial, ...], tuning: Table) -> Tested:
     from phasesam.evaluation.phase_tables import phase_columns
     from phasesam.evaluation.score_values import by_method
     from phasesam.evaluation.unet import UNetConfig, train_unet
+    from phasesam.models.manager import get_manager
 
     classes = job.data.classes
     methods: dict[str, PhaseMapper] = {}
@@ -189,8 +194,9 @@ def _phases(job: _Job, trials: tuple[Trial, ...], tuning: Table) -> Tested:
         config = UNetConfig(steps=10**6, seconds=job.options.unet)
         with step_bar(job.console, "training the U-Net (s)") as progress:
             network = train_unet(
-                job.data, config, progress=progress, should_stop=job.interruption.requested
-            )
+                job.data, config, progress=progress, should_stop=job.interruption.requested,
+                device=str(get_manager().device),
+            )  # fmt: skip
         methods["U-Net"] = lambda image: network.predict(image.rgb())
     for name, trial in best_trials(trials).items():
         methods[name] = adapter_mapper(job.model, str(trial.path), classes, classes)

@@ -81,7 +81,7 @@ def adapter(
 ) -> ExitCode:
     """Test an adapter on images it has not learnt from."""
     from phasesam.cli.model_setup import choose_model, prepare_model
-    from phasesam.evaluation.adapter_scores import as_trained, choose_images
+    from phasesam.evaluation.adapter_scores import baseline_data, choose_images
 
     if model.adapter is None:
         raise InvalidSettingError("evaluate adapter needs an --adapter")
@@ -99,24 +99,38 @@ def adapter(
     with Interruption(console) as interruption:
         version = prepare_model(model, console, interruption.requested)
         title = output.title or f"{model.adapter} on {test.data.name}"
-        # A baseline learns from what the adapter has learnt from, and from nothing else.
-        job = _Job(
-            as_trained(data, card), images, card, chosen.name, version, title, console, interruption
-        )
+        learnt = data if compare.unet is None else baseline_data(data, card, images)
+        job = _Job(learnt, images, card, chosen.name, version, title, console, interruption)
         result = _phases(job, compare) if card.classes else _objects(job, compare, clicks)
     deliver(*result, output)
     return ExitCode.OK
 
 
 def _read(test: AdapterData, labels: LabelOptions, card: AdapterCard) -> TrainingData:
-    """Read the data; classes are the adapter's unless the user names them."""
+    """Read the data; classes are the adapter's unless the user or the data name them."""
+    from phasesam.training.data_collection import collect
+    from phasesam.training.data_pairs import Choice
     from phasesam.training.dataset import read_training_data
+    from phasesam.training.label_values import check_task
 
     options = labels.data_options()
     values = card.details.get("class_values")
     if options["classes"] is None and card.classes and values:
-        options["classes"] = dict(zip(values, card.classes, strict=True))
+        choice = Choice(options["labels"], options["experiment"], options["unlabelled"])
+        own = collect(test.data, choice, check_task(card.task)).classes
+        options["classes"] = _values(own, dict(zip(values, card.classes, strict=True)))
     return read_training_data(test.data, card.task, **options)
+
+
+def _values(own: Mapping[int, str], learnt: Mapping[int, str]) -> dict[int, str]:
+    """Name values as the data do where they mean the classes that were learnt, else as then."""
+    if not set(own.values()) <= set(learnt.values()):
+        return dict(learnt)
+    found = dict(own)
+    for value, name in learnt.items():
+        if name not in own.values():
+            found[value if value not in found else max(found) + 1] = name
+    return found
 
 
 def _phases(job: _Job, compare: CompareOptions) -> Result:
@@ -156,12 +170,14 @@ def _phases(job: _Job, compare: CompareOptions) -> Result:
 
 def _unet(job: _Job, seconds: float) -> Any:
     from phasesam.evaluation.unet import UNetConfig, train_unet
+    from phasesam.models.manager import get_manager
 
     config = UNetConfig(steps=10**6, seconds=seconds)
     with step_bar(job.console, "training the U-Net (s)") as progress:
         network = train_unet(
-            job.data, config, progress=progress, should_stop=job.interruption.requested
-        )
+            job.data, config, progress=progress, should_stop=job.interruption.requested,
+            device=str(get_manager().device),
+        )  # fmt: skip
     return lambda image: network.predict(image.rgb())
 
 

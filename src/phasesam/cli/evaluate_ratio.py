@@ -19,7 +19,7 @@ from phasesam.cli.help_pages import with_examples
 from phasesam.cli.label_options import LabelOptions
 from phasesam.cli.options import with_options
 from phasesam.cli.progress import step_bar
-from phasesam.cli.train import build_recipe, read_data
+from phasesam.cli.train import build_recipe, read_data, use_device
 from phasesam.cli.train_options import DataChoice, RecipeChoice, TaskName, TrainModel
 from phasesam.core.errors import InvalidSettingError
 
@@ -153,7 +153,6 @@ def ratio(
     """Compare ways of using a phase ratio, tested by specimen."""
     from phasesam.engines.semantic import PhaseMapConfig
     from phasesam.evaluation.ratio_requests import refuse_unlabelled
-    from phasesam.models.manager import get_manager
     from phasesam.training.fine_tuning import TrainingSettings
     from phasesam.training.folds import specimen_folds
 
@@ -173,7 +172,7 @@ def ratio(
         recipe, base=model.model, seed=model.seed, device=model.device, precision=model.precision
     )
     # The networks are asked where they were trained.
-    get_manager().set_device(model.device)
+    use_device(model.device)
     console = message_console(output.quiet)
     folds = specimen_folds(data, options.folds, model.seed, most=options.train_images)
     folder = options.trials or Path(output.output or ".") / "trials"

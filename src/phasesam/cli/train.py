@@ -59,7 +59,7 @@ def train(
 ) -> ExitCode:
     """Adapt a model to labelled images; write an adapter for all other commands."""
     from phasesam.models.adapter_store import card_of, get_adapter
-    from phasesam.models.devices import resolve_device
+    from phasesam.models.devices import asked_device
     from phasesam.training.acceleration import is_main_process
     from phasesam.training.data_checks import check
     from phasesam.training.fine_tuning import TrainingSettings
@@ -71,11 +71,14 @@ def train(
     replaces = output.overwrite or output.resume or output.check_only
     target = adapter_target(output.output, replaces=replaces)
     start = "" if output.start is None else str(get_adapter(output.start).path)
+    base = card_of(start).base if start else model.model
+    if start:
+        _refuse_beside_start(recipes, model, base)
     if recipes.save_recipe is not None and is_main_process():
         save_recipe(replace(recipe, name=recipes.save_recipe, title=recipes.save_recipe))
     settings = TrainingSettings(
         recipe,
-        base=card_of(start).base if start else model.model,
+        base=base,
         seed=model.seed,
         device=model.device,
         precision=model.precision,
@@ -89,7 +92,7 @@ def train(
         _describe(console, data, summary)
         memory = require_memory(settings, len(data.classes))
         console.print(f"memory: about {memory / 1e9:.1f} GB")
-        resolve_device(settings.device)
+        asked_device(settings.device)
         if output.check_only:
             return ExitCode.OK
         if target is not None:
@@ -101,6 +104,35 @@ def train(
     path = deliver_adapter(result.path, output.output, target)
     report_adapter(result, path, as_json=output.json_summary, quiet=output.quiet)
     return ExitCode.OK
+
+
+def _refuse_beside_start(recipes: RecipeChoice, model: TrainModel, base: str) -> None:
+    """Refuse options that the adapter to go on from has decided."""
+    given = {"--rank": recipes.rank, "--window": recipes.window}
+    decided = [name for name, value in given.items() if value is not None]
+    if model.model not in (base, TrainModel().model):
+        decided.append("--model")
+    if decided:
+        raise InvalidSettingError(
+            f"{' and '.join(decided)} cannot be chosen with --start: the layers, the window and "
+            f"the base ({base}) are those of its adapter"
+        )
+
+
+def use_device(device: str) -> None:
+    """Let models compute where others are trained: there, or where ``PHASESAM_DEVICE`` says."""
+    from phasesam.models.devices import read_settings
+    from phasesam.models.manager import get_manager
+
+    get_manager().set_device(read_settings(None if device == "auto" else device).device)
+
+
+def refuse_other_task(recipe: Recipe, task: str) -> None:
+    """Refuse a recipe that is not for a task, by an `InvalidSettingError`."""
+    if task not in recipe.tasks:
+        raise InvalidSettingError(
+            f"the recipe {recipe.name} fits {', '.join(recipe.tasks)}, not {task}"
+        )
 
 
 def read_data(choice: DataChoice, labels: LabelOptions, recipe: Recipe, seed: int) -> TrainingData:
@@ -116,10 +148,7 @@ def read_data(choice: DataChoice, labels: LabelOptions, recipe: Recipe, seed: in
     from phasesam.training.dataset import read_training_data
 
     task = choice.task or recipe.tasks[0]
-    if task not in recipe.tasks:
-        raise InvalidSettingError(
-            f"the recipe {recipe.name} fits {', '.join(recipe.tasks)}, not {task}"
-        )
+    refuse_other_task(recipe, task)
     return read_training_data(
         choice.data,
         task,
@@ -213,7 +242,7 @@ def _describe(console: Console, data: TrainingData, summary: DataSummary) -> Non
             shares = zip(data.classes, summary.class_fractions[split], strict=True)
             parts += [f"{name} {share:.1%}" for name, share in shares]
         console.print(escape(f"{split}: {', '.join(parts)}"))
-    for warning in (*data.warnings, *summary.warnings):
+    for warning in summary.warnings:
         console.print(f"[yellow]Warning:[/] {escape(warning)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,9 +128,58 @@ def phase_fraction(
         raise InvalidMaskError(f"expected a region of shape {inside.shape}, got {valid.shape}")
     if np.issubdtype(values.dtype, np.inexact):
         valid = valid & ~np.isnan(values)
-    counted, total = _field_counts(inside & valid, valid, settings.fields)
+    height, width = inside.shape[-2:]
+    counted, total = (
+        _field_counts(image.reshape(-1, height, width).sum(axis=0, dtype=np.int64), settings.fields)
+        for image in (inside & valid, valid)
+    )
+    return _estimate(counted, total, settings)
+
+
+def phase_fractions(
+    planes: Iterable[NDArray[Any]], values: Sequence[int], config: BootstrapConfig | None = None
+) -> dict[int, PhaseFraction]:
+    """Estimate the fractions of the phases of a map, one plane after the other.
+
+    Parameters
+    ----------
+    planes : iterable of (h, w) integer array
+        All of one shape; 0 is what was not mapped and does not count.
+    values : sequence of int
+        Of the phases.
+    config : BootstrapConfig, optional
+        Settings of the intervals.
+
+    Returns
+    -------
+    dict of int to PhaseFraction
+        As `phase_fraction` of the whole stack, which need not be in memory; empty if nothing
+        was mapped.
+    """
+    settings = config if config is not None else BootstrapConfig()
+    total: NDArray[np.int64] | int = 0
+    counted: dict[int, NDArray[np.int64] | int] = dict.fromkeys(values, 0)
+    for plane in planes:
+        array = np.asarray(plane)
+        total = total + _field_counts((array > 0).astype(np.int64), settings.fields)
+        for value in values:
+            found = _field_counts((array == value).astype(np.int64), settings.fields)
+            counted[value] = counted[value] + found
+    if not np.any(total):
+        return {}
+    fields = np.asarray(total)
+    return {
+        value: _estimate(np.asarray(number), fields, settings) for value, number in counted.items()
+    }
+
+
+def _estimate(
+    counted: NDArray[np.int64], total: NDArray[np.int64], settings: BootstrapConfig
+) -> PhaseFraction:
+    """Estimate from the pixels of the phase, and of all that count, in each field."""
     if total.sum() == 0:
         raise InvalidMaskError("expected a region with at least one pixel, got an empty one")
+    counted, total = counted[total > 0], total[total > 0]
     fraction = float(counted.sum() / total.sum())
     n = len(total)
     if n < 2:
@@ -156,18 +206,11 @@ def phase_fraction(
     )
 
 
-def _field_counts(
-    inside: NDArray[np.bool_], valid: NDArray[np.bool_], fields: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Phase pixels and valid pixels of every field that has any valid ones."""
-    height, width = inside.shape[-2:]
+def _field_counts(pixels: NDArray[np.int64], fields: int) -> NDArray[np.int64]:
+    """Add up an image, (h, w), in each field."""
+    height, width = pixels.shape
     side = np.sqrt(height * width / fields)
     rows = np.linspace(0, height, max(1, round(height / side)) + 1).astype(int)[:-1]
     columns = np.linspace(0, width, max(1, round(width / side)) + 1).astype(int)[:-1]
-    sums = []
-    for image in (inside, valid):
-        flat = image.reshape(-1, height, width).sum(axis=0, dtype=np.int64)
-        by_row = np.add.reduceat(flat, np.unique(rows), axis=0)
-        sums.append(np.add.reduceat(by_row, np.unique(columns), axis=1).ravel())
-    counted, total = (field_sum.astype(np.float64) for field_sum in sums)
-    return counted[total > 0], total[total > 0]
+    by_row = np.add.reduceat(pixels, np.unique(rows), axis=0)
+    return np.add.reduceat(by_row, np.unique(columns), axis=1).ravel()

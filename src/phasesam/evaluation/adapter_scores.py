@@ -220,7 +220,7 @@ def choose_images(
         Remembers which images were in which split.
     split : str, optional
         Only this split of `data`. When left out, images that the card counts among a test
-        split; all images if it knows none of them.
+        split, and those that it does not know.
 
     Returns
     -------
@@ -239,8 +239,9 @@ def choose_images(
     if split is not None:
         images = data.of(split)
     elif splits:
-        tested = ("test",) if known.get("test") else tuple(set(known) - set(_LEARNT))
-        images = tuple(image for image in data.images if splits.get(image.name) in tested)
+        others = tuple(set(known) - set(_LEARNT))
+        tested = ("test",) if known.get("test") else (*others, "new")
+        images = tuple(i for i in data.images if splits.get(i.name, tested[0]) in tested)
     else:
         images = data.images
     if not images:
@@ -279,6 +280,37 @@ def as_trained(data: TrainingData, card: AdapterCard) -> TrainingData:
     return replace(data, images=tuple(replace(i, split=split(i)) for i in data.images))
 
 
+def baseline_data(
+    data: TrainingData, card: AdapterCard, tested: Sequence[LabelledImage]
+) -> TrainingData:
+    """Choose what a baseline learns from: what the adapter has learnt from, and nothing else.
+
+    Parameters
+    ----------
+    data : TrainingData
+        As for `as_trained`.
+    card : AdapterCard
+        Of the adapter.
+    tested : sequence of LabelledImage
+        What both are tested on.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the baseline would be tested on images that it alone has learnt from.
+    """
+    divided, splits = as_trained(data, card), _remembered(data, card)
+    names = {image.name for image in tested if splits.get(image.name) not in _LEARNT}
+    own = [i.name for i in divided.images if i.split in _LEARNT and i.name in names]
+    if own:
+        raise InvalidSettingError(
+            f"a baseline would learn from {len(own)} of the images that it is tested on "
+            f"({', '.join(own[:3])}), for the data hold none that the adapter has learnt from; "
+            "choose a split to test on, or data with its training images"
+        )
+    return divided
+
+
 def _remembered(data: TrainingData, card: AdapterCard) -> dict[str, str]:
     """Split by name of the images that an adapter knows, by what they show where it remembers."""
     known: Mapping[str, Sequence[str]] = card.details.get("splits", {})
@@ -286,7 +318,11 @@ def _remembered(data: TrainingData, card: AdapterCard) -> dict[str, str]:
     keys: Mapping[str, str] = card.details.get("picture_keys", {})
     if not keys:
         return {i.name: split_of[i.name] for i in data.images if i.name in split_of}
-    by_picture = {key: split_of[name] for name, key in keys.items() if name in split_of}
+    by_picture: dict[str, str] = {}
+    for name, key in keys.items():
+        # The same picture twice: it was learnt from if one of them was.
+        if name in split_of and by_picture.get(key) not in _LEARNT:
+            by_picture[key] = split_of[name]
     return {
         image.name: by_picture[image.picture_key]
         for image in data.images

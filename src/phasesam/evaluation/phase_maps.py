@@ -389,4 +389,6 @@ def _ratio(part: Any, whole: Any) -> float:
 
 
 def _over_present(values: NDArray[np.float64], present: NDArray[Any]) -> float:
-    return float(values[present].mean()) if present.any() else math.nan
+    # A class may have a truth but, with few labels, no outline that could be judged.
+    judged = values[present & ~np.isnan(values)]
+    return float(judged.mean()) if judged.size else math.nan

@@ -36,7 +36,7 @@ from phasesam.evaluation.unet_network import (
     intensity_statistics,
     standardised,
 )
-from phasesam.models.devices import resolve_device
+from phasesam.models.devices import asked_device
 from phasesam.training.augmentation import AugmentationConfig
 from phasesam.training.dataset import LabelledImage, TrainingData
 from phasesam.training.label_values import UNLABELLED
@@ -155,7 +155,7 @@ def train_unet(
             f"{data.task}"
         )
     clock = _Clock(config, progress, should_stop)
-    pictures = _Pictures.read(data, resolve_device(device))
+    pictures = _Pictures.read(data, asked_device(device))
     # A small image has no larger window to show.
     windows = sorted({min(window, pictures.smallest) for window in config.windows})
     tried: dict[int, float] = {}

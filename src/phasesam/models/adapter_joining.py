@@ -92,8 +92,9 @@ def _at_strength(
     found = {}
     for name, weight in adapter_tensors(model, config).items():
         tensor = weight.detach().cpu()
-        if name in originals:
-            original = originals[name].detach().cpu()
+        whole = originals.get(name.replace(".base_layer.", "."))
+        if whole is not None:
+            original = whole.detach().cpu()
             tensor = original + strength * (tensor - original)
         elif _UP in name:
             tensor = strength * tensor

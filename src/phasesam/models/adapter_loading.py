@@ -129,7 +129,8 @@ class AdapterVersions:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._strengths: dict[tuple[str, Path], float] = {}
+        # By content: what takes the name of a removed adapter acts fully.
+        self._strengths: dict[tuple[str, Path, str], float] = {}
 
     def present(self, base: str, adapter: str | os.PathLike[str]) -> AdapterVersion:
         """Return the present version of an adapter on a base.
@@ -140,16 +141,21 @@ class AdapterVersions:
             If there is no such adapter, or it is damaged.
         """
         entry = adapter_store.get_adapter(adapter)
+        content = entry.content_hash
         with self._lock:
-            strength = self._strengths.get((base, entry.path), 1.0)
+            strength = self._strengths.get((base, entry.path, content), 1.0)
         encoder = entry.card is None or bool(entry.card.config.encoder)
-        return AdapterVersion(entry.name, entry.path, entry.content_hash, strength, encoder)
+        return AdapterVersion(entry.name, entry.path, content, strength, encoder)
 
     def strength(self, base: str, adapter: str | os.PathLike[str]) -> float:
         """Return the strength chosen; raises as `present`."""
-        path = adapter_store.get_adapter(adapter).path
+        entry = adapter_store.get_adapter(adapter)
         with self._lock:
-            return self._strengths.get((base, path), 1.0)
+            if not any(known[:2] == (base, entry.path) for known in self._strengths):
+                return 1.0  # without reading the file
+        content = entry.content_hash
+        with self._lock:
+            return self._strengths.get((base, entry.path, content), 1.0)
 
     def set_strength(self, base: str, adapter: str | os.PathLike[str], strength: float) -> None:
         """Choose a strength.
@@ -163,9 +169,10 @@ class AdapterVersions:
         """
         if not 0 <= strength <= 1:
             raise InvalidSettingError(f"the strength must be within 0–1, got {strength}")
-        path = adapter_store.get_adapter(adapter).path
+        entry = adapter_store.get_adapter(adapter)
+        content = entry.content_hash
         with self._lock:
-            self._strengths[base, path] = float(strength)
+            self._strengths[base, entry.path, content] = float(strength)
 
 
 def load_adapter(base: SamModel, version: Any) -> SamModel:

@@ -175,6 +175,17 @@ def available_devices() -> tuple[str, ...]:
     return (*names, "cpu")
 
 
+def asked_device(choice: str = "auto") -> torch.device:
+    """Resolve a choice, or the one of ``PHASESAM_DEVICE`` where it is ``"auto"``. Imports torch.
+
+    Raises
+    ------
+    InvalidSettingError
+        As `read_settings` and `resolve_device`.
+    """
+    return resolve_device(read_settings(None if check_device(choice) == "auto" else choice).device)
+
+
 def resolve_device(choice: str = "auto") -> torch.device:
     """Turn a choice into a device that this machine has. Imports torch.
 

@@ -27,7 +27,7 @@ from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.models import devices, memory
 from phasesam.models.adapter_loading import Adapter, AdapterVersion, AdapterVersions, names
 from phasesam.models.computing import DeviceWork
-from phasesam.models.devices import DeviceChoice
+from phasesam.models.devices import DeviceChoice, Settings
 from phasesam.models.execution import ExecutionLock
 from phasesam.models.figures import ManagerEvents, ManagerStatus, read_status, shortage_report
 from phasesam.models.ledger import ModelKey, ResidentModel
@@ -106,6 +106,11 @@ class ModelManager(DeviceWork):
             If this machine has no such device.
         """
         return self._choice.device
+
+    @property
+    def chosen(self) -> Settings:
+        """What was asked for: "auto", and None for the budget, where nothing was."""
+        return self._choice.settings
 
     def set_device(self, device: str) -> None:
         """Choose the device for models from now on.

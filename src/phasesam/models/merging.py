@@ -67,9 +67,11 @@ class FoldedAdapter:
         self._layers: list[tuple[LoraLayer, float]] = []
         originals = dict(base.named_parameters())
         for name, weight in adapter_tensors(model, config).items():
-            if name in originals:
-                moved = weight.detach() - originals[name].detach()
-                self._blends.append(_Blend(weight, originals[name].detach(), moved.clone))
+            # Weights that were trained whole may lie under a LoRA, whose blend builds on theirs.
+            original = originals.get(name.replace(".base_layer.", "."))
+            if original is not None:
+                moved = weight.detach() - original.detach()
+                self._blends.append(_Blend(weight, original.detach(), moved.clone))
         for name, layer in list(model.named_modules()):
             if isinstance(layer, ConvLoraLinear):
                 self._layers.append((layer, layer.scaling[ADAPTER_NAME]))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtGui import QColor
 
 from phasesam.formats.overlay import PALETTE
@@ -39,11 +39,26 @@ def layer_class_names(labels: Labels) -> dict[int, str]:
     if found is None:
         return {}
     values = table[columns["index"]] if "index" in columns else range(len(table))
+    numbered = ((_number(value), name) for value, name in zip(values, table[found], strict=True))
     return {
-        int(value): str(name)
-        for value, name in zip(values, table[found], strict=True)
-        if isinstance(name, str) and name.strip() and np.isfinite(value)
+        value: str(name)
+        for value, name in numbered
+        if isinstance(name, str) and name.strip() and value is not None
     }
+
+
+def _number(value: Any) -> int | None:
+    """Read a value of a table, in some of which numbers are text; None if it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return int(number) if math.isfinite(number) else None
+
+
+def shows_classes(labels: Labels, names: Iterable[str]) -> bool:
+    """Whether the values of a Labels layer are those of these classes; blank names tell nothing."""
+    return list(layer_class_names(labels).values()) == [name for name in names if name.strip()]
 
 
 def class_features(names: Mapping[int, str]) -> dict[str, list[Any]]:

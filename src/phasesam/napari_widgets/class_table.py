@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
+from qtpy.QtCore import QModelIndex, QSignalBlocker, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
-from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemDelegate,
+    QAbstractItemView,
+    QHeaderView,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QWidget,
+)
 
 _VALUE = Qt.ItemDataRole.UserRole
 _MOST_ROWS = 8
@@ -46,6 +55,15 @@ def swatch(colour: QColor, side: int = _SIDE) -> QIcon:
     return QIcon(pixmap)
 
 
+class _OnlyNames(QStyledItemDelegate):
+    """Lets nothing but the names be edited."""
+
+    def createEditor(  # type: ignore[override]  # None means that there is none
+        self, parent: QWidget, option: QStyleOptionViewItem, index: QModelIndex
+    ) -> QWidget | None:
+        return super().createEditor(parent, option, index) if index.column() == 1 else None
+
+
 class ClassTable(QTreeWidget):
     """A row for each class: colour and value, name, and what else is known.
 
@@ -66,6 +84,12 @@ class ClassTable(QTreeWidget):
         super().__init__(parent)
         self._editable = editable
         self._count = 0
+        self._colours: list[str] = []
+        self._waiting: tuple[ClassRow, ...] | None = None
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.timeout.connect(self._show_waiting)
+        self.setItemDelegate(_OnlyNames(self))
         self.setHeaderLabels(("Value", "Class", *columns))
         self.setRootIsDecorated(False)
         self.setUniformRowHeights(True)
@@ -77,10 +101,34 @@ class ClassTable(QTreeWidget):
             header.setSectionResizeMode(column, mode)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
         self.itemChanged.connect(self._on_changed)
-        self.set_rows(())
+        self._fill(())
 
     def set_rows(self, rows: Sequence[ClassRow]) -> None:
-        """Show classes."""
+        """Show classes; while a name is being typed, when that is done."""
+        if self.state() == QAbstractItemView.State.EditingState:
+            self._waiting = tuple(rows)
+            return
+        self._waiting = None
+        if not self._shows(rows):
+            self._fill(rows)
+
+    def _shows(self, rows: Sequence[ClassRow]) -> bool:
+        """Whether these are the classes shown, in these words and colours."""
+        names = [(value, name) for value, name, _ in self.rows()]
+        return self._colours == [row.colour.name() for row in rows] and names == [
+            (row.value, row.name) for row in rows
+        ]
+
+    def closeEditor(self, editor: QWidget, hint: QAbstractItemDelegate.EndEditHint) -> None:
+        """Show what came while a name was being typed."""
+        super().closeEditor(editor, hint)
+        self._later.start(0)
+
+    def _show_waiting(self) -> None:
+        if self._waiting is not None:
+            self.set_rows(self._waiting)
+
+    def _fill(self, rows: Sequence[ClassRow]) -> None:
         blocker = QSignalBlocker(self)
         self.clear()
         for row in rows:
@@ -94,6 +142,7 @@ class ClassTable(QTreeWidget):
                 item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
                 item.setToolTip(1, "Double-click to change the name")
         self._count = len(rows)
+        self._colours = [row.colour.name() for row in rows]
         blocker.unblock()
         self._fit_height()
 
@@ -139,4 +188,6 @@ class ClassTable(QTreeWidget):
 
     def _on_changed(self, item: QTreeWidgetItem, column: int) -> None:
         if column == 1:
+            # Worked out before this name was known.
+            self._waiting = None
             self.renamed.emit(int(item.data(0, _VALUE)), item.text(1).strip())

@@ -70,16 +70,23 @@ class DevicePanel(QWidget):
             grid.addWidget(QLabel(text), row, 0)
             grid.addWidget(widget, row, 1)
 
-    def show_automatic(self) -> None:
-        """Go back to the first entry after a device could not be had."""
-        blocker = QSignalBlocker(self.device)
-        self.device.setCurrentIndex(0)
-        blocker.unblock()
+    def show_chosen(self) -> None:
+        """Show device and budget as they were chosen last, here or elsewhere."""
+        chosen = get_manager().chosen
+        blockers = QSignalBlocker(self.device), QSignalBlocker(self.budget)
+        # One card among several counts as what it is.
+        self.device.setCurrentIndex(self.device.findData(chosen.device.partition(":")[0]))
+        self.budget.setValue((chosen.budget or 0) / _GB)
+        for blocker in blockers:
+            blocker.unblock()
 
     def refresh(self) -> None:
         """Show the figures of now."""
         try:
             status = get_manager().status()
+            # Not while the user is choosing.
+            if not self.device.hasFocus() and not self.budget.hasFocus():
+                self.show_chosen()
         except PhaseSAMError as error:
             self.figures.setText(str(error))
             return

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QColor, QShowEvent
-from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QLabel,
-    QMenu,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from phasesam.core.errors import InvalidSettingError, PhaseSAMError
 from phasesam.models.adapter_store import get_adapter
@@ -222,6 +216,8 @@ class FineTuneDock(Dock):
 
     def _show_start(self) -> None:
         self.start_button.setEnabled(self._found is not None and not self.running)
+        self.earlier.setEnabled(bool(self.earlier.menu().actions()) and not self.running)
+        self.interrupted.setEnabled(not self.running)
 
     def _estimate(self) -> None:
         """Say how much memory the training will need."""
@@ -229,11 +225,11 @@ class FineTuneDock(Dock):
             return
         try:
             settings = self.settings()
+            noted = notes(settings, self.state.adapter)
         except PhaseSAMError as error:
             self._say_memory(str(error))
             return
         values, n_classes = settings.to_dict(), len(self._found[0].classes)
-        noted = notes(settings, self.state.adapter)
 
         def done(needed: int | None) -> None:
             text, tight = ("", False) if needed is None else estimate_text(needed, settings.device)
@@ -342,7 +338,7 @@ class FineTuneDock(Dock):
             action = menu.addAction(run.title)
             action.setToolTip(str(run.path))
             action.triggered.connect(lambda _on=False, run=run: self.open_earlier(run))
-        self.earlier.setEnabled(bool(runs))
+        self._show_start()
         newest = runs[0] if runs else None
         unfinished = newest is not None and newest.can_resume
         self.interrupted.offer(newest if unfinished else None)
@@ -352,13 +348,22 @@ class FineTuneDock(Dock):
 
     def open_earlier(self, run: EarlierRun) -> None:
         """Look at a training that is over."""
-        self._show_page()
-        self.page.open(TrainingRun(RunFolder(run.path)))
+        self._turn_to(run, self.page.open)
 
     def resume_earlier(self, run: EarlierRun) -> None:
         """Go on with a training that was interrupted."""
+        self._turn_to(run, self.page.go_on)
+
+    def _turn_to(self, run: EarlierRun, show: Callable[[TrainingRun], None]) -> None:
+        """Show a training, unless something is under way or its folder has gone meanwhile."""
+        if self.running:
+            return
+        if not run.path.is_dir():
+            self.show_error(f"The folder of this training is gone: {run.path}")
+            self._list_earlier()
+            return
         self._show_page()
-        self.page.go_on(TrainingRun(RunFolder(run.path)))
+        show(TrainingRun(RunFolder(run.path)))
 
     # ------------------------------------------------------------------ the frame of the dock
 

@@ -95,6 +95,8 @@ class DataPanel(QWidget):
         self._state = state
         self._zero_choices: dict[tuple[str, str], bool] = {}
         self._names: WeakKeyDictionary[Labels, dict[Key, str]] = WeakKeyDictionary()
+        # By folder and experiment, and the value of the class.
+        self._folder_names: dict[tuple[str, str], dict[int, str]] = {}
         self._last_place = ("", "")
         self._classes = Classes(())
         self.task = ToggleRow(TASKS, columns=3)
@@ -231,23 +233,30 @@ class DataPanel(QWidget):
         return {row.value: row.colour for row in self._classes.rows} if layers else {}
 
     def show_found(self, data: TrainingData) -> None:
-        """Show the classes that were found in a folder."""
+        """Show the classes that were found in a folder, as the user named them before."""
         if self.source.current == "folder" and data.task == "semantic":
+            known = self._folder_names.get(self._place(), {})
+            names = [
+                known.get(value, name)
+                for value, name in zip(data.class_values, data.classes, strict=True)
+            ]
             self.classes.set_rows(
                 [
                     ClassRow(value, name, class_colour(index))
                     for index, (value, name) in enumerate(
-                        zip(data.class_values, data.classes, strict=True)
+                        zip(data.class_values, names, strict=True)
                     )
                 ]
             )
             self._show_parts()
+            if names != list(data.classes):
+                self.changed.emit()
 
     def use_folder(self, path: Path) -> None:
         """Learn from a folder or file."""
         self.source.set_current("folder")
         self.path.setText(str(path))
-        self._last_place = str(path), self.experiment.text().strip()
+        self._last_place = self._place()
         self._on_choice()
 
     def use_task(self, task: str) -> None:
@@ -277,10 +286,12 @@ class DataPanel(QWidget):
         self.changed.emit()
 
     def _on_path(self) -> None:
-        place = self.path.text().strip(), self.experiment.text().strip()
-        if place != self._last_place:
-            self._last_place = place
+        if self._place() != self._last_place:
+            self._last_place = self._place()
             self._on_choice()
+
+    def _place(self) -> tuple[str, str]:
+        return self.path.text().strip(), self.experiment.text().strip()
 
     def _on_zero(self, on: bool) -> None:
         self._zero_choices[self.source.current, self.task.current] = on
@@ -296,6 +307,11 @@ class DataPanel(QWidget):
             for labels, key in self._classes.sources.get(value, ()):
                 self._names.setdefault(labels, {})[key] = name
             self._show_classes()
+        else:
+            names = self._folder_names.setdefault(self._place(), {})
+            names.pop(value, None)
+            if name:
+                names[value] = name
         self.changed.emit()
 
     # ------------------------------------------------------------------ showing

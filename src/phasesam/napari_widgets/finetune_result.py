@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -89,6 +90,10 @@ class ResultCard(QFrame):
             cell = QLabel(text)
             if column:
                 cell.setAlignment(_RIGHT)
+            else:
+                # The name of a class may be longer than the dock is wide.
+                cell.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+                cell.setToolTip(text)
             self._grid.addWidget(cell, row, column)
             self._cells.append(cell)
 

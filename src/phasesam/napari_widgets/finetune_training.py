@@ -185,6 +185,9 @@ class TrainingPage(QWidget):
         self.panel.show_glance(glance)
         if glance.status.is_over:
             self._on_over(glance)
+        elif not self.running:
+            # In another window: it can be looked at, and left.
+            self.panel.show_buttons(running=False, can_resume=False)
         elif self._dock.footer.cancel.isEnabled():
             self._dock.header.dot.set_status(Status.WORKING)
             self._show_footer(glance.status)

@@ -58,6 +58,9 @@ class Footer(QStackedWidget):
         layout = QVBoxLayout(running)
         layout.setContentsMargins(0, 0, 0, 0)
         self.running_text = QLabel()
+        for label in (self.result, self.running_text):
+            # A long name is cut off rather than let the dock grow, for good.
+            label.setSizePolicy(QSizePolicy.Policy.Ignored, label.sizePolicy().verticalPolicy())
         self._row = QHBoxLayout()
         self.bar = QProgressBar()
         self.cancel = QPushButton("Cancel")

@@ -275,7 +275,7 @@ class AnnotationLearning(QObject):
             learner.history.accept(state)
             self.trouble = ""
         else:
-            self.trouble = "the last object is too small to learn from"
+            self.trouble = "the last object is too small to learn from, or fills the picture"
         self._end(update)
 
     def _on_failed(self, update: _Update, failure: Failure) -> None:

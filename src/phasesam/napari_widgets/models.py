@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from phasesam.core.types import ProgressCallback, StopCallback
+    from phasesam.models.ledger import ResidentModel
 
 _NAME_LENGTH = 60
 
@@ -62,7 +63,8 @@ class ModelsDock(Dock):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__(napari_viewer)
-        self._strengths = Lane(self)
+        # One for each: the newest strength of an adapter replaces none of another.
+        self._strengths: dict[AdapterOnModel, Lane] = {}
         self._make_widgets()
         watch = manager_watch()
         watch.changed.connect(self.refresh)
@@ -148,17 +150,22 @@ class ModelsDock(Dock):
     def refresh(self) -> None:
         """Show the present state of all models and of the memory."""
         resident: dict[Choice, list[str]] = {}
-        try:
-            for model in get_manager().resident():
-                state = "loading" if model.loading else format_bytes(model.bytes)
-                resident.setdefault(Choice(model.name, model.adapter), []).append(
-                    f"{model.device} · {state}"
-                )
-        except PhaseSAMError as error:
-            self.show_error(str(error))
+        for model in self._resident():
+            state = "loading" if model.loading else format_bytes(model.bytes)
+            resident.setdefault(Choice(model.name, model.adapter), []).append(
+                f"{model.device} · {state}"
+            )
         self.table.fill(Choice(self.state.model_name, self.state.adapter), resident)
         self._refresh_buttons()
         self.devices.refresh()
+
+    def _resident(self) -> Sequence[ResidentModel]:
+        """List what is in memory; nothing while the settings of the manager make no sense."""
+        try:
+            return get_manager().resident()
+        except PhaseSAMError as error:
+            self.show_error(str(error))
+            return ()
 
     def _refresh_buttons(self) -> None:
         spec, adapter, choice = self.selected, self.selected_adapter, self.table.choice
@@ -166,7 +173,7 @@ class ModelsDock(Dock):
         usable = spec is not None and (adapter is None or adapter.card is not None)
         loaded = False
         if spec is not None:
-            names = {Choice(m.name, m.adapter) for m in get_manager().resident()}
+            names = {Choice(m.name, m.adapter) for m in self._resident()}
             loaded = choice in names
         self.use_button.setEnabled(usable and choice != used)
         self.load_button.setEnabled(usable and not loaded)
@@ -353,7 +360,7 @@ class ModelsDock(Dock):
             self.show_error(failure.message, details=failure.details)
 
         # Not as the dock's own work: a slider must not wait for a download.
-        self._strengths.submit(
+        self._strengths.setdefault(subject, Lane(self)).submit(
             lambda progress, should_stop: get_manager().set_strength(*subject, strength),
             on_done,
             on_failed,
@@ -367,7 +374,7 @@ class ModelsDock(Dock):
                 f"Models compute on: {self.devices.device.currentText()}. They load there when "
                 "needed."
             ),
-            on_failed=lambda _: self.devices.show_automatic(),
+            on_failed=lambda _: self.devices.show_chosen(),
         )
 
     def _on_budget(self, budget: int | None) -> None:

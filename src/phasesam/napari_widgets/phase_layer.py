@@ -11,7 +11,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from qtpy.QtGui import QColor
 
-from phasesam.napari_widgets.class_colours import class_features, layer_class_names
+from phasesam.napari_widgets.class_colours import class_features, shows_classes
 from phasesam.napari_widgets.layers import OWN, like, put_onto
 from phasesam.napari_widgets.planes import spatial_shape
 from phasesam.napari_widgets.training_layers import LEARNABLE
@@ -83,7 +83,7 @@ class PhaseLayers:
         fits = (
             present is not None
             and present.data.shape == spatial_shape(image)
-            and tuple(layer_class_names(present).values()) == tuple(names)
+            and shows_classes(present, names)
         )
         if present is not None and fits and present not in self._painted:
             put_onto(present, image)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.core.phase_fraction import PhaseFraction, phase_fraction
+from phasesam.core.errors import CancelledError
+from phasesam.core.phase_fraction import PhaseFraction, phase_fractions
+
+if TYPE_CHECKING:
+    from phasesam.core.types import StopCallback
 
 Plane = tuple[int, ...]
 
@@ -31,19 +36,22 @@ class ShareQuestion:
     values: tuple[int, ...]
     plane: Plane | None
 
-    def answer(self) -> dict[int, PhaseFraction]:
-        """Count; empty if nothing was mapped there."""
-        if self.plane is not None:
-            counted = np.array(self.labels[self.plane])
-        else:
-            planes = [p for p in np.ndindex(self.labels.shape[:-2]) if self.labels[p].any()]
-            if not planes:
-                return {}
-            counted = np.stack([self.labels[plane] for plane in planes])
-        region = counted > 0
-        if not region.any():
-            return {}
-        return {value: phase_fraction(counted == value, region) for value in self.values}
+    def answer(self, should_stop: StopCallback) -> dict[int, PhaseFraction]:
+        """Count; empty if nothing was mapped there.
+
+        Raises
+        ------
+        CancelledError
+            If ``should_stop()`` is true.
+        """
+        return phase_fractions(self._planes(should_stop), self.values)
+
+    def _planes(self, should_stop: StopCallback) -> Iterator[NDArray[Any]]:
+        stack = np.ndindex(self.labels.shape[:-2]) if self.plane is None else [self.plane]
+        for plane in stack:
+            if should_stop():
+                raise CancelledError("counting was stopped")
+            yield np.asarray(self.labels[plane])
 
 
 def share_text(fraction: PhaseFraction) -> tuple[str, str]:

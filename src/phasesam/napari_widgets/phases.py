@@ -21,7 +21,8 @@ from qtpy.QtWidgets import (
 
 from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.engines.semantic import PhaseMapConfig
-from phasesam.napari_widgets.class_colours import layer_class_names
+from phasesam.models.registry import get_spec
+from phasesam.napari_widgets.class_colours import layer_class_names, shows_classes
 from phasesam.napari_widgets.class_table import ClassRow, ClassTable
 from phasesam.napari_widgets.dock import Dock
 from phasesam.napari_widgets.footer import duration_text
@@ -237,13 +238,14 @@ class PhasesDock(Dock):
 
     def segment(self, *, whole_stack: bool = False) -> None:
         """Map the plane in view, or all planes, in the background."""
-        image, chosen = self.state.image_layer, self.chosen
+        image, chosen = self.state.image_layer, self._chosen_now()
         if image is None or chosen is None:
             self.show_error(NO_PHASE_MODEL if chosen is None else "Open an image first.")
             return
         entry, card = chosen
-        self.state.choose_model(card.base, entry.name)
         try:
+            get_spec(card.base)
+            self.state.choose_model(card.base, entry.name)
             run = self._run(image, AdapterOnModel(card.base, entry.name), whole_stack)
         except PhaseSAMError as error:
             self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
@@ -272,6 +274,15 @@ class PhasesDock(Dock):
         )
         self._show_buttons()
 
+    def _chosen_now(self) -> tuple[AdapterEntry, AdapterCard] | None:
+        """Look at the adapter again: another program may have trained it anew, or removed it."""
+        before = self.chosen
+        self.refresh()
+        if before is not None and not self._choice.choose(before[0].name):
+            self._choice.combo.setCurrentIndex(-1)
+            self._show_adapter()
+        return self.chosen
+
     def _on_map(self, values: tuple[PlaneMap]) -> None:
         if self._maps is not None:
             self._maps.show(values[0])
@@ -292,7 +303,9 @@ class PhasesDock(Dock):
         """Count again when a map is painted on."""
         if layer not in self._followed:
             self._followed.add(layer)
-            for emitter in (layer.events.paint, layer.events.labels_update, layer.events.data):
+            events = layer.events
+            # Undo draws the layer anew, and says nothing else.
+            for emitter in (events.paint, events.labels_update, events.data, events.set_data):
                 self.subscriptions.connect(emitter, self.ask_to_count)
         self.ask_to_count()
 
@@ -317,7 +330,7 @@ class PhasesDock(Dock):
         values = tuple(value for value, _, _ in self.classes.rows())
         question = ShareQuestion(layer.data, values, plane)
         self._counting.submit(
-            lambda _progress, _stop: question.answer(),
+            lambda _progress, stop: question.answer(stop),
             self._show_shares,
             lambda failure: self.show_error(failure.message, details=failure.details),
         )
@@ -331,9 +344,9 @@ class PhasesDock(Dock):
         if layer is None or layer.data.shape != spatial_shape(image):
             self._hint_at("")
             return None
-        shown = tuple(layer_class_names(layer).values())
-        fits = shown == tuple(chosen[1].classes)
-        self._hint_at("" if fits else _OTHER_PHASES.format(", ".join(shown)))
+        fits = shows_classes(layer, chosen[1].classes)
+        shown = ", ".join(layer_class_names(layer).values())
+        self._hint_at("" if fits else _OTHER_PHASES.format(shown))
         return layer if fits else None
 
     def _show_shares(self, shares: dict[int, PhaseFraction]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
@@ -30,6 +31,9 @@ IMAGE_ID = "image_id"
 _MOST_VALUES = 65
 _COUNTABLE = 1 << 20
 _SAME_PIXEL = 0.5
+
+Places = dict[Layer, tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""Where layers are, see `_placement`, while none of them moves."""
 
 
 @dataclass(frozen=True)
@@ -169,31 +173,43 @@ def signs_of(state: ViewerState, labels: Labels, image: Image) -> Signs:
     return Signs(is_theirs, own.get("image") == image.name, len(image.name) if is_prefix else 0)
 
 
-def images_for(state: ViewerState, labels: Labels) -> list[Image]:
-    """Images that labels may belong to: those of the same shape, the most likely one first."""
+def images_for(state: ViewerState, labels: Labels, places: Places | None = None) -> list[Image]:
+    """Images that labels may belong to: those of the same shape, the most likely one first.
+
+    Whoever asks for many labels at once gives `places`, for napari is slow to say them.
+    """
+    known: Places = {} if places is None else places
     shape = spatial_shape(labels)
     fitting = [image for image in state.images() if spatial_shape(image) == shape]
     fitting.sort(key=lambda image: image is state.image_layer, reverse=True)
     signs = {image: signs_of(state, labels, image) for image in fitting}
     if any(any(found) for found in signs.values()):
         return sorted(fitting, key=lambda image: signs[image], reverse=True)
-    return sorted(fitting, key=lambda image: lies_on(labels, image), reverse=True)
+    return sorted(fitting, key=lambda image: lies_on(labels, image, known), reverse=True)
 
 
-def lies_on(labels: Labels, image: Image) -> bool:
+def lies_on(labels: Labels, image: Image, places: Places | None = None) -> bool:
     """Whether each pixel of labels lies on that pixel of an image of the same shape.
 
     Labels that nobody ever put anywhere, such as a mask read from a PNG file, lie on an
     image at the origin even if the image is calibrated.
     """
-    (origin, steps), (image_origin, image_steps) = _placement(labels), _placement(image)
+    known: Places = {} if places is None else places
+    for layer in (labels, image):
+        if layer not in known:
+            known[layer] = _placement(layer)
+    (origin, steps), (image_origin, image_steps) = known[labels], known[image]
+    ratios = _unit_ratios(labels, image)
+    together = np.array_equal(origin, image_origin) and np.array_equal(steps, image_steps)
+    if together and (ratios == 1).all():
+        return True
     identity = np.eye(labels.ndim)
     if np.array_equal(steps, identity) and not origin.any() and not image_origin.any():
         scale = np.diag(image_steps)
         if (scale > 0).all() and np.allclose(image_steps, np.diag(scale)):
             return True
     corners = np.array(list(itertools.product(*((0, n - 1) for n in spatial_shape(labels)))))
-    world = (origin + corners @ steps) * _unit_ratios(labels, image)
+    world = (origin + corners @ steps) * ratios
     pixels = (world - image_origin) @ np.linalg.inv(image_steps)
     return bool((np.abs(pixels - corners) <= _SAME_PIXEL).all())
 
@@ -207,10 +223,15 @@ def _placement(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def _unit_ratios(labels: Labels, image: Image) -> NDArray[np.float64]:
     """How many units of the image one unit of the labels is, (n,); 1 where napari ignores them."""
-    units = list(zip(labels.units, image.units, strict=True))
-    if any(not mine.is_compatible_with(its) for mine, its in units):
-        return np.ones(len(units))
-    return np.array([1.0 if a == b else float((1 * a).to(b).magnitude) for a, b in units])
+    return np.array(_ratios(tuple(labels.units), tuple(image.units)))
+
+
+@lru_cache(maxsize=256)
+def _ratios(mine: tuple[Any, ...], its: tuple[Any, ...]) -> tuple[float, ...]:
+    units = list(zip(mine, its, strict=True))
+    if any(not a.is_compatible_with(b) for a, b in units):
+        return (1.0,) * len(units)
+    return tuple(1.0 if a == b else float((1 * a).to(b).magnitude) for a, b in units)
 
 
 def doubt_about(state: ViewerState, labels: Labels, image: Image) -> str:

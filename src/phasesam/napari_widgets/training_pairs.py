@@ -19,6 +19,7 @@ from phasesam.napari_widgets.training_changes import LayerChanges
 from phasesam.napari_widgets.training_layers import (
     LabelChoice,
     LabelScan,
+    Places,
     Plane,
     doubt_about,
     images_for,
@@ -120,20 +121,21 @@ class PairTable(QTreeWidget):
         blocker = QSignalBlocker(self)
         self.clear()
         self._rows, self._misfits = [], []
+        places: Places = {}
         for layer in reversed(self._state.viewer.layers):
             if isinstance(layer, (Image, Labels)):
                 self._changes.follow(layer)
             if is_learnable(layer):
-                self._list(layer)
+                self._list(layer, places)
         self.setColumnHidden(2, all(labels.ndim == 2 for labels in self._rows))
         blocker.unblock()
         self._fit_height()
         self._ask_for_scan(0)
 
-    def _list(self, labels: Labels) -> None:
+    def _list(self, labels: Labels, places: Places) -> None:
         """Add a row for labels that fit an image, or remember that they fit none."""
         choice = self._choices.setdefault(labels, LabelChoice())
-        images = images_for(self._state, labels)
+        images = images_for(self._state, labels, places)
         if self._pair(labels, images):
             self._add_row(labels, images)
         elif self._state.images():
@@ -347,6 +349,8 @@ class PairTable(QTreeWidget):
         data, kept = full_resolution(labels), ref(labels)
 
         def done(scan: LabelScan) -> None:
+            if not self._state.has_viewer:
+                return
             layer = kept()
             is_new = scan != choice.scan
             if layer is not None and full_resolution(layer).shape == data.shape:

@@ -62,11 +62,11 @@ class PairToRead:
     specimen: str = ""
     normalisation: Normalisation = field(default_factory=Normalisation)
 
-    def read(self, frozen: bool = False) -> Iterator[tuple[str, Any, Any, str, Normalisation]]:
+    def read(self, frozen: bool = False) -> Iterator[tuple[Any, ...]]:
         """Read plane by plane: name, image (still lazy), labels (also, if nothing is changed).
 
-        Specimen and normalisation come last. While the user paints, labels go on changing unless
-        ``frozen``.
+        Specimen, normalisation and pixel size come last, as `from_arrays` wants them. While the
+        user paints, labels go on changing unless ``frozen``.
         """
         for plane in self.planes:
             name = f"{self.name}[{','.join(map(str, plane))}]" if plane else self.name
@@ -75,7 +75,7 @@ class PairToRead:
             labels = np.array(labels) if frozen else labels
             bar, shown = self._bar(image) if self.without_data_bar else (None, self.normalisation)
             labels = self._changed(name, labels, bar)
-            yield name, image, labels, self.specimen or self.name, shown
+            yield name, image, labels, self.specimen or self.name, shown, self.pixel_size
 
     def _bar(self, image: Any) -> tuple[int | None, Normalisation]:
         """Find the data bar, and normalise as the other docks, which do not look at it."""
@@ -171,8 +171,7 @@ class DataRequest:
                 if should_stop is not None and should_stop():
                     raise CancelledError("reading the labels was stopped")
                 images.append(item)
-        size = self.pairs[0].pixel_size if self.pairs else PixelSize()
-        data = from_arrays(images, self.task, self.options, pixel_size=size)
+        data = from_arrays(images, self.task, self.options)
         return replace(data, warnings=(*self.warnings, *data.warnings))
 
     def leave_in(

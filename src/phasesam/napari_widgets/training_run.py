@@ -28,6 +28,7 @@ _TAIL_BYTES = 4000
 _DATE = "%Y-%m-%d-%H%M%S"
 _DATED = re.compile(r"(.*)-(\d{4}-\d{2}-\d{2}-\d{6})")
 _MOST_EARLIER = 12
+_DIED = "the process that trained has ended"
 
 # Python would complain of processes that nobody holds any more, and stop them.
 _processes: set[TrainingProcess] = set()
@@ -145,17 +146,19 @@ class TrainingRun:
     def status(self) -> RunStatus:
         """How far it is; a process that ended without a word has failed. For workers."""
         ended = self._process is not None and not self._process.is_running
-        if ended and self._is_killed:
-            # We ended it ourselves; what it had finished before that counts.
-            status = self.folder.last_word()
-            if not status.is_over:
+        if not ended:
+            return self.folder.status()
+        # What it had finished before it ended counts.
+        status = self.folder.last_word()
+        if not status.is_over:
+            status = replace(status, state="failed", message=_DIED)
+            if self._is_killed:
                 status = replace(status, state="cancelled", message="stopped")
-                self.folder.write_status(status)
-            return status
-        status = self.folder.status()
-        if not ended or status.is_over:
-            return status
-        return replace(status, state="failed", message="the process that trained has ended")
+            # Else it would seem to begin as long as this program runs.
+            with contextlib.suppress(SaveError):
+                if self.folder.path.is_dir():
+                    self.folder.write_status(status)
+        return status
 
     def cancel(self) -> None:
         """Stop it; its checkpoint is kept."""

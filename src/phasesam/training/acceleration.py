@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from phasesam.models.devices import resolve_device
+from phasesam.models.devices import asked_device
 from phasesam.models.half_precision import trains_in_bf16
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def make_accelerator(settings: TrainingSettings, run: RunFolder) -> Accelerator:
 
     # What an earlier training of this process chose would hold for ever.
     AcceleratorState._reset_state(reset_partial_state="RANK" not in os.environ)
-    device = resolve_device(settings.device)
+    device = asked_device(settings.device)
     if device.type == "cuda" and device.index is not None and "RANK" not in os.environ:
         # Of several, accelerate takes the present one.
         torch.cuda.set_device(device)

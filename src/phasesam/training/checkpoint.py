@@ -77,6 +77,7 @@ def save_checkpoint(
         If it cannot be written.
     """
     buffer = io.BytesIO()
+    device = next(iter(weights.values())).device
     content = {
         "format": _FORMAT,
         "key": key,
@@ -84,6 +85,8 @@ def save_checkpoint(
         "weights": {name: tensor.detach().cpu() for name, tensor in weights.items()},
         "optimiser": optimiser.state_dict(),
         "chance": torch.get_rng_state(),
+        # Dropout draws where the weights are.
+        "device_chance": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
     torch.save(content, buffer)
     with atomic_file(path) as file:
@@ -131,4 +134,7 @@ def load_checkpoint(
             tensor.copy_(saved[name])
     optimiser.load_state_dict(content["optimiser"])
     torch.set_rng_state(content["chance"])
+    device, chance = next(iter(weights.values())).device, content.get("device_chance")
+    if device.type == "cuda" and chance is not None:
+        torch.cuda.set_rng_state(chance, device)
     return state

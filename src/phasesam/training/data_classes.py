@@ -27,7 +27,7 @@ def name_classes(
     pairs : sequence of Pair
         Their labels are read, unless all values are given.
     given : sequence of str, mapping of int to str, or None
-        Names in the order of the values, or by value; ``class VALUE`` when left out.
+        Names in the order of the values, or by value; ``class VALUE`` where left out or blank.
     unlabelled : int or None
         Value that is no class.
 
@@ -42,24 +42,37 @@ def name_classes(
         If there are too many values for classes, or another number than names, or two classes
         have one name.
     """
-    names = () if given is None else given.values() if isinstance(given, Mapping) else given
-    twice = sorted(name for name, count in Counter(map(str, names)).items() if count > 1)
+    named = {
+        value: str(name).strip() or f"class {value}"
+        for value, name in _by_value(pairs, given, unlabelled).items()
+    }
+    twice = sorted(name for name, count in Counter(named.values()).items() if count > 1)
     if twice:
         raise TrainingDataError(
             f"expected a name of its own for each class, got {', '.join(twice)} more than once"
         )
+    return named
+
+
+def _by_value(
+    pairs: Sequence[Pair],
+    given: Sequence[str] | Mapping[int, str] | None,
+    unlabelled: int | None,
+) -> dict[int, str]:
+    """Find the value that each name belongs to."""
     if isinstance(given, Mapping):
-        return {int(value): str(name) for value, name in given.items()}
+        return {int(value): name for value, name in given.items()}
     found = _values_found(pairs, unlabelled)
     if given is None:
-        return {value: f"class {value}" for value in found}
-    if not found or found[-1] < len(given):
-        return dict(enumerate(str(name) for name in given))
+        return dict.fromkeys(found, "")
+    usual = [value for value in range(len(given) + 1) if value != unlabelled][: len(given)]
+    if not found or found[-1] <= usual[-1]:
+        return dict(zip(usual, given, strict=True))
     if len(found) != len(given):
         raise TrainingDataError(
             f"expected {len(given)} classes ({', '.join(given)}), got the values {found}"
         )
-    return dict(zip(found, (str(name) for name in given), strict=True))
+    return dict(zip(found, given, strict=True))
 
 
 def _values_found(pairs: Sequence[Pair], unlabelled: int | None) -> list[int]:

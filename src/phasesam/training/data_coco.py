@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ def pairs_in_coco(path: Path, task: Task) -> Collection:
             classes[len(classes)] = str(entry["name"])
     crowds = _crowds(document)
     pairs, empty, missing = [], [], []
+    known: Counter[str] = Counter()
     for entry, image in zip(document["images"], images, strict=True):
         if len(image.masks) == 0:
             empty.append(image.file_name)
@@ -58,7 +60,10 @@ def pairs_in_coco(path: Path, task: Task) -> Collection:
             continue
         values = _values(image, crowds.get(int(entry["id"]), []), classes, task)
         labels = MaskLabels(f"{path.name}: {image.file_name}", image.masks, values)
-        pairs.append(Pair(Path(image.file_name).stem, ImageFile(file), labels))
+        name = Path(_slashed(image.file_name)).stem
+        known[name] += 1
+        name = name if known[name] == 1 else f"{name} ({known[name]})"
+        pairs.append(Pair(name, ImageFile(file), labels))
     if missing:
         raise TrainingDataError(
             f"{path.name}: expected its images in {path.parent} or in a folder images beside "
@@ -87,14 +92,26 @@ def _values(
     """Value of each mask in the label image."""
     if task == "semantic":
         value_of = {name: value for value, name in classes.items()}
-        values = np.array([value_of.get(name, 0) for name in image.categories], np.int64)
+        strange = sorted({str(name) for name in image.categories if name not in value_of})
+        if strange:
+            raise TrainingDataError(
+                f"{image.file_name}: expected categories of {', '.join(value_of)}, got an "
+                f"annotation of {', '.join(strange)}"
+            )
+        values = np.array([value_of[name] for name in image.categories], np.int64)
     else:
         values = np.arange(1, len(image.masks) + 1, dtype=np.int64)
     values[np.array(crowds, bool)] = UNLABELLED
     return values
 
 
+def _slashed(name: str) -> str:
+    """Write a path of Windows as everywhere else."""
+    return PureWindowsPath(name).as_posix()
+
+
 def _image_file(folder: Path, name: str) -> Path | None:
+    name = _slashed(name)
     plain = Path(name).name
     candidates = [folder / plain, folder / "images" / plain]
     if ".." not in Path(name).parts:

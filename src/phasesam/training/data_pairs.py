@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from phasesam.core.errors import InvalidSettingError, TrainingDataError
 from phasesam.core.images import Normalisation
@@ -293,10 +293,15 @@ def _split_by_table(
     table = read_table(path, ("split", "image"))
     rows = rows_of_experiment(table, experiment, path.name)
     by_name = {key: pair for pair in pairs for key in (pair.image.name, pair.name)}
+    capitals = {key.casefold(): pair for key, pair in by_name.items()}
     found: dict[str, FilePair] = {}
     missing = []
     for row in rows:
-        pair = by_name.get(row["image"]) or by_name.get(Path(row["image"]).stem)
+        file = PureWindowsPath(row["image"])  # reads both kinds of slashes
+        keys = (row["image"], file.name, file.stem)
+        pair = next((by_name[key] for key in keys if key in by_name), None)
+        small = (key.casefold() for key in keys)
+        pair = pair or next((capitals[key] for key in small if key in capitals), None)
         if pair is None:
             missing.append(row["image"])
             continue

@@ -21,7 +21,7 @@ from phasesam.formats.signatures import image_format
 from phasesam.formats.tiff_reader import BROKEN
 from phasesam.training.label_values import UNLABELLED
 
-_PALETTE = 3
+_MINISWHITE, _PALETTE = 0, 3
 Plane = tuple[int, ...]
 
 
@@ -241,7 +241,7 @@ def _opened(path: Path, _changed: int, _size: int) -> MicrographFile:
 
 
 def _palette_indices(path: Path, kind: str | None) -> NDArray[Any] | None:
-    """Read the numbers behind the colours of a palette; None for files without one."""
+    """Read the numbers behind a palette or an inverted grey; None for files without one."""
     if kind not in ("PNG", "BMP", "TIFF"):
         return None
     try:
@@ -251,7 +251,10 @@ def _palette_indices(path: Path, kind: str | None) -> NDArray[Any] | None:
                 picture = reader(file)
                 return np.array(picture) if picture.mode == "P" else None
         with tifffile.TiffFile(path) as tif:
-            if tif.pages.first.photometric == _PALETTE and not tif.is_imagej:
+            page = tif.pages.first
+            # Of one bit it is a mask, and what is meant is what is shown.
+            inverted = page.photometric == _MINISWHITE and page.bitspersample > 1
+            if (page.photometric == _PALETTE or inverted) and not tif.is_imagej:
                 return tif.series[0].asarray()
     except BROKEN:
         pass  # The general reader says what is wrong with the file.

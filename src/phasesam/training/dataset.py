@@ -16,17 +16,9 @@ from numpy.typing import NDArray
 from phasesam.core.errors import TrainingDataError
 from phasesam.core.images import Normalisation, to_rgb8
 from phasesam.core.types import PixelSize
-from phasesam.formats.signatures import image_format
 from phasesam.training.data_classes import name_classes
-from phasesam.training.data_coco import pairs_in_coco
-from phasesam.training.data_pairs import (
-    Choice,
-    Collection,
-    has_label_folder,
-    pair_of_files,
-    pairs_in_folder,
-    pairs_in_table,
-)
+from phasesam.training.data_collection import collect
+from phasesam.training.data_pairs import Choice, Collection
 from phasesam.training.data_sources import ArrayImage, ArrayLabels, ImageSource, LabelSource
 from phasesam.training.data_stacks import Pair
 from phasesam.training.label_values import (
@@ -247,7 +239,7 @@ def read_training_data(
     TrainingDataError
         If nothing can be learnt from what is there. The message says what was expected.
     InvalidSettingError
-        If objects are to have classes, or classes parts.
+        If objects are to have classes, or classes parts, or an option does not apply.
     FileFormatError
         If a file is damaged.
     """
@@ -255,7 +247,7 @@ def read_training_data(
     path = Path(path)
     choice = Choice(options.labels, options.experiment, options.unlabelled)
     known = check_task(task, options.classes, options.components)
-    return _assembled(_collected(path, choice, known), known, options, str(path))
+    return _assembled(collect(path, choice, known), known, options, str(path))
 
 
 def from_arrays(
@@ -272,13 +264,13 @@ def from_arrays(
     ----------
     images : sequence of tuple of str, array, array, str or None
         Name, image (h, w) or (h, w, 3 or 4), labels (h, w) with -1 where nothing is
-        labelled, and specimen; perhaps also its `Normalisation`. Lazy arrays stay lazy.
+        labelled, specimen; perhaps also `Normalisation` and `PixelSize`. Lazy arrays stay lazy.
     task : {"promptable", "instance", "semantic"}
         What is learnt.
     options : DataOptions, optional
         How to read.
     pixel_size : PixelSize, optional
-        Size of the pixels of all images.
+        Size of the pixels of images that do not bring their own.
     **changes
         Fields of `DataOptions` to change.
 
@@ -297,12 +289,12 @@ def from_arrays(
     pairs = tuple(
         Pair(
             name,
-            ArrayImage(name, image, size),
+            ArrayImage(name, image, (*further, None, None)[1] or size),
             ArrayLabels(f"labels of {name}", labels),
             specimen or name,
-            normalisation=shown[0] if shown else None,
+            normalisation=further[0] if further else None,
         )
-        for name, image, labels, specimen, *shown in images
+        for name, image, labels, specimen, *further in images
     )
     return _assembled(Collection(pairs), known, options, "arrays")
 
@@ -313,26 +305,6 @@ def _hash(*arrays: NDArray[Any]) -> str:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _collected(path: Path, choice: Choice, task: Task) -> Collection:
-    if path.is_dir():
-        documents = sorted(path.glob("*.json"))
-        has_labels = (path / "data.csv").is_file() or choice.labels is not None
-        if len(documents) == 1 and not has_labels and not has_label_folder(path):
-            return pairs_in_coco(documents[0], task)
-        return pairs_in_folder(path, choice)
-    if not path.exists():
-        raise TrainingDataError(f"{path}: expected a folder, table or image, found nothing")
-    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-        return pairs_in_table(path, choice)
-    if path.suffix.lower() == ".json":
-        return pairs_in_coco(path, task)
-    if image_format(path) is not None:
-        return pair_of_files(path, choice)
-    raise TrainingDataError(
-        f"{path.name}: expected a folder, a CSV table, a COCO file or an image, got something else"
-    )
 
 
 def _assembled(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 import xxhash
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -84,10 +85,15 @@ class FeatureStore:
             self._kept[name] = features
             self.nbytes += features.nbytes
         else:
-            self._folder.mkdir(parents=True, exist_ok=True)
             tensors = {str(i): t.contiguous() for i, t in enumerate(features.intermediate)}
-            save_file({"activation": features.activation.contiguous(), **tensors}, file)
-            self._on_disk.add(name)
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                save_file({"activation": features.activation.contiguous(), **tensors}, file)
+                self._on_disk.add(name)
+            except (OSError, SafetensorError):
+                # The disk is full: what was to be kept is computed again.
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
         return features
 
     def learn(self, name: str, module: nn.Module, learn: Callable[[], None]) -> bool:

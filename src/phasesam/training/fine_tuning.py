@@ -31,13 +31,14 @@ from phasesam.training.heap import keep_freed_memory
 from phasesam.training.memory_estimate import suggestion
 from phasesam.training.objective import SamObjective, Surroundings
 from phasesam.training.prompt_objective import PromptObjective
-from phasesam.training.run_folder import Preview, RunFolder, RunStatus
+from phasesam.training.run_folder import Preview, RunFolder, RunStatus, State
 from phasesam.training.run_watch import RunWatch
 from phasesam.training.score_scale import scale_scores
 from phasesam.training.settings import TrainingSettings
 from phasesam.training.starting_point import content_key, going_on
 from phasesam.training.trackers import TrackerCallback, check_installed
 from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
+from phasesam.training.visible_objects import about_unseen
 from phasesam.training.window_choice import large_extent
 
 if TYPE_CHECKING:
@@ -59,11 +60,14 @@ class TrainedAdapter:
         What is known about it.
     rows : list of dict
         The log, one row an epoch.
+    warnings : tuple of str
+        What was not learnt.
     """
 
     path: Path
     card: AdapterCard
     rows: list[dict[str, float]]
+    warnings: tuple[str, ...] = ()
 
 
 def train(
@@ -140,8 +144,12 @@ def train(
         # Nothing has happened to the one in the folder.
         watch.tell(before if before.is_over else RunStatus("cancelled", "not resumed"))
         raise
-    except PhaseSAMError as error:
-        watch.tell(replace(watch.last, state="failed", message=str(error)))
+    except BaseException as error:
+        # Else the folder would count as taken as long as this program runs.
+        why = str(error) if isinstance(error, PhaseSAMError) else f"{type(error).__name__}: {error}"
+        state: State = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
+        with suppress(SaveError):
+            watch.tell(replace(watch.last, state=state, message=why))
         raise
     watch.tell(replace(watch.last, state="finished", message=""))
     return result
@@ -186,6 +194,7 @@ def _train(
     identity = weights_hash(base)
     settings = going_on(settings, data, identity)
     settings = replace(settings, recipe=fitted_to(settings.recipe, data, base.is_hq))
+    warnings = _about_objects(data, settings.recipe)
     own = run.cache_folder / str(accelerator.process_index)
     store = FeatureStore(own) if features is None else features
     objective = make_objective(base, data, settings, accelerator, store)
@@ -202,10 +211,8 @@ def _train(
         key=training_key(decisive),
     )
     if settings.trackers:
-        callbacks = [
-            *callbacks,
-            TrackerCallback(accelerator, settings.trackers, run.path, settings.to_dict()),
-        ]
+        tracker = TrackerCallback(accelerator, settings.trackers, run.path, settings.to_dict())
+        callbacks = [*callbacks, tracker]
     keeper = _Keeper(objective, data, settings, identity, run)
     trainer = Trainer(objective, config, accelerator, [keeper, *callbacks])
     if accelerator.is_main_process and not resume:
@@ -228,8 +235,16 @@ def _train(
         accelerator.end_training()
     card = keeper.card()
     if data.task == "instance" and accelerator.is_main_process:
-        card = _with_usual_threshold(run, base, data, settings.device, callbacks)
-    return TrainedAdapter(run.best_file, card, trainer.state.rows)
+        card = _with_usual_threshold(run, base, data, str(accelerator.device), callbacks)
+    return TrainedAdapter(run.best_file, card, trainer.state.rows, warnings)
+
+
+def _about_objects(data: TrainingData, recipe: Recipe) -> tuple[str, ...]:
+    """Tell what will not be learnt; if that is all, a `TrainingDataError` does."""
+    if data.task == "semantic":
+        return ()
+    told = about_unseen((i.label_array() for i in data.of("train")), recipe.views)
+    return (told,) if told else ()
 
 
 def _clear(run: RunFolder, start: str) -> None:

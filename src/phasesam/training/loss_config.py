@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,5 +42,5 @@ class LossConfig:
         if self.kind not in ("dice_ce", "dice_focal"):
             raise InvalidSettingError(f"the loss is dice_ce or dice_focal, got {self.kind!r}")
         weights = (self.dice, self.pixels, self.iou, self.balance, self.coarse)
-        if min(weights) < 0 or self.dice + self.pixels == 0:
+        if not all(0 <= w < math.inf for w in weights) or self.dice + self.pixels == 0:
             raise InvalidSettingError("weights of a loss are 0 or more, Dice or pixels above 0")

@@ -166,6 +166,6 @@ class _Saved(saved_tensors_hooks):
 
 def _free(device: str) -> int:
     if device != "cpu" and torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
+        free, _ = torch.cuda.mem_get_info(None if device == "auto" else torch.device(device))
         return int(free)
     return free_memory()

@@ -31,8 +31,10 @@ _MASK_SIZE = 256
 _FRAME = 1024
 _FINE_SIZE = 512
 _FACTOR = _FRAME // _MASK_SIZE
-_SMALLEST_AREA = 4.0
-_MOST_COVERED = 0.95
+SMALLEST_AREA = 4 * _FACTOR**2
+"""Of an object that can be learnt, in pixels of the model."""
+MOST_COVERED = 0.95
+"""Share of a view below which an object can be told from the rest."""
 
 
 @dataclass
@@ -92,7 +94,7 @@ def choose_objects(
     frame[: labels.shape[0], : labels.shape[1]] = labels
     ids, areas = np.unique(frame[frame > 0], return_counts=True)
     # An object that fills the view has no outside to be told from.
-    fits = (areas >= _SMALLEST_AREA * _FACTOR**2) & (areas < _MOST_COVERED * labels.size)
+    fits = (areas >= SMALLEST_AREA) & (areas < MOST_COVERED * labels.size)
     ids = ids[fits if among is None else fits & np.isin(ids, among)]
     if len(ids) == 0:
         return None

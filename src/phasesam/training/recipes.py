@@ -68,7 +68,7 @@ class OptimiserConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise InvalidSettingError(f"{name} must be a positive number, got {value}")
-        if not 0 <= self.warm_up < 1 or self.weight_decay < 0:
+        if not (0 <= self.warm_up < 1 and 0 <= self.weight_decay < math.inf):
             raise InvalidSettingError("warm_up must be within 0–1, weight_decay not negative")
 
     def factor(self, done: float) -> float:
@@ -252,7 +252,9 @@ def _build(kind: type, values: Any, name: str) -> Any:
     }
     try:
         return kind(**arguments)
-    except TypeError as error:
+    except InvalidSettingError:
+        raise
+    except (TypeError, ValueError) as error:
         raise InvalidSettingError(f"{name}: {error}") from error
 
 

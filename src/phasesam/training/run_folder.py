@@ -106,8 +106,11 @@ class RunFolder:
         self._cancel_file = self.path / "cancel"
 
     def create(self) -> None:
-        """Make the folder."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Make the folder; a `SaveError` says why that cannot be done."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveError(f"could not make the folder {self.path}: {error.strerror}") from error
 
     # Read by whoever watches
 

@@ -48,7 +48,10 @@ class RunWatch(Callback):
     def should_stop(self) -> bool:
         """Wait while a pause is asked for; whether somebody asked to stop."""
         if self._run.is_paused and not self._run.is_cancelled:
-            self.tell(replace(self.last, state="paused"))
+            word = self._run.last_word()
+            before = word if word.state == "finishing" else self.last
+            self.tell(replace(before, state="paused"))
             while self._run.is_paused and not self._run.is_cancelled:
                 time.sleep(_PAUSE_SECONDS)
+            self.tell(before)
         return self._run.is_cancelled

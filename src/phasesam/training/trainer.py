@@ -332,7 +332,10 @@ class Trainer:
         if self.accelerator.is_main_process:
             for callback in self.callbacks:
                 say(callback)
+                asked = time.monotonic()
                 stop = callback.should_stop() or stop
+                # What it waited there was a pause, and says nothing of the time left.
+                self._began += time.monotonic() - asked
         if self.accelerator.num_processes > 1:
             flag = torch.tensor([float(stop)], device=self.accelerator.device)
             stop = bool(self.accelerator.reduce(flag, "sum")[0] > 0)

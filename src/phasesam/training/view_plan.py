@@ -11,6 +11,7 @@ import numpy as np
 from phasesam.core.coordinates import MODEL_SIDE
 from phasesam.core.images import stretched
 from phasesam.core.levels import Levels, intensity_levels
+from phasesam.models.free_memory import free_memory
 from phasesam.training.views import View, ViewConfig, make_view
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _VIEW, _ORDER, _PROMPTS, _PIECE = 1, 2, 3, 4
 _IMAGES_IN_MEMORY = 64
+_SHARE_OF_FREE_MEMORY = 0.2
+_BYTES_PER_PIXEL = 7  # colours and labels
 _PIECES_IN_A_ROW = 8
 
 
@@ -73,7 +76,15 @@ class ViewPlan:
         self._pool = None if pool is None else max(pool, len(images))
         self._seed = seed
         self._stretch = stretch
-        self._arrays = lru_cache(_IMAGES_IN_MEMORY)(self._read)
+        self._arrays = lru_cache(self._most_in_memory())(self._read)
+
+    def _most_in_memory(self) -> int:
+        """How many images are kept, if all were as large as the first."""
+        if not self._images:
+            return _IMAGES_IN_MEMORY
+        height, width = self._images[0].rgb().shape[:2]
+        fitting = _SHARE_OF_FREE_MEMORY * free_memory() / (_BYTES_PER_PIXEL * height * width)
+        return min(_IMAGES_IN_MEMORY, max(1, int(fitting)))
 
     def samples(self, epoch: int, count: int) -> list[Sample]:
         """List the samples of an epoch; all views of the pool come up equally often."""
