@@ -21,6 +21,7 @@ from phasesam.core import errors
         (errors.InvalidPromptError("x"), 2),
         (errors.InvalidImageError("x"), 1),
         (errors.FileFormatError("x"), 1),
+        (errors.TrainingError("x"), 1),
         (errors.UnknownModelError("x"), 3),
         (errors.DownloadError("x"), 3),
         (errors.DeviceMemoryError("x"), 3),

@@ -161,3 +161,11 @@ def test_classes_are_not_for_objects(folders):
     result = run(folders / "found", folders / "true", "-t", "instance", "--classes", "a,b")
     assert result.exit_code == 2
     assert "semantic" in result.stderr
+
+
+def test_a_truth_without_any_label(folders):
+    for name in "ab":
+        Image.fromarray(np.full((4, 4), 9, np.uint8)).save(folders / "true" / f"{name}.png")
+    result = semantic(folders, "--classes", "matrix,pore,inclusion")
+    assert result.exit_code == 2, result.output
+    assert "expected labelled pixels in the truth, got none in 2 images" in result.stderr

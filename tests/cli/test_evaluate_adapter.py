@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ import torch
 from typer.testing import CliRunner
 
 from phasesam.cli.app import app
+from phasesam.cli.evaluate_adapter import _values
 from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
 from phasesam.engines.presets import Preset
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import segment_classes
-from phasesam.evaluation import adapter_scores
+from phasesam.evaluation import adapter_scores, unet
 from phasesam.models.manager import get_manager
 from phasesam.simulation import ParticleConfig, simulate_particles
 
@@ -83,15 +85,54 @@ def test_phases_of_the_images_kept_for_testing(data, steel):
     assert figures["classes"]["particle"]["iou_pooled"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_unet_beside_it(data, steel, tmp_path):
+def test_a_unet_beside_it(data, tmp_path, make_adapter, monkeypatch):
+    given = {}
+    real = unet.train_unet
+    monkeypatch.setattr(unet, "train_unet", lambda *a, **k: given.update(k) or real(*a, **k))
+    splits = {"train": ["a"], "test": ["b"]}
+    adapter = make_adapter(
+        tmp_path / "x.safetensors", classes=CLASSES, class_values=[0, 7], splits=splits, window=None
+    )
     result = run(
-        data, "--labels", "labels", "--adapter", steel, "--split", "train", "--unet", 1,
+        data, "--labels", "labels", "--adapter", adapter, "--unet", 1, "--device", "cpu",
         "-o", tmp_path / "report",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "| figure | U-Net | adapted | adapted - U-Net |" in text
     assert "trained from scratch for 1 s" in text
+    assert given["device"] == "cpu"
+
+
+def test_a_unet_is_not_tested_on_what_it_has_learnt(data, tmp_path, make_adapter):
+    adapter = make_adapter(
+        tmp_path / "x.safetensors", classes=CLASSES, class_values=[0, 7], splits={"train": ["x"]}
+    )
+    result = run(data, "--labels", "labels", "--adapter", adapter, "--unet", 1)
+    assert result.exit_code == 2, result.output
+    assert "a baseline would learn from" in " ".join(result.stderr.split())
+
+
+def test_values_are_named_as_the_data_say(data, steel, tmp_path):
+    """The same images with other values of the same classes have the same scores."""
+    expected = json.loads(run(data, "--labels", "labels", "--adapter", steel, "--json").stdout)
+    swapped = tmp_path / "swapped"
+    shutil.copytree(data, swapped)
+    for path in (swapped / "labels").iterdir():
+        tifffile.imwrite(path, np.where(tifffile.imread(path) == 7, 0, 128).astype(np.uint8))
+    (swapped / "classes.csv").write_text("value,name\n0,particle\n128,matrix\n")
+    result = run(swapped, "--labels", "labels", "--adapter", steel, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["methods"]["adapted"]["classes"]
+    assert found == expected["methods"]["adapted"]["classes"]
+
+
+def test_values_of_classes_that_the_data_do_not_have():
+    learnt = {0: "matrix", 1: "pore", 2: "crack"}
+    assert _values({}, learnt) == learnt
+    assert _values({0: "pore", 1: "matrix"}, learnt) == {0: "pore", 1: "matrix", 2: "crack"}
+    assert _values({2: "pore"}, learnt) == {2: "pore", 0: "matrix", 3: "crack"}
+    assert _values({0: "steel"}, learnt) == learnt
 
 
 def test_clicks_and_automatic_masks(data, powder, tmp_path):

@@ -189,3 +189,43 @@ def test_recipes_are_listed():
     assert result.exit_code == 0
     for name in ("default", "battery-particles", "one-image"):
         assert name in result.stdout
+
+
+def test_warnings_are_told_once(folder):
+    result = invoke(folder, "-o", "powder", *BRIEF, "--check")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("there is no test image") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rank", "64"], "--rank cannot be chosen with --start"),
+        (["--window", "64"], "--window cannot"),
+        (["--model", "mobile_sam_x"], "--model cannot"),
+    ],
+)
+def test_options_that_an_adapter_has_decided_are_refused(
+    folder, tmp_path, make_adapter, arguments, message
+):
+    start = make_adapter(tmp_path / "first.safetensors")
+    result = invoke(folder, "-o", "powder", "--start", start, "--device", "cpu", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+
+
+def test_a_run_folder_that_cannot_be_made(folder, tmp_path):
+    (tmp_path / "taken").write_text("")
+    result = invoke(folder, "-o", "powder", *BRIEF, "--run", tmp_path / "taken")
+    assert result.exit_code == 4, result.output
+    assert "could not make the folder" in result.stderr
+
+
+def test_objects_that_nobody_can_see_are_told(tmp_path):
+    labels = np.zeros((1024, 1024), np.int32)
+    labels[10:14, 10:14], labels[100:300, 100:300] = 1, 2
+    images = [(f"n{i}", (labels * 60 + i).astype(np.uint8), labels, None) for i in range(2)]
+    data = save_training_folder(from_arrays(images, "promptable"), tmp_path / "specks")
+    result = invoke(data, "-o", "powder", *BRIEF, "--window", 0)
+    assert result.exit_code == 0, result.output
+    assert "of 2 objects 1 are smaller than" in " ".join(result.stderr.split())

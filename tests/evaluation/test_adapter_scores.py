@@ -13,6 +13,7 @@ from phasesam.evaluation.adapter_scores import (
     Watch,
     adapter_mapper,
     as_trained,
+    baseline_data,
     choose_images,
     compare_objects,
     compare_phase_maps,
@@ -142,3 +143,39 @@ def test_classes_in_another_order_are_put_right(make_adapter, tmp_path):
     np.testing.assert_array_equal(there, 1 - back)
     with pytest.raises(InvalidSettingError, match="pore, matrix"):
         adapter_mapper("tiny", str(path), ("matrix", "oxide"), ("pore", "matrix"))
+
+
+def test_new_images_beside_known_ones_are_tested_too():
+    known = remembering(shades("abc"), train="a", val="b", test="c")
+    grown = replace(shades("abc"), images=shades("abc").images + shades("de", first=9).images)
+    assert [i.name for i in choose_images(grown, known)[0]] == ["c", "d", "e"]
+    without = remembering(shades("abc"), train="ac", val="b")
+    assert [i.name for i in choose_images(grown, without)[0]] == ["d", "e"]
+
+
+def test_a_picture_that_was_learnt_from_is_no_test_under_another_name():
+    twice = shades("ab")
+    first, second = twice.images
+    same = replace(twice, images=(first, replace(second, image=first.image)))
+    known = remembering(same, train="a", test="b")
+    with pytest.raises(InvalidSettingError, match="no image to test on"):
+        choose_images(same, known)
+
+
+def test_a_baseline_learns_what_the_adapter_has_learnt():
+    trained = shades("abcd")
+    known = remembering(trained, train="ab", val="c", test="d")
+    tested, _ = choose_images(trained, known)
+    learnt = baseline_data(trained, known, tested)
+    assert [i.split for i in learnt.images] == ["train", "train", "val", "test"]
+
+
+def test_a_baseline_is_not_tested_on_what_it_alone_has_learnt():
+    known = remembering(shades("xyz"), train="xy", test="z")
+    other = shades("abcde", first=7)
+    tested, _ = choose_images(other, known)
+    with pytest.raises(InvalidSettingError, match=r"learn from 5 of the images .*\(a, b, c\)"):
+        baseline_data(other, known, tested)
+    divided = replace(other, images=(*other.images[:4], replace(other.images[4], split="test")))
+    tested, _ = choose_images(divided, known, "test")
+    assert baseline_data(divided, known, tested) is divided

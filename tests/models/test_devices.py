@@ -195,3 +195,15 @@ def test_check_budget_refuses(budget: object) -> None:
     with pytest.raises(InvalidSettingError, match=r"number of bytes .*, got ") as caught:
         devices.check_budget(budget)  # type: ignore[arg-type]
     assert repr(budget) in str(caught.value)
+
+
+def test_auto_asks_the_environment(monkeypatch):
+    monkeypatch.setattr(devices, "available_devices", lambda: ("cuda:0", "cpu"))
+    monkeypatch.delenv("PHASESAM_DEVICE", raising=False)
+    assert devices.asked_device().type == "cuda"
+    monkeypatch.setenv("PHASESAM_DEVICE", "cpu")
+    assert devices.asked_device().type == "cpu"
+    assert devices.asked_device("cuda:0").type == "cuda"
+    monkeypatch.setenv("PHASESAM_DEVICE", "gpu")
+    with pytest.raises(InvalidSettingError, match="PHASESAM_DEVICE"):
+        devices.asked_device()

@@ -31,6 +31,8 @@ KINDS = {
     "full": (AdapterConfig(encoder=(), decoder="none", hq="full"), 0),
     "decoder and lora": (AdapterConfig(encoder=(), hq="lora", decoder_rank=2), 0),
     "everything whole": (AdapterConfig(encoder=(), decoder="full", hq="full"), 0),
+    "whole decoder and lora": (
+        AdapterConfig(encoder=(), decoder="full", hq="lora", decoder_rank=3), 0),
     "late and full": (AdapterConfig(rank=2, decoder_rank=2, hq="full", iou_head=True), 0),
     "late and lora": (AdapterConfig(rank=2, decoder_rank=2, hq="lora", rslora=False), 0),
     "conv and full": (AdapterConfig("conv_lora", encoder=("qkv",), rank=2, decoder_rank=2,
@@ -223,3 +225,16 @@ def test_segmenter_uses_the_intermediate_features(tmp_path, monkeypatch, make_ad
     assert not torch.allclose(plain.features, adapted.features, atol=1e-3)
     masks = [seg.predict(points=[(40.0, 50.0)]).logits for seg in (one, other)]
     assert not np.allclose(*masks, atol=0.1)
+
+
+def test_strength_of_whole_weights_under_a_lora(base, encoded):
+    kind = "whole decoder and lora"
+    folded = FoldedAdapter(made(base, kind), base, KINDS[kind][0])
+    whole = answer(folded.model, encoded[0])
+    folded.set_strength(0.0)
+    assert_close(answer(folded.model, encoded[0]), answer(base, encoded[0]))
+    own = base.state_dict()
+    for name, tensor in folded.model.state_dict().items():
+        torch.testing.assert_close(tensor, own[name])
+    folded.set_strength(1.0)
+    assert_close(answer(folded.model, encoded[0]), whole)

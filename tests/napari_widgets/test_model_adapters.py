@@ -399,8 +399,14 @@ def test_strengths_of_several_adapters_changed_soon_after_each_other(
         until(lambda n=name, s=strength: get_manager().adapter_strength("steel", n) == s)
 
 
-def test_a_long_name_does_not_widen_a_dock(dock):
+def test_a_long_name_does_not_widen_a_dock(dock, shown, qtbot):
+    shown(dock, (300, 700))
+    qtbot.wait(50)
     before = dock.minimumSizeHint().width()
     dock.footer.begin("Importing " + "x" * 120 + ".safetensors")
+    qtbot.wait(50)
+    assert dock.minimumSizeHint().width() == before
+    dock.footer.end()
     dock.footer.say("powder_" + "y" * 120)
+    qtbot.wait(50)
     assert dock.minimumSizeHint().width() == before

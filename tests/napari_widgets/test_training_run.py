@@ -257,7 +257,8 @@ def test_a_process_that_dies_at_once_can_be_resumed_later(processes):
     processes[0].is_running = False
     assert training.status().state == "failed"
     (listed,) = earlier_runs()
-    assert listed.path == run.path and listed.can_resume, "while this program still runs"
+    assert listed.path == run.path
+    assert listed.can_resume, "while this program still runs"
 
 
 def test_a_folder_that_was_deleted_is_not_made_again(processes):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phasesam.core.errors import FileFormatError, TrainingDataError
+from phasesam.core.errors import FileFormatError, InvalidSettingError, TrainingDataError
 from phasesam.training.dataset import UNLABELLED, read_training_data
 
 SHAPE = (30, 40)
@@ -97,3 +97,37 @@ def test_other_json_files(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(FileFormatError, match=r"x\.json"):
         read_training_data(tmp_path / "x.json", "instance")
+
+
+def changed(coco, change):
+    document = json.loads(coco.read_text())
+    change(document)
+    coco.write_text(json.dumps(document))
+    return coco
+
+
+def test_equal_names_in_several_folders_and_paths_of_windows(coco):
+    for folder in ("one", "two"):
+        (coco.parent / "images" / folder).mkdir()
+        Image.fromarray(np.zeros(SHAPE, np.uint8)).save(coco.parent / f"images/{folder}/a.png")
+
+    def rename(document):
+        document["images"][0]["file_name"] = "one/a.png"
+        document["images"][1]["file_name"] = "two\\a.png"
+
+    data = read_training_data(changed(coco, rename), "instance")
+    assert [i.name for i in data.images] == ["a", "a (2)"]
+    assert data.images[1].image.path == coco.parent / "images" / "two" / "a.png"
+
+
+def test_a_category_that_is_not_declared_is_no_background(coco):
+    changed(coco, lambda document: document["categories"].pop(0))
+    with pytest.raises(TrainingDataError, match=r"a\.png: expected .* of background, grain"):
+        read_training_data(coco, "semantic")
+
+
+def test_options_for_other_places_are_refused(coco):
+    with pytest.raises(InvalidSettingError, match="'labels' does not apply"):
+        read_training_data(coco, "instance", labels="labels")
+    with pytest.raises(InvalidSettingError, match="'E1' does not apply"):
+        read_training_data(coco, "instance", experiment="E1")

@@ -250,3 +250,13 @@ def test_images_of_a_table_have_their_own_normalisation(tmp_path):
     table.write_text("image,label,normalisation\na.png,l.png,bright\n")
     with pytest.raises(TrainingDataError, match=r"t\.csv: .*MODE:LOW:HIGH.*'bright'"):
         pairs_in_table(table, NOTHING)
+
+
+def test_paths_and_capitals_in_a_table_of_splits(tmp_path):
+    folder = make(tmp_path, "a b C", "a b C")
+    (folder / "splits.csv").write_text(
+        "split,image\ntrain,images\\a.png\nval,images/b.png\ntest,c.PNG\n"
+    )
+    found = pairs_in_folder(folder, NOTHING)
+    assert [(p.name, p.split) for p in found.pairs] == [("a", "train"), ("b", "val"), ("C", "test")]
+    assert found.warnings == ()

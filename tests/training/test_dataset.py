@@ -263,3 +263,37 @@ def test_public_sets(shared_data, folder, task, options, counts):
     assert tuple(len(data.of(split)) for split in splits) == counts
     for image in data.images:
         assert image.rgb().shape[:2] == image.label_array().shape
+
+
+def test_inverted_greys_are_numbers(tmp_path):
+    write(tmp_path / "images" / "a.png", picture())
+    (tmp_path / "labels").mkdir()
+    values = phases().astype(np.uint8)
+    tifffile.imwrite(tmp_path / "labels" / "a.tif", values, photometric="miniswhite")
+    data = read_training_data(tmp_path, "semantic")
+    assert data.class_values == (0, 1, 2)
+    np.testing.assert_array_equal(data.images[0].label_array(), values)
+
+
+def test_names_pass_over_what_is_unlabelled(tmp_path):
+    for index, name in enumerate("ab"):
+        write(tmp_path / "images" / f"{name}.png", picture(index))
+        write(tmp_path / "labels" / f"{name}.png", phases().astype(np.uint8))
+    data = read_training_data(tmp_path, "semantic", unlabelled=0, classes=["a", "b", "c"])
+    assert dict(zip(data.class_values, data.classes, strict=True)) == {1: "a", 2: "b", 3: "c"}
+
+
+def test_blank_names_of_classes(tmp_path):
+    folder = make_folder(tmp_path, "ab")
+    data = read_training_data(folder, "semantic", classes={0: "a", 1: " ", 2: "c"})
+    assert data.classes == ("a", "class 1", "c")
+    with pytest.raises(TrainingDataError, match="class 1 more than once"):
+        read_training_data(folder, "semantic", classes={0: "class 1", 1: "", 2: "c"})
+
+
+def test_a_table_has_no_folder_of_labels(tmp_path):
+    folder = make_folder(tmp_path, "ab")
+    table = folder / "some.csv"
+    table.write_text("image,label\nimages/a.tif,labels/a.png\n")
+    with pytest.raises(InvalidSettingError, match="'elsewhere' does not apply"):
+        read_training_data(table, "semantic", labels="elsewhere")

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors import SafetensorError
 
 from phasesam.models.split_encoder import FrozenFeatures
+from phasesam.training import feature_store
 from phasesam.training.feature_store import FeatureStore, shared_features
 
 
@@ -72,3 +75,18 @@ def test_a_module_that_began_alike_gets_what_was_learnt() -> None:
     assert learnt(other, "a")
     assert learnt(third, "b")
     assert calls == ["a", "a", "b"]
+
+
+def test_a_full_disk_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(feature_store, "save_file", full)
+    store = FeatureStore(tmp_path / "cache", limit=0)
+    calls = []
+    for value in (1.0, 2.0):
+        found = store.get("a", lambda v=value: (calls.append(v), features(v))[1])
+        assert found.activation.unique().tolist() == [value]
+    assert calls == [1.0, 2.0]
+    assert not list((tmp_path / "cache").iterdir()), "no half of a file stays"

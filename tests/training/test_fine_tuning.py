@@ -358,3 +358,20 @@ def test_memory_that_runs_out_is_told_with_advice_and_nothing_is_lost(
     assert "To need less" in status.message
     resumed = train(data, tmp_path, settings(brief), resume=True)
     assert [row["epoch"] for row in resumed.rows] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(RuntimeError("of torch"), "failed"), (KeyboardInterrupt(), "cancelled")],
+)
+def test_whatever_ends_a_training_its_folder_says_so(
+    tmp_path: Path, brief: Recipe, error: BaseException, state: str
+) -> None:
+    class Raise(Callback):
+        def on_step(self, progress: Any, loss: float) -> None:
+            raise error
+
+    with pytest.raises(type(error)):
+        train(disc_data("promptable"), tmp_path, settings(brief), callbacks=[Raise()])
+    assert RunFolder(tmp_path).status().state == state
+    RunFolder(tmp_path).refuse_if_taken()

@@ -93,6 +93,11 @@ def test_a_damaged_file_does_not_hold_the_others_up() -> None:
         ({"tasks": "semantic"}, "recipe.tasks: expected a list, got 'semantic'"),
         ({"fractions": 0.5}, "recipe.fractions: expected a list"),
         ({"stretch": 1}, "recipe.stretch: expected true or false"),
+        ({"views": {"augmentation": {"scale": [1]}}}, "recipe.views.augmentation: "),
+        ({"fractions": [1, "a", 0]}, "recipe: could not convert"),
+        ({"loss": {"iou": float("nan")}}, "weights of a loss"),
+        ({"loss": {"dice": float("inf")}}, "weights of a loss"),
+        ({"optimiser": {"weight_decay": float("nan")}}, "weight_decay"),
     ],
 )
 def test_refuses_with_the_name_of_the_setting(values: dict[str, object], message: str) -> None:

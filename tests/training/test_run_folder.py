@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 
 from phasesam.core.errors import FileFormatError, SaveError
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
+from phasesam.training.run_watch import RunWatch
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -96,3 +99,20 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
         run.refuse_if_taken(but=os.getpid())
     file.write_text(json.dumps({**json.loads(file.read_text()), "state": "finished"}))
     run.refuse_if_taken()
+
+
+def test_a_pause_ends_with_what_was_said_before(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    watch = RunWatch(run)
+    for state in ("training", "finishing"):
+        watch.tell(RunStatus("training", "loss 1.000", epoch=1, epochs=2))
+        if state == "finishing":
+            run.write_status(RunStatus(state, "looking for the best threshold"))
+        run.pause()
+        waiting = threading.Thread(target=watch.should_stop)
+        waiting.start()
+        while run.last_word().state != "paused":
+            time.sleep(0.01)
+        run.resume()
+        waiting.join(10)
+        assert run.last_word().state == state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from phasesam.core.errors import CancelledError, CheckpointError, SaveError, TrainingError
 from phasesam.training.recipes import OptimiserConfig
-from phasesam.training.trainer import Callback, Trainer, TrainerConfig
+from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
 
 
 class Line:
@@ -242,3 +243,24 @@ def test_can_be_stopped_while_it_prepares(tmp_path: Path) -> None:
         trainer(line, tmp_path / "c", Impatient()).run()
     assert (line.prepared, line.seen) == (1, [])
     assert not (tmp_path / "c").exists()
+
+
+def test_a_pause_does_not_count_as_work(tmp_path: Path) -> None:
+    class Pause(Callback):
+        def __init__(self) -> None:
+            self.left: list[float] = []
+
+        def on_step(self, progress: Progress, loss: float) -> None:
+            self.left.append(progress.seconds_left or 0.0)
+
+        def should_stop(self) -> bool:
+            if len(self.left) == 1:
+                time.sleep(2.0)
+            return False
+
+    pause = Pause()
+    made = trainer(Line(), tmp_path / "checkpoint.pt", pause)
+    made.run()
+    assert len(pause.left) > 1
+    assert made.state.seconds < 1.9
+    assert max(pause.left) < 1.9

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.training.conftest import disc_data
 
+from phasesam.training import view_plan
 from phasesam.training.augmentation import AugmentationConfig
 from phasesam.training.view_plan import ViewPlan
 from phasesam.training.views import ViewConfig
@@ -80,3 +81,13 @@ def test_of_many_images_each_shows_some_pieces_in_a_row() -> None:
     assert [few.image_of_piece(n) for n in range(5)] == [0, 1, 2, 0, 1]
     many = ViewPlan([IMAGES[0]] * 70, ViewConfig(), None, seed=0)
     assert [many.image_of_piece(n) for n in (0, 7, 8, 559, 560)] == [0, 0, 1, 69, 0]
+
+
+def test_large_images_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = disc_data("semantic").images
+    height, width = images[0].rgb().shape[:2]
+    monkeypatch.setattr(view_plan, "free_memory", lambda: 5 * 7 * height * width * 2)
+    plan = ViewPlan(images, ViewConfig(), None, 0)
+    for sample in plan.samples(0, 3 * len(images)):
+        plan.view(sample)
+    assert plan._arrays.cache_info().currsize == 2 < len(images)

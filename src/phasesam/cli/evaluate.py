@@ -106,6 +106,10 @@ def _semantic(
         kept.append(pair)
         with _naming(pair.name):
             scores.append(score_phase_map(predicted, truth, len(values)))
+    if not scores:
+        raise InvalidSettingError(
+            f"expected labelled pixels in the truth, got none in {len(pairs)} images"
+        )
     summary = PhaseMapSummary(
         tuple(scores),
         tuple(classes.values()),
