@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from phasesam.engines.ratio_guidance import RatioConfig, RatioGuide
 from phasesam.engines.semantic import PhaseMap
 from phasesam.models.adapter_config import AdapterConfig
-from phasesam.models.adapter_store import import_adapter
+from phasesam.models.adapter_store import get_adapter, import_adapter
 from phasesam.napari_widgets.class_colours import layer_class_names
 from phasesam.napari_widgets.ratio import RatioDock
 from phasesam.napari_widgets.ratio_run import RatioGuides
@@ -742,3 +742,15 @@ def test_it_tells_when_far_fewer_changes_would_do(dock, until, monkeypatch):
     settled(dock, until)
     assert dock._answer.solution.changed == pytest.approx(least, abs=1e-3)
     assert "Fewest" not in dock.verdict.text()
+
+
+def test_an_adapter_trained_again_or_removed_elsewhere(dock, until, asked, tmp_path, make_adapter):
+    again = make_adapter(tmp_path / "new.safetensors", classes=("pore", "matrix", "crack"), seed=3)
+    import_adapter(again, "steel", replace=True)
+    dock.map_button.click()
+    settled(dock, until)
+    assert dock.mapped.card.classes == ("pore", "matrix", "crack")
+    get_adapter("steel").path.unlink()
+    dock.map_phases()
+    assert len(asked) == 1, "not with another one"
+    assert "No model of phases" in dock.footer.result.text()

@@ -62,6 +62,20 @@ class PhaseAdapterChoice:
         if before is not None:
             self.choose(before[0].name)
 
+    def look_again(self) -> tuple[AdapterEntry, AdapterCard] | None:
+        """List the adapters anew: another program may have trained the chosen one, or removed it.
+
+        Returns
+        -------
+        AdapterEntry and AdapterCard, or None
+            The adapter chosen, as it is now; none is chosen any more if it is gone.
+        """
+        before = self.chosen
+        self.refresh()
+        if before is not None and not self.choose(before[0].name):
+            self.combo.setCurrentIndex(-1)
+        return self.chosen
+
     def choose(self, name: str) -> bool:
         """Choose an adapter by its name; False if it maps no phases."""
         names = [entry.name for entry, _ in self._adapters]

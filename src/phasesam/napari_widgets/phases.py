@@ -238,7 +238,8 @@ class PhasesDock(Dock):
 
     def segment(self, *, whole_stack: bool = False) -> None:
         """Map the plane in view, or all planes, in the background."""
-        image, chosen = self.state.image_layer, self._chosen_now()
+        image, chosen = self.state.image_layer, self._choice.look_again()
+        self._show_adapter()
         if image is None or chosen is None:
             self.show_error(NO_PHASE_MODEL if chosen is None else "Open an image first.")
             return
@@ -273,15 +274,6 @@ class PhasesDock(Dock):
             layer=image,
         )
         self._show_buttons()
-
-    def _chosen_now(self) -> tuple[AdapterEntry, AdapterCard] | None:
-        """Look at the adapter again: another program may have trained it anew, or removed it."""
-        before = self.chosen
-        self.refresh()
-        if before is not None and not self._choice.choose(before[0].name):
-            self._choice.combo.setCurrentIndex(-1)
-            self._show_adapter()
-        return self.chosen
 
     def _on_map(self, values: tuple[PlaneMap]) -> None:
         if self._maps is not None:

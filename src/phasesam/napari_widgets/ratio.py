@@ -11,6 +11,7 @@ from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
 from phasesam.core.ratio_shares import PhaseShares
 from phasesam.engines.phase_hints import PhaseHints, takes_ratio
 from phasesam.engines.semantic import PhaseMapConfig
+from phasesam.models.registry import get_spec
 from phasesam.napari_widgets.keys import bind_keys
 from phasesam.napari_widgets.model_status import manager_watch
 from phasesam.napari_widgets.phase_models import NO_PHASE_MODEL, class_colours
@@ -150,8 +151,9 @@ class RatioDock(RatioBody):
         told : bool
             Whether the network is told the shares that are asked for; these are kept.
         """
-        image, chosen = self.state.image_layer, self._choice.chosen
+        image, chosen = self.state.image_layer, self._choice.look_again()
         if image is None or chosen is None:
+            self._show()
             self.show_error(NO_PHASE_MODEL if chosen is None else "Open an image first.")
             return
         entry, card = chosen
@@ -160,8 +162,9 @@ class RatioDock(RatioBody):
         query = sheet.query() if told else None
         hints = None if query is None else PhaseHints(query.fractions[WHOLE], query.errors[WHOLE])
         words = "" if hints is None else request_text(sheet.shares(WHOLE))
-        self.state.choose_model(card.base, entry.name)
         try:
+            get_spec(card.base)
+            self.state.choose_model(card.base, entry.name)
             if hints is not None:
                 hints.check(card)
             on = AdapterOnModel(card.base, entry.name)

@@ -66,7 +66,7 @@ def _by_value(
     if given is None:
         return dict.fromkeys(found, "")
     usual = [value for value in range(len(given) + 1) if value != unlabelled][: len(given)]
-    if not found or found[-1] <= usual[-1]:
+    if not found or (usual and found[-1] <= usual[-1]):
         return dict(zip(usual, given, strict=True))
     if len(found) != len(given):
         raise TrainingDataError(
