@@ -226,6 +226,6 @@ def test_objects_that_nobody_can_see_are_told(tmp_path):
     labels[10:14, 10:14], labels[100:300, 100:300] = 1, 2
     images = [(f"n{i}", (labels * 60 + i).astype(np.uint8), labels, None) for i in range(2)]
     data = save_training_folder(from_arrays(images, "promptable"), tmp_path / "specks")
-    result = invoke(data, "-o", "powder", *BRIEF, "--window", 0)
+    result = invoke(data, "-o", "powder", *BRIEF, "--window", 0, "--check")
     assert result.exit_code == 0, result.output
     assert "of 2 objects 1 are smaller than" in " ".join(result.stderr.split())

@@ -183,7 +183,6 @@ def test_a_class_without_an_outline_to_judge_does_not_void_the_mean():
     truth[2:8], truth[12:18] = 0, 1
     truth[9, 9] = 2  # labelled, but nothing beside it
     score = score_phase_map(truth.clip(0), truth, 3)
-    assert np.isnan(score.boundary_iou).any() or score.boundary_iou.min() >= 0
     assert np.isfinite(score.mean_boundary_iou)
     judged = score.boundary_iou[~np.isnan(score.boundary_iou)]
     assert score.mean_boundary_iou == pytest.approx(judged.mean())

@@ -486,9 +486,30 @@ def test_nothing_else_is_opened_while_data_are_written(labelled, until, monkeypa
 
 
 def test_a_base_that_is_gone_is_told_beside_the_memory(labelled, until, monkeypatch):
-    def notes(settings, adapter):
+    def notes(*_args):
         raise UnknownModelError("there is no model 'gone'")
 
     monkeypatch.setattr(finetune, "notes", notes)
     labelled._estimate()
     assert "there is no model 'gone'" in labelled.memory.text()
+
+
+def test_buttons_come_back_when_other_work_has_ended(labelled, until):
+    gate = threading.Event()
+    labelled.start(
+        lambda _progress, _stop: gate.wait(20), title="Exporting", on_done=lambda _: None
+    )
+    labelled._show_start()
+    assert not labelled.start_button.isEnabled()
+    gate.set()
+    until(labelled.start_button.isEnabled)
+
+
+def test_objects_that_are_too_small_are_told(dock, checked, until):
+    image = np.zeros((600, 600), np.uint8)
+    labels = np.zeros((600, 600), np.int32)
+    labels[5:8, 5:8], labels[100:400, 100:400] = 1, 2
+    dock.viewer.add_image(image, name="A")
+    dock.viewer.add_labels(labels, name="A labels")
+    checked()
+    until(lambda: "Of 2 objects 1 are smaller than" in dock.memory.text())

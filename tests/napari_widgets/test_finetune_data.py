@@ -171,10 +171,8 @@ def test_two_layers_of_one_image_have_names_of_their_own(panel, painted, viewer_
 
 
 def test_images_as_the_other_docks_see_them(panel, painted, viewer_model):
-    assert panel.request().pairs[0].without_data_bar
     image, shown = viewer_model.layers["SEM"], Normalisation("range", 3.0, 9.0)
     state_of(viewer_model).set_settings(image, ImageSettings(shown, exclude_data_bar=False))
-    assert not panel.request().pairs[0].without_data_bar
     assert panel.request().pairs[0].normalisation == shown
 
 
@@ -314,3 +312,14 @@ def test_a_blank_name_is_none(panel, folder):
     value = panel.classes.rows()[0][0]
     panel.classes.edit_name(value, "  ")
     assert panel.request().read().classes[0] == f"class {value}"
+
+
+def test_a_class_painted_while_a_name_is_typed_is_known(panel, painted, qtbot, settled):
+    panel.use_task("semantic")
+    panel.show()
+    editor = type_into(panel, qtbot, 0, "por")
+    painted.data[12:14, 12:18] = 5
+    painted.events.paint(value=[])
+    settled()
+    assert editor.isVisible()
+    assert set(panel.request().options.classes) == {1, 3, 5}

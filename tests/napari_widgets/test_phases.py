@@ -421,7 +421,7 @@ def test_an_adapter_that_was_removed_maps_nothing(dock, engine, until, tmp_path,
     get_adapter("steel").path.unlink()
     dock.segment()
     assert engine[1] == [], "not with another one"
-    assert "No model of phases" in dock.footer.result.text()
+    assert dock.footer.result.text() == "the adapter steel is gone; choose another one"
 
 
 def test_a_base_that_is_gone_changes_no_dock(dock, engine, tmp_path, make_adapter):

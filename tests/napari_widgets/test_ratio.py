@@ -750,7 +750,12 @@ def test_an_adapter_trained_again_or_removed_elsewhere(dock, until, asked, tmp_p
     dock.map_button.click()
     settled(dock, until)
     assert dock.mapped.card.classes == ("pore", "matrix", "crack")
+    fewer = make_adapter(tmp_path / "fewer.safetensors", classes=("pore", "matrix"), seed=4)
+    import_adapter(fewer, "steel", replace=True)
+    dock.solve_stack()
+    assert "Map a plane" in dock.footer.result.text(), "not with phases that are gone"
+    assert len(dock.rows.rows) == 2
     get_adapter("steel").path.unlink()
     dock.map_phases()
-    assert len(asked) == 1, "not with another one"
-    assert "No model of phases" in dock.footer.result.text()
+    assert len(asked) == 1, "not with another adapter"
+    assert dock.footer.result.text() == "the adapter steel is gone; choose another one"

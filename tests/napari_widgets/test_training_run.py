@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import asdict
 
 import numpy as np
 import psutil
@@ -271,3 +272,17 @@ def test_a_folder_that_was_deleted_is_not_made_again(processes):
     shutil.rmtree(run.path)
     assert training.status().state == "failed"
     assert not run.path.exists()
+
+
+def test_what_another_process_says_of_the_folder_stays(processes):
+    run = new_run("steel")
+    Job("x", "semantic", TrainingSettings().to_dict()).write(run)
+    training = TrainingRun(run)
+    training.prepare()
+    training.begin()
+    processes[0].is_running = False
+    other = psutil.Process().parent()
+    word = RunStatus("training", epoch=3, epochs=9, pid=other.pid, started=other.create_time())
+    (run.path / "status.json").write_text(json.dumps(asdict(word)))
+    assert training.status() == word
+    assert run.last_word() == word, "somebody resumed it elsewhere"

@@ -204,11 +204,14 @@ def test_a_data_bar_is_noticed_unless_it_is_unlabelled():
     image[260:] = 0
     image[270:290, 30:200:6] = 255
     labels = np.zeros((300, 400), np.int32)
-    labels[50:90, 50:90] = 1
+    labels[50:90, 50:90], labels[280:, 300:] = 1, 2
     data = from_arrays([("sem", image, labels, None)], "instance")
     assert said(data, "data bar")
-    labels[260:] = -1
-    assert not [w for w in check(data).warnings if "data bar" in w]
+    for nothing in (-1, 0):
+        labels[260:] = nothing
+        unlabelled = from_arrays([("sem", image, labels, None)], "instance")
+        assert not [w for w in check(unlabelled).warnings if "data bar" in w]
+        assert check(unlabelled).largest_image == (260, 400)
 
 
 def test_images_without_a_finite_value_are_named():

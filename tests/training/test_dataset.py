@@ -275,6 +275,15 @@ def test_inverted_greys_are_numbers(tmp_path):
     np.testing.assert_array_equal(data.images[0].label_array(), values)
 
 
+def test_inverted_masks_are_what_is_shown(tmp_path):
+    write(tmp_path / "images" / "a.png", picture())
+    (tmp_path / "labels").mkdir()
+    shown = np.where(phases() == 1, 255, 0).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "labels" / "a.tif", ~shown, photometric="miniswhite")
+    data = read_training_data(tmp_path, "semantic")
+    np.testing.assert_array_equal(data.images[0].label_array() > 0, shown > 0)
+
+
 def test_names_pass_over_what_is_unlabelled(tmp_path):
     for index, name in enumerate("ab"):
         write(tmp_path / "images" / f"{name}.png", picture(index))

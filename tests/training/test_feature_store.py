@@ -1,5 +1,6 @@
 """Frozen features are computed once."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,13 @@ def test_a_full_disk_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert found.activation.unique().tolist() == [value]
     assert calls == [1.0, 2.0]
     assert not list((tmp_path / "cache").iterdir()), "no half of a file stays"
+
+
+def test_room_is_left_for_checkpoint_and_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1 << 30))
+    store = FeatureStore(tmp_path / "cache", limit=0)
+    assert store.get("a", lambda: features(1.0)).activation.unique().tolist() == [1.0]
+    assert not list((tmp_path / "cache").iterdir())

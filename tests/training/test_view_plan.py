@@ -86,8 +86,14 @@ def test_of_many_images_each_shows_some_pieces_in_a_row() -> None:
 def test_large_images_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     images = disc_data("semantic").images
     height, width = images[0].rgb().shape[:2]
+    read = []
+    real = ViewPlan._read
+    monkeypatch.setattr(ViewPlan, "_read", lambda self, i: (read.append(i), real(self, i))[1])
+    roomy = ViewPlan(images, ViewConfig(), None, 0)
     monkeypatch.setattr(view_plan, "free_memory", lambda: 5 * 7 * height * width * 2)
-    plan = ViewPlan(images, ViewConfig(), None, 0)
-    for sample in plan.samples(0, 3 * len(images)):
-        plan.view(sample)
-    assert plan._arrays.cache_info().currsize == 2 < len(images)
+    tight = ViewPlan(images, ViewConfig(), None, 0)
+    for sample in tight.samples(0, 3 * len(images)):
+        assert (tight.view(sample).rgb == roomy.view(sample).rgb).all()
+    assert len(tight._kept) == 2 < len(images)
+    # All images once by each, the others of the tight one at every turn.
+    assert len(read) == 2 * len(images) + 2 * (len(images) - 2)

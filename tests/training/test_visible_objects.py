@@ -17,7 +17,7 @@ from phasesam.training.recipes import get_recipe
 from phasesam.training.run_folder import RunFolder
 from phasesam.training.settings import TrainingSettings
 from phasesam.training.views import ViewConfig, plain_view
-from phasesam.training.visible_objects import about_unseen
+from phasesam.training.visible_objects import ImageObjects, about_unseen, unseen_objects
 
 STILL = AugmentationConfig(scale=(1.0, 1.0))
 
@@ -38,25 +38,43 @@ def test_what_is_told_is_what_is_left_out(side: int, size: int) -> None:
     targets = choose_objects(plain_view(image, array).labels, None, np.random.default_rng(0))
     assert targets is not None
     seen = len(targets.masks)
-    told = about_unseen([array], ViewConfig(window=None, augmentation=STILL))
+    told = about_unseen([ImageObjects.of(array)], ViewConfig(window=None, augmentation=STILL))
     assert bool(told) == (seen < 2)
 
 
 def test_a_window_shows_more() -> None:
     array = labels(5, 40, size=1024)
-    assert about_unseen([array], ViewConfig(window=None, augmentation=STILL)) == (
+    assert about_unseen([ImageObjects.of(array)], ViewConfig(window=None, augmentation=STILL)) == (
         "of 2 objects 1 are smaller than 64 pixels, and are not learnt; "
         "a smaller window shows them larger"
     )
-    assert about_unseen([array], ViewConfig(window=512, augmentation=STILL)) == ""
+    assert about_unseen([ImageObjects.of(array)], ViewConfig(window=512, augmentation=STILL)) == ""
 
 
 def test_what_fills_its_image() -> None:
     full = np.ones((64, 64), np.int32)
     view = ViewConfig(window=None, augmentation=STILL)
-    assert "1 fill their image" in about_unseen([full, labels(40)], view)
-    with pytest.raises(TrainingDataError, match="got 1 of which 1 fill"):
-        about_unseen([full], view)
+    both = [ImageObjects.of(full), ImageObjects.of(labels(40))]
+    assert about_unseen(both, view) == "of 2 objects 1 fill their image, and are not learnt"
+    with pytest.raises(TrainingDataError, match=r"got 1 of which 1 fill their image$"):
+        about_unseen(both[:1], view)
+    # With margins, which reduced and turned views have, it does not fill them.
+    for more in ({"scale": (0.8, 1.25)}, {"any_angle": True}):
+        turned = AugmentationConfig(**{"scale": (1.0, 1.0), **more})
+        assert about_unseen(both, ViewConfig(window=None, augmentation=turned)) == ""
+
+
+def test_the_window_that_a_training_will_take(make_adapter, tmp_path: Path) -> None:
+    objects = [ImageObjects.of(labels(4, 40, size=1024))]
+    recipe = replace(get_recipe("default"), auto_window=False)
+    recipe = replace(recipe, views=replace(recipe.views, window=None))
+    whole = TrainingSettings(recipe, base="tiny")
+    assert "1 are smaller" in unseen_objects(whole, "instance", objects)
+    assert unseen_objects(whole, "semantic", ()) == ""
+    fitting = replace(whole, recipe=replace(recipe, auto_window=True))
+    assert unseen_objects(fitting, "instance", objects) == ""
+    start = make_adapter(tmp_path / "a.safetensors", window=256)
+    assert unseen_objects(replace(whole, start=str(start)), "instance", objects) == ""
 
 
 def test_nothing_is_trained_when_nothing_can_be_seen(tmp_path: Path) -> None:
@@ -64,6 +82,6 @@ def test_nothing_is_trained_when_nothing_can_be_seen(tmp_path: Path) -> None:
     data = from_arrays([("a", array.astype(np.uint8), array, None)], "promptable")
     recipe = replace(get_recipe("default"), auto_window=False)
     recipe = replace(recipe, views=replace(recipe.views, window=None))
-    with pytest.raises(TrainingDataError, match="expected objects that the model can see, got 2"):
+    with pytest.raises(TrainingDataError, match="expected objects that the model can tell, got 2"):
         train(data, tmp_path, TrainingSettings(recipe, base="tiny", device="cpu"))
     assert RunFolder(tmp_path).status().state == "failed"

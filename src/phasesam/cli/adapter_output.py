@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from phasesam.cli.console import message_console, output_console
+from phasesam.cli.console import output_console
 from phasesam.core.errors import InvalidSettingError, SaveError
 
 if TYPE_CHECKING:
@@ -143,8 +143,6 @@ def deliver_adapter(best: Path, name: str, target: Path | None) -> Path:
 def report_adapter(result: TrainedAdapter, path: Path, *, as_json: bool, quiet: bool) -> None:
     """Show how good the adapter is, and where it went."""
     metrics = dict(result.card.details["metrics"])
-    for warning in result.warnings:
-        message_console(quiet).print(f"[yellow]Warning:[/] {escape(warning)}")
     if as_json:
         values = {"adapter": str(path), "metrics": metrics, "epochs": len(result.rows)}
         output_console().print_json(json.dumps(values))

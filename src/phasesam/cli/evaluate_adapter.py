@@ -45,6 +45,8 @@ HELP = with_examples(
     "phasesam evaluate adapter steel/ --adapter steel_phases --split other_test",
 )
 
+_NO_LABEL = 1 << 30
+
 Result = tuple["Report", Mapping[str, Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -95,11 +97,11 @@ def adapter(
         raise InvalidSettingError("--unet is for adapters with classes")
     data = _read(test, labels, card)
     images, warnings = choose_images(data, card, test.split)
+    learnt = data if compare.unet is None else baseline_data(data, card)
     tell(warnings)
     with Interruption(console) as interruption:
         version = prepare_model(model, console, interruption.requested)
         title = output.title or f"{model.adapter} on {test.data.name}"
-        learnt = data if compare.unet is None else baseline_data(data, card, images)
         job = _Job(learnt, images, card, chosen.name, version, title, console, interruption)
         result = _phases(job, compare) if card.classes else _objects(job, compare, clicks)
     deliver(*result, output)
@@ -124,13 +126,11 @@ def _read(test: AdapterData, labels: LabelOptions, card: AdapterCard) -> Trainin
 
 def _values(own: Mapping[int, str], learnt: Mapping[int, str]) -> dict[int, str]:
     """Name values as the data do where they mean the classes that were learnt, else as then."""
-    if not set(own.values()) <= set(learnt.values()):
+    if not set(own.values()) & set(learnt.values()):
         return dict(learnt)
-    found = dict(own)
-    for value, name in learnt.items():
-        if name not in own.values():
-            found[value if value not in found else max(found) + 1] = name
-    return found
+    # What the data do not name has a value that no label has.
+    missing = [name for name in learnt.values() if name not in own.values()]
+    return {**own, **{_NO_LABEL + number: name for number, name in enumerate(missing)}}
 
 
 def _phases(job: _Job, compare: CompareOptions) -> Result:

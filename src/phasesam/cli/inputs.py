@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,14 +97,15 @@ def _expand(text: str, recursive: bool, folder_is_stack: bool) -> Iterable[tuple
         if folder_is_stack and any(m.is_dir() for m in matches):
             chosen = [m for m in matches if m.is_dir()]
         else:
-            chosen = [m for m in matches if m.is_file() and not _is_result(m)]
+            files = [m for m in matches if not _is_result(m)]
+            chosen = [m for m in files if (m.is_file() or is_image_file(m)) and not _is_in_image(m)]
         return [(m, "") for m in sorted(chosen, key=_by_folder)] or [(path, "no file matches")]
     return [(path, "no such file or folder")]
 
 
 def _search_folder(folder: Path, recursive: bool) -> list[tuple[Path, str]]:
     found = {}
-    for path in folder.rglob("*") if recursive else folder.iterdir():
+    for path in _below(folder) if recursive else folder.iterdir():
         try:
             if _is_input(path):
                 found[path] = ""
@@ -112,6 +114,20 @@ def _search_folder(folder: Path, recursive: bool) -> list[tuple[Path, str]]:
             if recursive or not os.path.isdir(path):
                 found[path] = _reason(error)
     return [(path, found[path]) for path in sorted(found, key=_by_folder)]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Everything in a folder and its folders, but nothing in those that are images, as Zarr is."""
+    for path in folder.iterdir():
+        yield path
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink() and not is_image_file(path):
+                yield from _below(path)
+
+
+def _is_in_image(path: Path) -> bool:
+    """Whether a file is part of an image that is a folder."""
+    return any(is_image_file(parent) for parent in path.parents)
 
 
 def _reason(error: OSError) -> str:

@@ -15,7 +15,7 @@ from phasesam.cli.batch import Outcome, adapter_summary
 from phasesam.cli.batch_options import ImageOptions
 from phasesam.cli.inputs import Job, parse_pixel_size, parse_planes
 from phasesam.cli.phase_ratio import RatioRecipe, RatioWork
-from phasesam.cli.plane import Watch
+from phasesam.cli.plane import Watch, holds_nothing
 from phasesam.cli.recipe import normalisation_of
 from phasesam.cli.results import FileSet, write_together
 from phasesam.cli.segmentation import PlaneIndex, plane_indices
@@ -250,25 +250,28 @@ def map_file(job: Job, recipe: PhaseRecipe, watch: Watch) -> PhaseImage:
     indices = plane_indices(micrograph, recipe.planes)
     # Cheap before they are written: planes left out hold no class.
     labels = np.full((*micrograph.stack_shape, *micrograph.plane_shape), NO_CLASS, np.uint8)
-    blank = 0
+    nothing = holds_nothing if micrograph.is_stack else is_constant
+    blank, shown = 0, None
     with RatioWork(recipe.ratio, len(indices), math.prod(micrograph.plane_shape)) as ratio:
         for number, index in enumerate(indices):
             if watch.should_stop():
                 raise CancelledError(f"stopped before plane {number + 1} of {len(indices)}")
             prefix = f"plane {number + 1}/{len(indices)}: " if len(indices) > 1 else ""
             image = micrograph.plane(index)
-            if is_constant(image[: micrograph.data_bar]):
+            if nothing(image[: micrograph.data_bar]):
                 blank += 1
                 continue
+            shown = index if number <= len(indices) // 2 or shown is None else shown
             seen = image[: micrograph.data_bar if recipe.exclude_data_bar else None]
             finds_bar = recipe.exclude_data_bar and micrograph.data_bar is None
             found = _map_plane(seen, recipe, watch.with_prefix(prefix), finds_bar)
             labels[index][: len(seen)] = ratio.labels(index, found, seen)
         ratio.finish(labels, watch)
-    if blank == len(indices):
-        raise InvalidImageError("all pixels of each plane are equal: there is nothing to map")
+    if shown is None:
+        raise InvalidImageError(
+            "all pixels of each plane are equal, or none is finite: there is nothing to map"
+        )
     size = recipe.pixel_size or micrograph.pixel_size
-    shown = indices[len(indices) // 2]
     overlay = labels[shown]
     return PhaseImage(
         labels,
@@ -343,7 +346,7 @@ def _table(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def _warnings(recipe: PhaseRecipe, size: PixelSize, blank: int, total: int) -> Iterator[str]:
     if blank:
-        yield f"{blank} of {total} planes hold nothing: all pixels are equal"
+        yield f"{blank} of {total} planes hold nothing: all pixels are equal, or none is finite"
     factor = micrometres_per(size.unit) if size.is_physical else None
     if factor is not None and recipe.trained_pixel_um:
         ratio = math.sqrt(size.area) * factor / recipe.trained_pixel_um

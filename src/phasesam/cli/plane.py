@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from phasesam.cli.prompts_file import ObjectPrompt
 from phasesam.cli.recipe import Recipe
 from phasesam.core.errors import CancelledError
+from phasesam.core.images import is_constant
 from phasesam.core.mask_set import MaskSet
 from phasesam.core.measurements import ObjectTable, measure
 from phasesam.core.types import SCALES, PixelSize, StopCallback
@@ -148,6 +149,11 @@ def segment_plane(
     return PlaneResult(masks, classes, masks.to_labels(min_area=min_area), bar)
 
 
+def holds_nothing(image: NDArray[Any]) -> bool:
+    """Whether nothing can be found in a plane of a stack: no pixel is finite, or all are equal."""
+    return not np.isfinite(image).any() or is_constant(image)
+
+
 def blank_plane(image: NDArray[Any], data_bar: int | None) -> PlaneResult:
     """Return the result for a plane without any object; parameters as for `segment_plane`."""
     masks = MaskSet((image.shape[0], image.shape[1]))
@@ -169,7 +175,9 @@ def _prompted(segmenter: Segmenter, prompts: Sequence[ObjectPrompt], watch: Watc
         # One click can mean a part, an object or a group; more prompts say which.
         ambiguous = item.scale or len(said.points) + len(said.boxes) == 1
         answer = segmenter.predict(said.points, said.labels, said.boxes, multimask_output=ambiguous)
-        best = SCALES.index(item.scale) if item.scale else int(answer.scores.argmax())
+        # SAM-HQ gives one mask, whatever was meant.
+        by_scale = item.scale and len(answer) == len(SCALES)
+        best = SCALES.index(item.scale) if by_scale else int(answer.scores.argmax())
         crops.append(answer.crops[best])
         scores.append(float(answer.scores[best]))
     return MaskSet.from_crops(segmenter.shape, crops, scores)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasesam.cli.inputs import Job, choose_planes
-from phasesam.cli.plane import PlaneResult, Watch, blank_plane, segment_plane
+from phasesam.cli.plane import PlaneResult, Watch, blank_plane, holds_nothing, segment_plane
 from phasesam.cli.prompts_file import ObjectPrompt, PromptFile
 from phasesam.cli.recipe import Recipe
 from phasesam.core.errors import CancelledError, InvalidImageError, InvalidPromptError
-from phasesam.core.images import is_constant, to_rgb8
+from phasesam.core.images import to_rgb8
 from phasesam.core.measurements import ObjectTable, join_tables
 from phasesam.core.types import PixelSize
 from phasesam.formats.coco import CocoImage
@@ -107,7 +107,7 @@ def segment_file(
             raise CancelledError(f"stopped before plane {number + 1} of {len(indices)}")
         prefix = f"plane {number + 1}/{len(indices)}: " if len(indices) > 1 else ""
         image = micrograph.plane(index)
-        if prompts is None and micrograph.is_stack and is_constant(image[: micrograph.data_bar]):
+        if prompts is None and micrograph.is_stack and holds_nothing(image[: micrograph.data_bar]):
             # Scans often begin and end with planes that hold nothing.
             result = blank_plane(image, micrograph.data_bar)
             collection.count_blank()
@@ -116,7 +116,7 @@ def segment_file(
             inner = watch.with_prefix(prefix)
             result = segment_plane(image, recipe, asked, inner, micrograph.data_bar)
         collection.add(index, result)
-        if number == len(indices) // 2:
+        if (number <= len(indices) // 2 or not collection.shows_any) and np.isfinite(image).any():
             collection.show(image, result)
     return collection.result()
 
@@ -139,7 +139,7 @@ class _Collection:
         self._prompted = recipe.prompts is not None
         self._warnings: list[str] = []
         self._highest = self._covered = self._segmented = self._blank = 0
-        self._overlay: tuple[NDArray[np.uint8], NDArray[np.int32]] | None = None
+        self._shown: tuple[NDArray[Any], NDArray[np.int32]] | None = None
 
     def add(self, index: PlaneIndex, result: PlaneResult) -> None:
         """Take a plane in; its labels follow on those of the planes before."""
@@ -163,7 +163,7 @@ class _Collection:
         self._segmented += result.segmented_pixels
 
     def count_blank(self) -> None:
-        """Note that a plane was left out because it is constant."""
+        """Note that a plane was left out because it holds nothing."""
         self._blank += 1
 
     def _warn(self, index: PlaneIndex, result: PlaneResult) -> None:
@@ -179,22 +179,31 @@ class _Collection:
                 self._warnings.append(f"{where}{len(missing)} {asked} {why} (number {numbers})")
 
     def show(self, image: NDArray[Any], result: PlaneResult) -> None:
-        """Choose a plane for the overlay."""
-        self._overlay = to_rgb8(image, self._normalisation), result.labels
+        """Choose a plane for the overlay, instead of one before."""
+        self._shown = image, result.labels
+
+    @property
+    def shows_any(self) -> bool:
+        """Whether there is a plane for the overlay."""
+        return self._shown is not None
 
     def result(self) -> ImageResult:
         """Return what has been collected."""
-        if self._overlay is None:
+        if self._tables and self._blank == len(self._tables):
+            raise InvalidImageError(
+                "all pixels of each plane are equal, or none is finite: there is nothing to find"
+            )
+        if self._shown is None:
             raise InvalidPromptError("expected at least one plane, got none")
-        if self._blank == len(self._tables):
-            raise InvalidImageError("all pixels of each plane are equal: there is nothing to find")
         if self._blank:
             self._warnings.append(
-                f"{self._blank} of {len(self._tables)} planes hold nothing: all pixels are equal"
+                f"{self._blank} of {len(self._tables)} planes hold nothing: all pixels are equal, "
+                "or none is finite"
             )
         return ImageResult(
             self._labels,
-            *self._overlay,
+            to_rgb8(self._shown[0], self._normalisation),
+            self._shown[1],
             table=join_tables(self._tables),
             coco=tuple(self._coco),
             z_size=self._z_size,

@@ -65,6 +65,7 @@ def train(
     from phasesam.training.fine_tuning import TrainingSettings
     from phasesam.training.memory_estimate import require_memory
     from phasesam.training.recipes import save_recipe
+    from phasesam.training.visible_objects import unseen_objects
 
     console = message_console(output.quiet or not is_main_process())
     recipe = build_recipe(recipes)
@@ -90,6 +91,9 @@ def train(
     with Interruption(console) as interruption:
         summary = check(data, should_stop=interruption.requested)
         _describe(console, data, summary)
+        unseen = unseen_objects(settings, data.task, summary.objects)
+        if unseen:
+            console.print(f"[yellow]Warning:[/] {escape(unseen)}")
         memory = require_memory(settings, len(data.classes))
         console.print(f"memory: about {memory / 1e9:.1f} GB")
         asked_device(settings.device)
@@ -121,10 +125,10 @@ def _refuse_beside_start(recipes: RecipeChoice, model: TrainModel, base: str) ->
 
 def use_device(device: str) -> None:
     """Let models compute where others are trained: there, or where ``PHASESAM_DEVICE`` says."""
-    from phasesam.models.devices import read_settings
+    from phasesam.models.devices import asked_choice
     from phasesam.models.manager import get_manager
 
-    get_manager().set_device(read_settings(None if device == "auto" else device).device)
+    get_manager().set_device(asked_choice(device))
 
 
 def refuse_other_task(recipe: Recipe, task: str) -> None:

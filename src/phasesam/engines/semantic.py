@@ -201,7 +201,7 @@ def segment_classes(
 def _card(adapter: Adapter) -> AdapterCard:
     if adapter is None:
         raise InvalidSettingError("a map of phases needs an adapter with classes, got none")
-    card = card_of(adapter.path if isinstance(adapter, AdapterVersion) else adapter)
+    card = adapter.card if isinstance(adapter, AdapterVersion) else card_of(adapter)
     if not card.classes:
         raise InvalidSettingError(
             f"the adapter has no classes: it was trained for the task {card.task!r}. Use it with "

@@ -244,6 +244,7 @@ def choose_images(
         images = tuple(i for i in data.images if splits.get(i.name, tested[0]) in tested)
     else:
         images = data.images
+    images, blank = _with_labels(images, data.task)
     if not images:
         raise InvalidSettingError(
             f"there is no image to test on: the data have the splits {', '.join(data.splits)}, "
@@ -251,11 +252,25 @@ def choose_images(
         )
     seen = [image.name for image in images if splits.get(image.name) in _LEARNT]
     if not seen:
-        return images, ()
+        return images, blank
     return images, (
+        *blank,
         f"{len(seen)} of {len(images)} images were used in training ({', '.join(seen[:3])}): the "
         "figures are better than on new images",
     )
+
+
+def _with_labels(
+    images: Sequence[LabelledImage], task: str
+) -> tuple[tuple[LabelledImage, ...], tuple[str, ...]]:
+    """Leave out maps in which nothing is labelled, and say so."""
+    if task != "semantic":
+        return tuple(images), ()
+    kept = tuple(i for i in images if (i.label_array() != UNLABELLED).any())
+    if len(kept) == len(images):
+        return kept, ()
+    names = [i.name for i in images if i not in kept]
+    return kept, (f"no pixel is labelled in {', '.join(names[:3])}: {len(names)} left out",)
 
 
 def as_trained(data: TrainingData, card: AdapterCard) -> TrainingData:
@@ -280,9 +295,7 @@ def as_trained(data: TrainingData, card: AdapterCard) -> TrainingData:
     return replace(data, images=tuple(replace(i, split=split(i)) for i in data.images))
 
 
-def baseline_data(
-    data: TrainingData, card: AdapterCard, tested: Sequence[LabelledImage]
-) -> TrainingData:
+def baseline_data(data: TrainingData, card: AdapterCard) -> TrainingData:
     """Choose what a baseline learns from: what the adapter has learnt from, and nothing else.
 
     Parameters
@@ -291,22 +304,17 @@ def baseline_data(
         As for `as_trained`.
     card : AdapterCard
         Of the adapter.
-    tested : sequence of LabelledImage
-        What both are tested on.
 
     Raises
     ------
     InvalidSettingError
-        If the baseline would be tested on images that it alone has learnt from.
+        If the data hold nothing that the adapter has learnt from.
     """
-    divided, splits = as_trained(data, card), _remembered(data, card)
-    names = {image.name for image in tested if splits.get(image.name) not in _LEARNT}
-    own = [i.name for i in divided.images if i.split in _LEARNT and i.name in names]
-    if own:
+    divided = as_trained(data, card)
+    if divided is data:
         raise InvalidSettingError(
-            f"a baseline would learn from {len(own)} of the images that it is tested on "
-            f"({', '.join(own[:3])}), for the data hold none that the adapter has learnt from; "
-            "choose a split to test on, or data with its training images"
+            "a baseline learns from the images that the adapter has learnt from, and the data "
+            "hold none of them; add them, or leave the baseline out"
         )
     return divided
 

@@ -145,15 +145,18 @@ class Report:
         files : sequence of str
             Where the plots and pictures are, in this order; they are left out without.
         """
-        parts = [f"# {_cell(self.title)}", *self.introduction]
+        parts = [f"# {_cell(self.title)}", *map(_words, self.introduction)]
         for table in self.tables:
             parts += [f"## {_cell(table.title)}", _markdown_table(table)]
-            parts += [table.note] if table.note else []
+            parts += [_words(table.note)] if table.note else []
         shown = [(p.title, "") for p in self.plots] + [(p.title, p.caption) for p in self.pictures]
         if files:
             for (title, caption), file in zip(shown, files, strict=True):
                 parts += [f"## {_cell(title)}", f"![{_cell(title)}]({file})"]
-                parts += [caption] if caption else []
+                parts += [_words(caption)] if caption else []
+        if self.pictures and self.legend and files:
+            colours = [f"{_words(n)} `#{bytes(rgb).hex()}`" for n, rgb in self.legend.items()]
+            parts.append(f"Colours in the pictures: {', '.join(colours)}.")
         return "\n\n".join(parts) + "\n"
 
     def to_html(self) -> str:
@@ -241,8 +244,14 @@ def _html_table(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    """Keep bars and line ends from breaking a row."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    """Keep bars and line ends from breaking a row, and names from becoming markup."""
+    return _words(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _words(text: str) -> str:
+    """Keep tags, links and emphasis of Markdown out of what people have named."""
+    escaped = re.sub(r"([\\<*`])", r"\\\1", text)
+    return escaped.replace("](", "]\\(")
 
 
 def _chip(name: str, colour: tuple[int, int, int]) -> str:

@@ -46,10 +46,12 @@ def join(
     Raises
     ------
     CheckpointError
-        If a file is damaged, or `upper` changes more than the decoder.
+        If a file is damaged or was written since, or `upper` changes more than the decoder.
     """
     low_model, low = load_trainable(base, lower.path)
     top = read_card(upper.path)
+    for version in (lower, upper):
+        version.refuse_other_content()
     if top.config.encoder or top.config.decoder != "lora" or top.config.hq != "none":
         raise CheckpointError(f"expected plain LoRA on the decoder only, got {upper.path}")
     added = load_file(upper.path)

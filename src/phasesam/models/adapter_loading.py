@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from phasesam.models.sam import SamModel
 
 _LOADING = threading.Lock()
+# By the hash of the file; some kilobytes each.
+_cards: dict[str, AdapterCard] = {}
 _base_hashes: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
@@ -56,6 +58,26 @@ class AdapterVersion:
     strength: float = 1.0
     changes_encoder: bool = True
     under: AdapterVersion | None = None
+
+    @property
+    def card(self) -> AdapterCard:
+        """What is known about this content, even if the file holds another one by now.
+
+        Raises
+        ------
+        CheckpointError
+            If the file was written since, and nobody has read this content here.
+        """
+        if self.content_hash not in _cards:
+            card = adapter_store.card_of(self.path)
+            self.refuse_other_content()
+            _cards[self.content_hash] = card
+        return _cards[self.content_hash]
+
+    def refuse_other_content(self) -> None:
+        """Raise a `CheckpointError` if the file holds another content by now."""
+        if adapter_store.content_hash(self.path) != self.content_hash:
+            raise CheckpointError(f"{self.path} has been written since it was loaded; try again")
 
     @property
     def embedding_key(self) -> str | None:
@@ -120,7 +142,7 @@ def prompt_card(adapter: AdapterVersion | str | None) -> AdapterCard | None:
         return None
     if adapter.under is not None:
         return prompt_card(adapter.under)
-    card = adapter_store.card_of(adapter.path)
+    card = adapter.card
     return card if card.task != "semantic" and adapter.strength > 0 else None
 
 
@@ -142,6 +164,8 @@ class AdapterVersions:
         """
         entry = adapter_store.get_adapter(adapter)
         content = entry.content_hash
+        if entry.card is not None:
+            _cards[content] = entry.card
         with self._lock:
             strength = self._strengths.get((base, entry.path, content), 1.0)
         encoder = entry.card is None or bool(entry.card.config.encoder)
@@ -205,10 +229,7 @@ def load_adapter(base: SamModel, version: Any) -> SamModel:
     # numbers before they are filled, from a generator that belongs to all threads.
     with _LOADING, torch.inference_mode(False), torch.no_grad():
         model, card = load_trainable(base, version.path, fingerprint_of(base))
-        if adapter_store.content_hash(version.path) != version.content_hash:
-            raise CheckpointError(
-                f"{version.path} was written while it was being loaded; try again"
-            )
+        version.refuse_other_content()
         FoldedAdapter(model, base, card.config, version.strength)
     return model
 

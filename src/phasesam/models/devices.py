@@ -175,15 +175,26 @@ def available_devices() -> tuple[str, ...]:
     return (*names, "cpu")
 
 
+def asked_choice(choice: str = "auto") -> str:
+    """Return a choice, or the one of ``PHASESAM_DEVICE`` where it is ``"auto"``.
+
+    Raises
+    ------
+    InvalidSettingError
+        As `read_settings`.
+    """
+    return read_settings(None if check_device(choice) == "auto" else choice).device
+
+
 def asked_device(choice: str = "auto") -> torch.device:
-    """Resolve a choice, or the one of ``PHASESAM_DEVICE`` where it is ``"auto"``. Imports torch.
+    """Find the device of `asked_choice`. Imports torch.
 
     Raises
     ------
     InvalidSettingError
         As `read_settings` and `resolve_device`.
     """
-    return resolve_device(read_settings(None if check_device(choice) == "auto" else choice).device)
+    return resolve_device(asked_choice(choice))
 
 
 def resolve_device(choice: str = "auto") -> torch.device:

@@ -22,6 +22,8 @@ from phasesam.models.adapters import ADAPTER_NAME, adapter_tensors, load_trainab
 from phasesam.models.conv_lora import ConvLoraLinear
 from phasesam.models.registry import get_spec
 
+_IMAGENET_CLASSES, _TINY_WIDTH = 1000, 320
+
 if TYPE_CHECKING:
     from phasesam.models.adapter_config import AdapterConfig
     from phasesam.models.model_spec import ModelSpec
@@ -148,6 +150,17 @@ def _check_mergeable(config: AdapterConfig, has_classes: bool) -> None:
         )
 
 
+def _classifier() -> dict[str, Tensor]:
+    """Weights that other tools want in a MobileSAM, and never use: TinyViT's own classifier."""
+    head = "image_encoder.head", "image_encoder.norm_head"
+    return {
+        f"{head[0]}.weight": torch.zeros(_IMAGENET_CLASSES, _TINY_WIDTH),
+        f"{head[0]}.bias": torch.zeros(_IMAGENET_CLASSES),
+        f"{head[1]}.weight": torch.ones(_TINY_WIDTH),
+        f"{head[1]}.bias": torch.zeros(_TINY_WIDTH),
+    }
+
+
 def save_merged(
     adapter: str | os.PathLike[str],
     path: Path,
@@ -201,6 +214,8 @@ def save_merged(
     original = build_model(spec, should_stop=should_stop)
     model, card = load_trainable(original, source)
     state = merge(model, original, card.config, strength).state_dict()
+    if spec.architecture == "vit_tiny":
+        state |= _classifier()
     with atomic_file(path) as file:
         if path.suffix.lower() == ".safetensors":
             file.write(to_bytes(state, {"format": "pt"}))

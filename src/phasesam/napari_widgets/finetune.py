@@ -19,6 +19,7 @@ from phasesam.napari_widgets.finetune_data import DataPanel
 from phasesam.napari_widgets.finetune_recipe import RecipePanel
 from phasesam.napari_widgets.finetune_summary import SummaryView
 from phasesam.napari_widgets.finetune_training import TrainingPage
+from phasesam.napari_widgets.header import Status
 from phasesam.napari_widgets.interrupted_run import InterruptedRun
 from phasesam.napari_widgets.model_status import manager_watch
 from phasesam.napari_widgets.training_estimate import estimate, estimate_text, notes
@@ -225,11 +226,12 @@ class FineTuneDock(Dock):
             return
         try:
             settings = self.settings()
-            noted = notes(settings, self.state.adapter)
+            data, summary = self._found
+            noted = notes(settings, self.state.adapter, data.task, summary.objects)
         except PhaseSAMError as error:
             self._say_memory(str(error))
             return
-        values, n_classes = settings.to_dict(), len(self._found[0].classes)
+        values, n_classes = settings.to_dict(), len(data.classes)
 
         def done(needed: int | None) -> None:
             text, tight = ("", False) if needed is None else estimate_text(needed, settings.device)
@@ -309,8 +311,6 @@ class FineTuneDock(Dock):
             job,
             title="Writing the data",
             on_done=lambda _: self._begin(TrainingRun(run)),
-            on_failed=lambda _failure: self._show_start(),
-            on_cancelled=self._show_start,
         )
         self._show_start()
 
@@ -366,6 +366,10 @@ class FineTuneDock(Dock):
         show(TrainingRun(RunFolder(run.path)))
 
     # ------------------------------------------------------------------ the frame of the dock
+
+    def _finish(self, status: Status) -> None:
+        super()._finish(status)
+        self._show_start()
 
     @property
     def running(self) -> bool:

@@ -186,8 +186,10 @@ class DataPanel(QWidget):
         unlabelled = 0 if self.zero.isChecked() else None
         names = None
         if task == "semantic":
-            rows = self.classes.rows()
-            names = {value: name for value, name, _ in rows} or None
+            # While a name is being typed, the table shows what was there before.
+            layers = self.source.current == "layers"
+            rows = [(row.value, row.name) for row in self._classes.rows]
+            names = dict(rows if layers else [row[:2] for row in self.classes.rows()]) or None
         parts = self.parts.isChecked() and task != "semantic"
         options = DataOptions(classes=names, unlabelled=unlabelled, components=parts)
         if self.source.current == "folder":
@@ -221,7 +223,6 @@ class DataPanel(QWidget):
             full_resolution(pair.labels),
             pair.planes,
             pixel_size(pair.image),
-            shown.exclude_data_bar,
             self._classes.of_values.get(pair.labels) if is_semantic else None,
             pair.image.name,
             shown.normalisation,

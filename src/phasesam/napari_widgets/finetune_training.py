@@ -23,12 +23,12 @@ from phasesam.napari_widgets.training_figures import best_row, figures, score_ti
 from phasesam.napari_widgets.training_run import RunFacts, TrainingRun, plain_name
 from phasesam.napari_widgets.training_watch import Glance, TrainingWatch
 from phasesam.napari_widgets.workers import Failure, run_in_background
+from phasesam.training.run_folder import DIED
 
 if TYPE_CHECKING:
     from phasesam.napari_widgets.dock import Dock
     from phasesam.training.run_folder import RunStatus
 
-_DIED = "the process that trained has ended"
 _ADVICE = (
     "Resume goes on from what was kept, with this data and recipe; the folder has the details."
 )
@@ -302,7 +302,7 @@ def failure_text(status: RunStatus, can_resume: bool) -> str:
     message = status.message.rstrip(".") or "unknown reason"
     advice = _ADVICE if can_resume else _ANEW
     # Errors that we raise say themselves what to do; their last sentence stays.
-    return f"Training failed: {message}. {advice}" if message == _DIED else f"{message}. {advice}"
+    return f"Training failed: {message}. {advice}" if message == DIED else f"{message}. {advice}"
 
 
 def result_text(glance: Glance, task: str) -> str:

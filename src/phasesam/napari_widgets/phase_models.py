@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
 
+from phasesam.core.errors import UnknownModelError
 from phasesam.models.adapter_store import list_adapters
 from phasesam.napari_widgets.class_colours import class_colour
 from phasesam.napari_widgets.header import narrow_combo
@@ -68,12 +69,18 @@ class PhaseAdapterChoice:
         Returns
         -------
         AdapterEntry and AdapterCard, or None
-            The adapter chosen, as it is now; none is chosen any more if it is gone.
+            The adapter chosen, as it is now.
+
+        Raises
+        ------
+        UnknownModelError
+            If it is gone; then none is chosen any more.
         """
         before = self.chosen
         self.refresh()
         if before is not None and not self.choose(before[0].name):
             self.combo.setCurrentIndex(-1)
+            raise UnknownModelError(f"the adapter {before[0].title} is gone; choose another one")
         return self.chosen
 
     def choose(self, name: str) -> bool:

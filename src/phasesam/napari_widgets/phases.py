@@ -238,17 +238,19 @@ class PhasesDock(Dock):
 
     def segment(self, *, whole_stack: bool = False) -> None:
         """Map the plane in view, or all planes, in the background."""
-        image, chosen = self.state.image_layer, self._choice.look_again()
-        self._show_adapter()
-        if image is None or chosen is None:
-            self.show_error(NO_PHASE_MODEL if chosen is None else "Open an image first.")
-            return
-        entry, card = chosen
+        image = self.state.image_layer
         try:
+            chosen = self._choice.look_again()
+            self._show_adapter()
+            if image is None or chosen is None:
+                self.show_error(NO_PHASE_MODEL if chosen is None else "Open an image first.")
+                return
+            entry, card = chosen
             get_spec(card.base)
             self.state.choose_model(card.base, entry.name)
             run = self._run(image, AdapterOnModel(card.base, entry.name), whole_stack)
         except PhaseSAMError as error:
+            self._show_adapter()
             self.show_error(str(error), about_view=isinstance(error, UnsupportedViewError))
             return
         began = time.monotonic()

@@ -7,7 +7,7 @@ from weakref import ref
 
 import numpy as np
 
-from phasesam.core.errors import PhaseSAMError, UnsupportedViewError
+from phasesam.core.errors import PhaseSAMError, UnknownModelError, UnsupportedViewError
 from phasesam.core.ratio_shares import PhaseShares
 from phasesam.engines.phase_hints import PhaseHints, takes_ratio
 from phasesam.engines.semantic import PhaseMapConfig
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
     from qtpy.QtWidgets import QWidget
+
+    from phasesam.models.adapter_card import AdapterCard
+    from phasesam.models.adapter_store import AdapterEntry
 
 
 class RatioDock(RatioBody):
@@ -151,10 +154,8 @@ class RatioDock(RatioBody):
         told : bool
             Whether the network is told the shares that are asked for; these are kept.
         """
-        image, chosen = self.state.image_layer, self._choice.look_again()
+        image, chosen = self.state.image_layer, self._look_again()
         if image is None or chosen is None:
-            self._show()
-            self.show_error(NO_PHASE_MODEL if chosen is None else "Open an image first.")
             return
         entry, card = chosen
         before = self.mapped if told else None
@@ -194,8 +195,24 @@ class RatioDock(RatioBody):
         )
         self._show()
 
+    def _look_again(self) -> tuple[AdapterEntry, AdapterCard] | None:
+        """Look at adapter and image as they are now, and say what is missing."""
+        try:
+            chosen = self._choice.look_again()
+            problem = NO_PHASE_MODEL if chosen is None else ""
+        except UnknownModelError as error:
+            chosen, problem = None, str(error)
+        self._show()
+        if self.state.image_layer is None:
+            problem = problem or "Open an image first."
+        if problem:
+            self.show_error(problem)
+        return chosen
+
     def solve_stack(self) -> None:
         """Map all planes and give the stack as a whole the shares that are asked for."""
+        if self._look_again() is None:
+            return
         mapped = self.mapped
         image, query = (None, None) if mapped is None else (mapped.image(), mapped.sheet.query())
         if mapped is None or image is None or query is None or WHOLE not in query.fractions:

@@ -98,7 +98,7 @@ class RatioBody(Dock):
         mapped, image, chosen = self._mapped, self.state.image_layer, self._choice.chosen
         if mapped is None or image is None or chosen is None:
             return None
-        if not mapped.is_of(image, chosen[0].name):
+        if not mapped.is_of(image, chosen[0].name, chosen[1]):
             return None
         try:
             return mapped if self.state.plane(image).index == mapped.plane else None

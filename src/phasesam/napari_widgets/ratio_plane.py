@@ -45,10 +45,10 @@ class MappedPlane:
     sheet: RatioSheet
     told: str = ""
 
-    def is_of(self, image: Image, adapter: str) -> bool:
-        """Whether it is still that of an image, by an adapter."""
+    def is_of(self, image: Image, adapter: str, card: AdapterCard) -> bool:
+        """Whether it is still that of an image, by an adapter that still has these phases."""
         same = self.image() is image and self.adapter == adapter
-        return same and self.data is full_resolution(image)
+        return same and self.card.classes == card.classes and self.data is full_resolution(image)
 
     @property
     def title(self) -> str:

@@ -11,10 +11,15 @@ from phasesam.core.errors import CancelledError
 from phasesam.models.free_memory import free_memory
 from phasesam.models.memory import format_bytes
 from phasesam.models.registry import get_spec, where
+from phasesam.training.visible_objects import unseen_objects
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from phasesam.core.types import StopCallback
+    from phasesam.training.label_values import Task
     from phasesam.training.settings import TrainingSettings
+    from phasesam.training.visible_objects import ImageObjects
 
 _POLL_SECONDS = 0.2
 _CODE = """
@@ -83,8 +88,13 @@ def _answer(process: subprocess.Popen[str], question: str, should_stop: StopCall
             return answer
 
 
-def notes(settings: TrainingSettings, adapter: str | None) -> str:
-    """Say what users might not expect of a training: a download, or an adapter that is left out.
+def notes(
+    settings: TrainingSettings,
+    adapter: str | None,
+    task: Task = "semantic",
+    objects: Sequence[ImageObjects] = (),
+) -> str:
+    """Say what users might not expect: a download, an adapter or objects that are left out.
 
     Parameters
     ----------
@@ -92,6 +102,17 @@ def notes(settings: TrainingSettings, adapter: str | None) -> str:
         Of the training.
     adapter : str or None
         The adapter that prompts are answered with now.
+    task : {"promptable", "instance", "semantic"}
+        What is learnt.
+    objects : sequence of ImageObjects
+        Of the training images.
+
+    Raises
+    ------
+    UnknownModelError
+        If there is no such base.
+    TrainingDataError
+        If the model could not tell any object.
     """
     spec, found = get_spec(settings.base), []
     if where(spec) == "to download":
@@ -99,6 +120,9 @@ def notes(settings: TrainingSettings, adapter: str | None) -> str:
         found.append(f"{spec.title} is downloaded first{size}.")
     if adapter is not None and not settings.start:
         found.append(f"Begins with {spec.title} alone; Advanced can go on from {adapter}.")
+    unseen = unseen_objects(settings, task, objects)
+    if unseen:
+        found.append(f"{unseen[0].upper()}{unseen[1:]}.")
     return " ".join(found)
 
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phasesam.core.data_bar import detect_data_bar
 from phasesam.core.errors import CancelledError, TrainingDataError
-from phasesam.core.images import Normalisation, intensity_limits
+from phasesam.core.images import Normalisation
 from phasesam.core.types import PixelSize
 from phasesam.training.label_values import UNLABELLED, label_integers
 
@@ -41,8 +40,6 @@ class PairToRead:
         Which planes to learn from.
     pixel_size : PixelSize
         Of the image.
-    without_data_bar : bool
-        Whether an SEM data bar is left unlabelled.
     class_of_value : mapping of int to int, or None
         Class value of each object, or of each value whose class has another value elsewhere;
         None where values are classes as they are, or where objects are learnt.
@@ -57,7 +54,6 @@ class PairToRead:
     labels: Any
     planes: tuple[Plane, ...]
     pixel_size: PixelSize = field(default_factory=PixelSize)
-    without_data_bar: bool = True
     class_of_value: Mapping[int, int] | None = None
     specimen: str = ""
     normalisation: Normalisation = field(default_factory=Normalisation)
@@ -73,29 +69,10 @@ class PairToRead:
             image = self.image[plane] if plane else self.image
             labels = self.labels[plane] if plane else self.labels
             labels = np.array(labels) if frozen else labels
-            bar, shown = self._bar(image) if self.without_data_bar else (None, self.normalisation)
-            labels = self._changed(name, labels, bar)
-            yield name, image, labels, self.specimen or self.name, shown, self.pixel_size
-
-    def _bar(self, image: Any) -> tuple[int | None, Normalisation]:
-        """Find the data bar, and normalise as the other docks, which do not look at it."""
-        pixels, shown = np.asarray(image), self.normalisation
-        bar = detect_data_bar(pixels)
-        if bar is None or (shown.mode == "auto" and pixels.dtype == np.uint8):
-            return bar, shown
-        low, high = intensity_limits(pixels[:bar], shown)
-        return bar, Normalisation("range", low, high) if low < high else shown
-
-    def _changed(self, name: str, labels: Any, bar: int | None) -> Any:
-        """Give classes their values and leave the data bar out; else the labels as they are."""
-        if self.class_of_value is not None:
-            labels = _as_classes(label_integers(labels, name), self.class_of_value, name)
-        if bar is not None and not np.asarray(labels[bar:]).any():
-            # Checked first: a cast would turn too high ids into others.
-            known = label_integers(labels, name)
-            labels = known.astype(np.int16 if known.dtype.itemsize == 1 else np.int32)
-            labels[bar:] = UNLABELLED
-        return labels
+            if self.class_of_value is not None:
+                labels = _as_classes(label_integers(labels, name), self.class_of_value, name)
+            specimen = self.specimen or self.name
+            yield name, image, labels, specimen, self.normalisation, self.pixel_size
 
 
 def _as_classes(

@@ -16,7 +16,7 @@ from phasesam.core.errors import PhaseSAMError, SaveError
 from phasesam.models.download import cache_folder
 from phasesam.models.registry import list_models
 from phasesam.training.process import Job, TrainingProcess
-from phasesam.training.run_folder import RunFolder, RunStatus
+from phasesam.training.run_folder import DIED, RunFolder, RunStatus
 
 if TYPE_CHECKING:
     from phasesam.core.types import ProgressCallback, StopCallback
@@ -28,7 +28,6 @@ _TAIL_BYTES = 4000
 _DATE = "%Y-%m-%d-%H%M%S"
 _DATED = re.compile(r"(.*)-(\d{4}-\d{2}-\d{2}-\d{6})")
 _MOST_EARLIER = 12
-_DIED = "the process that trained has ended"
 
 # Python would complain of processes that nobody holds any more, and stop them.
 _processes: set[TrainingProcess] = set()
@@ -150,8 +149,9 @@ class TrainingRun:
             return self.folder.status()
         # What it had finished before it ended counts.
         status = self.folder.last_word()
-        if not status.is_over:
-            status = replace(status, state="failed", message=_DIED)
+        is_of_another = status.pid != os.getpid() and self.folder.status() == status
+        if not status.is_over and not is_of_another:
+            status = replace(status, state="failed", message=DIED)
             if self._is_killed:
                 status = replace(status, state="cancelled", message="stopped")
             # Else it would seem to begin as long as this program runs.

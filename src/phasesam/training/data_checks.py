@@ -13,6 +13,7 @@ from phasesam.training.data_findings import Finding, inspect
 from phasesam.training.data_tables import TEST, TRAIN, VAL
 from phasesam.training.dataset import TrainingData
 from phasesam.training.near_duplicates import NearDuplicate, compare
+from phasesam.training.visible_objects import ImageObjects
 
 _NAMED = 5
 _NOT_MAPPED = 255
@@ -43,6 +44,8 @@ class DataSummary:
         Images of different splits that show the same place.
     warnings : tuple of str
         Sentences for the user.
+    objects : tuple of ImageObjects
+        Of each training image; none for classes.
     """
 
     n_images: Mapping[str, int]
@@ -53,6 +56,7 @@ class DataSummary:
     largest_image: tuple[int, int]
     duplicates: tuple[NearDuplicate, ...] = ()
     warnings: tuple[str, ...] = ()
+    objects: tuple[ImageObjects, ...] = ()
 
 
 def check(
@@ -120,6 +124,7 @@ def check(
         max((f.shape for f in findings), key=lambda shape: shape[0] * shape[1]),
         duplicates,
         tuple(warnings),
+        tuple(f.objects for f in by_split[TRAIN] if f.objects is not None),
     )
 
 

@@ -15,6 +15,7 @@ from phasesam.core.types import PixelSize
 from phasesam.training.dataset import LabelledImage
 from phasesam.training.label_values import UNLABELLED, values_and_counts
 from phasesam.training.near_duplicates import Thumbnail, thumbnail
+from phasesam.training.visible_objects import ImageObjects
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,8 @@ class Finding:
         There is a data bar below the image, and it is labelled.
     n_parts : int or None
         Parts that do not touch, of the only object; None when there is not just one.
+    objects : ImageObjects or None
+        Sizes of objects; None for classes.
     """
 
     image: LabelledImage
@@ -49,6 +52,7 @@ class Finding:
     is_blank: bool
     has_labelled_bar: bool
     n_parts: int | None
+    objects: ImageObjects | None
 
     @property
     def n_labelled(self) -> int:
@@ -79,7 +83,7 @@ def inspect(image: LabelledImage, *, with_thumbnail: bool = True) -> Finding:
         If a file is damaged.
     """
     values, pixel_size = image.image.load()
-    labels = image.label_array()
+    values, labels = values[: image.data_bar], image.label_array()
     try:
         rgb = to_rgb8(values, image.normalisation)
     except InvalidImageError as error:
@@ -106,4 +110,5 @@ def inspect(image: LabelledImage, *, with_thumbnail: bool = True) -> Finding:
         is_constant(values),
         bar is not None and bool(np.any(labels[bar:] != UNLABELLED)),
         parts,
+        ImageObjects.of(labels) if image.mapping.class_values is None else None,
     )

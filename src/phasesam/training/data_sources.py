@@ -12,7 +12,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, PngImagePlugin
 
-from phasesam.core.errors import FileFormatError, TrainingDataError
+from phasesam.core.data_bar import detect_data_bar
+from phasesam.core.errors import FileFormatError, InvalidImageError, TrainingDataError
 from phasesam.core.mask_set import MaskSet
 from phasesam.core.types import PixelSize
 from phasesam.formats.micrograph_file import MicrographFile
@@ -194,6 +195,37 @@ class MaskLabels:
         return labels
 
 
+def unlabelled_bar(
+    image: NDArray[Any], labels: LabelSource, unlabelled: int | None = None
+) -> int | None:
+    """Find an SEM data bar in which nothing is labelled.
+
+    Parameters
+    ----------
+    image : (h, w) or (h, w, 3 or 4) array
+        With the bar below.
+    labels : LabelSource
+        Read if there is a bar. Who labels on it wants it learnt.
+    unlabelled : int or None
+        Value that means nothing, besides 0 and -1.
+
+    Returns
+    -------
+    int or None
+        First row of the bar.
+    """
+    try:
+        bar = detect_data_bar(image)
+    except InvalidImageError:
+        return None  # whoever needs the image says what is wrong with it
+    if bar is None:
+        return None
+    values = np.asarray(labels.read())
+    fits = values.shape == image.shape[:2]
+    nothing = [value for value in (0, UNLABELLED, unlabelled) if value is not None]
+    return bar if fits and bool(np.isin(values[bar:], nothing).all()) else None
+
+
 def plane_name(name: str, plane: Plane) -> str:
     """Name one plane of a stack, such as ``cement.tif[12]``."""
     return f"{name}[{','.join(str(i) for i in plane)}]" if plane else name
@@ -240,6 +272,14 @@ def _opened(path: Path, _changed: int, _size: int) -> MicrographFile:
     return read_image(path)
 
 
+def _is_mask(values: NDArray[Any]) -> bool:
+    """Whether there is nothing but 0 and the highest value of the data type."""
+    if values.dtype.kind == "b":
+        return True
+    highest = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 0
+    return bool(highest) and bool(np.isin(values, (0, highest)).all())
+
+
 def _palette_indices(path: Path, kind: str | None) -> NDArray[Any] | None:
     """Read the numbers behind a palette or an inverted grey; None for files without one."""
     if kind not in ("PNG", "BMP", "TIFF"):
@@ -251,11 +291,12 @@ def _palette_indices(path: Path, kind: str | None) -> NDArray[Any] | None:
                 picture = reader(file)
                 return np.array(picture) if picture.mode == "P" else None
         with tifffile.TiffFile(path) as tif:
-            page = tif.pages.first
-            # Of one bit it is a mask, and what is meant is what is shown.
-            inverted = page.photometric == _MINISWHITE and page.bitspersample > 1
-            if (page.photometric == _PALETTE or inverted) and not tif.is_imagej:
-                return tif.series[0].asarray()
+            shown_as = tif.pages.first.photometric
+            if shown_as not in (_PALETTE, _MINISWHITE) or tif.is_imagej:
+                return None
+            values = tif.series[0].asarray()
+            # Of a mask, what is meant is what is shown.
+            return None if shown_as == _MINISWHITE and _is_mask(values) else values
     except BROKEN:
         pass  # The general reader says what is wrong with the file.
     return None

@@ -19,7 +19,13 @@ from phasesam.core.types import PixelSize
 from phasesam.training.data_classes import name_classes
 from phasesam.training.data_collection import collect
 from phasesam.training.data_pairs import Choice, Collection
-from phasesam.training.data_sources import ArrayImage, ArrayLabels, ImageSource, LabelSource
+from phasesam.training.data_sources import (
+    ArrayImage,
+    ArrayLabels,
+    ImageSource,
+    LabelSource,
+    unlabelled_bar,
+)
 from phasesam.training.data_stacks import Pair
 from phasesam.training.label_values import (
     UNLABELLED,
@@ -108,9 +114,26 @@ class LabelledImage:
     labels: LabelSource
     mapping: LabelMapping = field(default_factory=LabelMapping)
     normalisation: Normalisation = field(default_factory=Normalisation)
+    _bars: list[int | None] = field(default_factory=list, init=False, repr=False)
+
+    @property
+    def data_bar(self) -> int | None:
+        """First row of an SEM data bar without labels; None if there is none.
+
+        It is neither learnt nor judged, nor does it change the contrast: whoever uses the
+        adapter cuts it off, too.
+        """
+        return self._bar_of(None)
+
+    def _bar_of(self, pixels: NDArray[Any] | None) -> int | None:
+        """Look for the bar once, in pixels that have been read already, if so."""
+        if not self._bars:
+            image = self.image.load()[0] if pixels is None else pixels
+            self._bars.append(unlabelled_bar(image, self.labels, self.mapping.unlabelled))
+        return self._bars[0]
 
     def rgb(self) -> NDArray[np.uint8]:
-        """Read the image.
+        """Read the image, without a data bar that nobody has labelled.
 
         Returns
         -------
@@ -122,10 +145,11 @@ class LabelledImage:
         FileFormatError, InvalidImageError
             If it cannot be read or is no image.
         """
-        return to_rgb8(self.image.load()[0], self.normalisation)
+        pixels = self.image.load()[0]
+        return to_rgb8(pixels[: self._bar_of(pixels)], self.normalisation)
 
     def label_array(self) -> NDArray[np.int32]:
-        """Read the labels.
+        """Read the labels of what `rgb` shows.
 
         Returns
         -------
@@ -138,7 +162,7 @@ class LabelledImage:
         FileFormatError, TrainingDataError
             If they cannot be read or are no labels.
         """
-        return self.mapping.apply(self.labels.read(), self.labels.name)
+        return self.mapping.apply(self.labels.read(), self.labels.name)[: self.data_bar]
 
     @property
     def key(self) -> str:
@@ -152,10 +176,7 @@ class LabelledImage:
 
     @functools.cached_property
     def _keys(self) -> tuple[str, str]:
-        pixels = self.image.load()[0]
-        rgb = to_rgb8(pixels, self.normalisation)
-        usual = rgb if self.normalisation == Normalisation() else to_rgb8(pixels)
-        return _hash(usual), _hash(rgb, self.label_array())
+        return _hash(to_rgb8(self.image.load()[0])), _hash(self.rgb(), self.label_array())
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ Trainings that differ in what comes after can share a store, see `shared_feature
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from phasesam.models.free_memory import free_memory
 from phasesam.models.split_encoder import FrozenFeatures
 
 _SHARE_OF_FREE_MEMORY = 0.3
+_LEFT_FREE = 2 << 30
 
 
 class FeatureStore:
@@ -42,6 +44,7 @@ class FeatureStore:
         self._on_disk: set[str] = set()
         self._weights: dict[str, dict[str, Tensor]] = {}
         self._owner = ""
+        self._writes = True
         self.nbytes = 0
 
     def __len__(self) -> int:
@@ -72,7 +75,8 @@ class FeatureStore:
         Returns
         -------
         FrozenFeatures
-            On the CPU in half precision, the same at the first and every later call.
+            On the CPU in half precision, the same at the first and every later call; computed again
+        where there is no room to keep them.
         """
         if name in self._kept:
             return self._kept[name]
@@ -84,17 +88,27 @@ class FeatureStore:
         if self.nbytes + features.nbytes <= self._limit:
             self._kept[name] = features
             self.nbytes += features.nbytes
-        else:
+        elif self._has_room_on_disk():
             tensors = {str(i): t.contiguous() for i, t in enumerate(features.intermediate)}
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
                 save_file({"activation": features.activation.contiguous(), **tensors}, file)
                 self._on_disk.add(name)
             except (OSError, SafetensorError):
-                # The disk is full: what was to be kept is computed again.
+                # What was to be kept is computed again.
+                self._writes = False
                 with suppress(OSError):
                     file.unlink(missing_ok=True)
         return features
+
+    def _has_room_on_disk(self) -> bool:
+        """Whether checkpoint and adapter, which lie on the same disk, have room besides."""
+        if self._writes:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._writes = shutil.disk_usage(self._folder).free > _LEFT_FREE
+            except OSError:
+                self._writes = False
+        return self._writes
 
     def learn(self, name: str, module: nn.Module, learn: Callable[[], None]) -> bool:
         """Train a small module, or give it the weights that it got from the same training before.

@@ -38,8 +38,7 @@ from phasesam.training.settings import TrainingSettings
 from phasesam.training.starting_point import content_key, going_on
 from phasesam.training.trackers import TrackerCallback, check_installed
 from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
-from phasesam.training.visible_objects import about_unseen
-from phasesam.training.window_choice import large_extent
+from phasesam.training.visible_objects import ImageObjects, about_unseen, large_extent
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -60,14 +59,11 @@ class TrainedAdapter:
         What is known about it.
     rows : list of dict
         The log, one row an epoch.
-    warnings : tuple of str
-        What was not learnt.
     """
 
     path: Path
     card: AdapterCard
     rows: list[dict[str, float]]
-    warnings: tuple[str, ...] = ()
 
 
 def train(
@@ -146,8 +142,10 @@ def train(
         raise
     except BaseException as error:
         # Else the folder would count as taken as long as this program runs.
+        state: State = "failed"
         why = str(error) if isinstance(error, PhaseSAMError) else f"{type(error).__name__}: {error}"
-        state: State = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
+        if isinstance(error, KeyboardInterrupt):
+            state, why = "cancelled", "interrupted"
         with suppress(SaveError):
             watch.tell(replace(watch.last, state=state, message=why))
         raise
@@ -194,7 +192,6 @@ def _train(
     identity = weights_hash(base)
     settings = going_on(settings, data, identity)
     settings = replace(settings, recipe=fitted_to(settings.recipe, data, base.is_hq))
-    warnings = _about_objects(data, settings.recipe)
     own = run.cache_folder / str(accelerator.process_index)
     store = FeatureStore(own) if features is None else features
     objective = make_objective(base, data, settings, accelerator, store)
@@ -236,15 +233,7 @@ def _train(
     card = keeper.card()
     if data.task == "instance" and accelerator.is_main_process:
         card = _with_usual_threshold(run, base, data, str(accelerator.device), callbacks)
-    return TrainedAdapter(run.best_file, card, trainer.state.rows, warnings)
-
-
-def _about_objects(data: TrainingData, recipe: Recipe) -> tuple[str, ...]:
-    """Tell what will not be learnt; if that is all, a `TrainingDataError` does."""
-    if data.task == "semantic":
-        return ()
-    told = about_unseen((i.label_array() for i in data.of("train")), recipe.views)
-    return (told,) if told else ()
+    return TrainedAdapter(run.best_file, card, trainer.state.rows)
 
 
 def _clear(run: RunFolder, start: str) -> None:
@@ -273,12 +262,21 @@ def _with_usual_threshold(
 
 
 def fitted_to(recipe: Recipe, data: TrainingData, is_hq: bool) -> Recipe:
-    """Complete a recipe with what task, model and training images ask for."""
+    """Complete a recipe with what task, model and training images ask for.
+
+    Raises
+    ------
+    TrainingDataError
+        If the model could not tell any object.
+    """
     images = data.of("train")
     longest = max(max(image.rgb().shape[:2]) for image in images)
-    objects = data.task != "semantic"
-    extent = large_extent(image.label_array() for image in images) if objects else 0.0
-    return recipe.fitted(data.task, is_hq, longest, extent)
+    if data.task == "semantic":
+        return recipe.fitted(data.task, is_hq, longest)
+    objects = [ImageObjects.of(image.label_array()) for image in images]
+    fitted = recipe.fitted(data.task, is_hq, longest, large_extent(objects))
+    about_unseen(objects, fitted.views)
+    return fitted
 
 
 def make_objective(

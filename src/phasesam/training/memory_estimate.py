@@ -19,6 +19,7 @@ from phasesam.models.adapter_card import read_card
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapters import adapter_tensors, attach
 from phasesam.models.class_decoder import class_logits
+from phasesam.models.devices import asked_device
 from phasesam.models.free_memory import free_memory
 from phasesam.models.registry import get_spec
 from phasesam.models.sam import EncoderOutput, assemble_empty
@@ -165,7 +166,8 @@ class _Saved(saved_tensors_hooks):
 
 
 def _free(device: str) -> int:
-    if device != "cpu" and torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info(None if device == "auto" else torch.device(device))
+    found = asked_device(device)
+    if found.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(found)
         return int(free)
     return free_memory()

@@ -21,6 +21,7 @@ from phasesam.training.clicks import click_in, correction, noisy_box
 from phasesam.training.loss_config import LossConfig
 from phasesam.training.losses import mask_iou, mask_loss, pooled_mask
 from phasesam.training.prompt_config import PromptTraining
+from phasesam.training.visible_objects import MOST_COVERED, SMALLEST_AREA
 
 if TYPE_CHECKING:
     from phasesam.models.sam import EncoderOutput, SamModel
@@ -31,10 +32,6 @@ _MASK_SIZE = 256
 _FRAME = 1024
 _FINE_SIZE = 512
 _FACTOR = _FRAME // _MASK_SIZE
-SMALLEST_AREA = 4 * _FACTOR**2
-"""Of an object that can be learnt, in pixels of the model."""
-MOST_COVERED = 0.95
-"""Share of a view below which an object can be told from the rest."""
 
 
 @dataclass

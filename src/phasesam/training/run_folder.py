@@ -23,6 +23,8 @@ from phasesam.core.errors import FileFormatError, SaveError
 from phasesam.formats.atomic import atomic_file
 
 State = Literal["preparing", "training", "paused", "finishing", "cancelled", "finished", "failed"]
+DIED = "the process that trained has ended"
+"""Why a training failed whose process ended without a word."""
 _OVER: tuple[State, ...] = ("cancelled", "finished", "failed")
 
 
@@ -118,7 +120,7 @@ class RunFolder:
         """Progress; a process that died without a word counts as failed."""
         status = self.last_word()
         if not status.is_over and status.pid and not _is_alive(status):
-            return replace(status, state="failed", message="the process that trained has ended")
+            return replace(status, state="failed", message=DIED)
         return status
 
     def last_word(self) -> RunStatus:

@@ -96,7 +96,7 @@ def _write(
             raise CancelledError("writing the training data was stopped")
         file = f"{index + 1:04d}_{re.sub(r'[^0-9A-Za-z.-]+', '_', image.name)[:_LONGEST_NAME]}.tif"
         intensities, pixel_size = image.image.load()
-        _write_image(folder / "images" / file, intensities, pixel_size)
+        _write_image(folder / "images" / file, intensities[: image.data_bar], pixel_size)
         _write_labels(folder / "labels" / file, _file_values(image))
         shown = "" if image.normalisation == Normalisation() else image.normalisation.key
         cells = (

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 _VIEW, _ORDER, _PROMPTS, _PIECE = 1, 2, 3, 4
 _IMAGES_IN_MEMORY = 64
 _SHARE_OF_FREE_MEMORY = 0.2
-_BYTES_PER_PIXEL = 7  # colours and labels
 _PIECES_IN_A_ROW = 8
+
+_Arrays = tuple[np.ndarray, np.ndarray, Levels]
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,9 @@ class ViewPlan:
         self._pool = None if pool is None else max(pool, len(images))
         self._seed = seed
         self._stretch = stretch
-        self._arrays = lru_cache(self._most_in_memory())(self._read)
-
-    def _most_in_memory(self) -> int:
-        """How many images are kept, if all were as large as the first."""
-        if not self._images:
-            return _IMAGES_IN_MEMORY
-        height, width = self._images[0].rgb().shape[:2]
-        fitting = _SHARE_OF_FREE_MEMORY * free_memory() / (_BYTES_PER_PIXEL * height * width)
-        return min(_IMAGES_IN_MEMORY, max(1, int(fitting)))
+        self._room = int(_SHARE_OF_FREE_MEMORY * free_memory())
+        self._kept: dict[int, _Arrays] = {}
+        self._last: tuple[int, _Arrays] | None = None
 
     def samples(self, epoch: int, count: int) -> list[Sample]:
         """List the samples of an epoch; all views of the pool come up equally often."""
@@ -124,7 +119,8 @@ class ViewPlan:
     def image_of_piece(self, number: int) -> int:
         """Index of the image that a piece shows.
 
-        They come in turn; of more images than are kept in memory, several pieces in a row.
+        They come in turn; of many images, which are hardly all kept in memory, several pieces in
+        a row.
         """
         if len(self._images) > _IMAGES_IN_MEMORY:
             number //= _PIECES_IN_A_ROW
@@ -138,7 +134,25 @@ class ViewPlan:
         """Source of chance for the prompts of a sample."""
         return np.random.default_rng([self._seed, _PROMPTS, sample.moment])
 
-    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray, Levels]:
+    def _arrays(self, index: int) -> _Arrays:
+        """Read an image, unless it is in memory.
+
+        What has come in stays: images come in turn, so that the oldest is the next to be needed.
+        """
+        if index in self._kept:
+            return self._kept[index]
+        if self._last is not None and self._last[0] == index:
+            return self._last[1]
+        arrays = self._read(index)
+        needed = arrays[0].nbytes + arrays[1].nbytes
+        if len(self._kept) < _IMAGES_IN_MEMORY and needed <= self._room:
+            self._room -= needed
+            self._kept[index] = arrays
+        else:
+            self._last = index, arrays
+        return arrays
+
+    def _read(self, index: int) -> _Arrays:
         image = self._images[index]
         rgb = stretched(image.rgb()) if self._stretch else image.rgb()
         return rgb, image.label_array(), intensity_levels(rgb)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,12 +68,18 @@ def large_extent(labels: Iterable[NDArray[np.int32]]) -> float:
     float
         95th percentile of the longer sides of their bounding boxes, in pixels; 0 without any.
     """
-    extents = [
-        max(rows.stop - rows.start, columns.stop - columns.start)
-        for each in labels
-        for rows, columns in filter(None, find_objects(_compact(each)))
-    ]
-    return float(np.percentile(extents, _LARGE_OBJECT)) if extents else 0.0
+    return typical_extent([side for each in labels for side in object_sides(each)])
+
+
+def typical_extent(sides: Sequence[int]) -> float:
+    """Percentile of the longer sides of objects that stands for large ones; 0 without any."""
+    return float(np.percentile(sides, _LARGE_OBJECT)) if sides else 0.0
+
+
+def object_sides(labels: NDArray[np.int32]) -> list[int]:
+    """Longer sides of the bounding boxes of objects 1, 2, … of a label image, (h, w)."""
+    boxes = filter(None, find_objects(_compact(labels)))
+    return [max(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in boxes]
 
 
 def _compact(labels: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -52,7 +52,8 @@ def main(folder: str) -> int:
             run.write_status(RunStatus("failed", str(error)))
         return 1
     except Exception as error:
-        run.write_status(RunStatus("failed", f"{type(error).__name__}: {error}"))
+        if not run.status().is_over:
+            run.write_status(RunStatus("failed", f"{type(error).__name__}: {error}"))
         raise
     return 0
 
