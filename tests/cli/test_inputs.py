@@ -97,7 +97,6 @@ def test_folder_without_permission_below_others(tmp_path, monkeypatch):
         return genuine(path)
 
     monkeypatch.setattr(Path, "is_file", refuse)
-    monkeypatch.setattr(Path, "rglob", lambda folder, pattern: folder.iterdir())
     assert [(j.source.name, j.missing) for j in find_jobs([str(tmp_path)])] == [("a.tif", "")]
     jobs = find_jobs([str(tmp_path)], recursive=True)
     assert [bool(j.missing) for j in jobs] == [False, True]
@@ -175,3 +174,17 @@ def test_planes_that_the_stack_lacks(text):
     parse_planes(text)
     with pytest.raises(InvalidSettingError, match="there are 10"):
         choose_planes(text, 10)
+
+
+def test_a_search_stops_at_images_that_are_folders(tmp_path):
+    store = tmp_path / "scans" / "cube.zarr"
+    for level in ("0", "1"):
+        (store / level).mkdir(parents=True)
+        (store / level / ".zarray").write_text("{}")
+        (store / level / "0.0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (store / ".zgroup").write_text("{}")
+    touch(tmp_path / "scans", "a.png")
+    expected = ["a.png", "cube.zarr"]
+    assert sorted(j.source.name for j in find_jobs([tmp_path], recursive=True)) == expected
+    pattern = str(tmp_path / "**" / "*")
+    assert sorted(j.source.name for j in find_jobs([pattern])) == expected

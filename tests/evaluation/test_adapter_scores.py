@@ -20,6 +20,7 @@ from phasesam.evaluation.adapter_scores import (
 )
 from phasesam.models.adapter_card import AdapterCard
 from phasesam.models.adapter_config import AdapterConfig
+from phasesam.training.data_sources import ArrayLabels
 from phasesam.training.dataset import from_arrays
 
 TRUTH = np.zeros((20, 30), np.int32)
@@ -173,3 +174,12 @@ def test_a_baseline_learns_nothing_that_the_adapter_has_not():
     known = remembering(shades("xyz"), train="xy", test="z")
     with pytest.raises(InvalidSettingError, match="the data hold none of them"):
         baseline_data(shades("abcde", first=7), known)
+
+
+def test_maps_without_labels_are_left_out():
+    three = data()
+    blank = replace(three.images[1], labels=ArrayLabels("b", np.full(TRUTH.shape, -1)))
+    partly = replace(three, images=(three.images[0], blank, three.images[2]))
+    images, (warning,) = choose_images(partly, card(train="xyz"))
+    assert [i.name for i in images] == ["a", "c"]
+    assert warning == "no pixel is labelled in b: 1 left out"

@@ -71,7 +71,7 @@ def test_html_escapes_what_users_name():
 
 def test_markdown_tables_keep_their_columns():
     lines = [line for line in REPORT.to_markdown().splitlines() if line.startswith("|")]
-    assert lines == ["| image | IoU |", "|---|---:|", r"| x\|y | 0.5 |", "| a b | <b> |"]
+    assert lines == ["| image | IoU |", "|---|---:|", r"| x\|y | 0.5 |", r"| a b | \<b> |"]
     assert "## A \\| B" in REPORT.to_markdown()
     assert "![" not in REPORT.to_markdown()
 
@@ -98,3 +98,13 @@ def test_an_empty_report():
     page.feed(Report("Nothing").to_html())
     assert page.open == []
     assert Report("Nothing").to_markdown() == "# Nothing\n"
+
+
+def test_markdown_says_what_colours_mean_and_keeps_names_plain():
+    bad = "<script>x</script> a](http://b) *c* `d`"
+    report = Report(bad, (bad,), pictures=(Picture("p", bad, RGB),), legend={bad: (230, 159, 0)})
+    text = report.to_markdown(["p.png"])
+    assert "`#e69f00`" in text
+    for markup in ("](http", " *c*", " `d`"):
+        assert markup not in text
+    assert text.count("<") == text.count("\\<") == 4 * 2

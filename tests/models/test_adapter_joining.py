@@ -179,3 +179,11 @@ def test_unloading_the_adapter_below_unloads_both(manager, stacked):
     manager.load("tiny", version)
     assert manager.unload("tiny", "below") > 0
     assert [m.adapter for m in manager.resident()] == [None]
+
+
+def test_an_adapter_that_was_written_since_is_not_joined(manager, stacked, tmp_path):
+    version = stacked(LOWER["both"])
+    with manager.lease("tiny") as leased:
+        write(leased, LOWER["both"], version.under.path, seed=9)
+        with pytest.raises(CheckpointError, match="was written since it was chosen"):
+            join(leased, version.under, version)

@@ -330,3 +330,15 @@ def test_a_base_is_fingerprinted_once(base, trained, monkeypatch):
         version = AdapterVersion(name, path, adapter_store.content_hash(path))
         load_adapter(fresh, version)
     assert len(calls) == 1
+
+
+def test_a_version_keeps_its_card(manager, make_adapter, tmp_path):
+    path = make_adapter(tmp_path / "a.safetensors", classes=("a", "b"), window=48)
+    version = manager.adapter_version("tiny", path)
+    make_adapter(path, classes=("x", "y", "z"), window=40, seed=1)
+    assert version.card.classes == ("a", "b")
+    assert version.card.window == 48
+    assert manager.adapter_version("tiny", path).card.classes == ("x", "y", "z")
+    unread = AdapterVersion("a", path, "0" * 64)
+    with pytest.raises(CheckpointError, match="was written since it was chosen"):
+        _ = unread.card

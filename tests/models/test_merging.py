@@ -219,3 +219,18 @@ def test_vit_b(tmp_path):
     answer = ours(adapter, "random_vit_b")
     assert np.linalg.norm(answer.logits - logits) < 1e-4 * np.linalg.norm(logits)
     assert np.mean(answer.masks != masks) < 1e-3
+
+
+def test_a_mobile_sam_loads_strictly_into_other_tools(tmp_path, make_adapter):
+    """They want TinyViT's own classifier, which nobody uses."""
+    adapter = make_adapter(tmp_path / "a.safetensors", "mobile_sam", config=EVERYTHING)
+    save_merged(adapter, tmp_path / "merged.pth")
+    package = import_segment_anything_hq()
+    registry = package.build_sam_baseline.sam_model_registry_baseline
+    theirs = registry["vit_tiny"](checkpoint=str(tmp_path / "merged.pth")).eval()
+    own = load_trainable(build_model("mobile_sam"), adapter)[0].eval()
+    picture = own.preprocess(np.pad(discs(), ((0, 588), (0, 768), (0, 0))))
+    with torch.inference_mode():
+        features = theirs.image_encoder(picture)
+        found = features[0] if isinstance(features, tuple) else features
+        torch.testing.assert_close(own.encode(picture).features, found, atol=1e-4, rtol=1e-4)

@@ -50,11 +50,11 @@ def join(
     """
     low_model, low = load_trainable(base, lower.path)
     top = read_card(upper.path)
-    for version in (lower, upper):
-        version.refuse_other_content()
     if top.config.encoder or top.config.decoder != "lora" or top.config.hq != "none":
         raise CheckpointError(f"expected plain LoRA on the decoder only, got {upper.path}")
     added = load_file(upper.path)
+    for version in (lower, upper):
+        version.refuse_other_content()
     known = _at_strength(base, low_model, low.config, lower.strength)
     config = low.config
     if config.decoder != "full":

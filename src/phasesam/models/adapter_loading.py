@@ -74,10 +74,10 @@ class AdapterVersion:
             _cards[self.content_hash] = card
         return _cards[self.content_hash]
 
-    def refuse_other_content(self) -> None:
+    def refuse_other_content(self, since: str = "since it was chosen") -> None:
         """Raise a `CheckpointError` if the file holds another content by now."""
         if adapter_store.content_hash(self.path) != self.content_hash:
-            raise CheckpointError(f"{self.path} has been written since it was loaded; try again")
+            raise CheckpointError(f"{self.path} was written {since}; try again")
 
     @property
     def embedding_key(self) -> str | None:
@@ -229,7 +229,7 @@ def load_adapter(base: SamModel, version: Any) -> SamModel:
     # numbers before they are filled, from a generator that belongs to all threads.
     with _LOADING, torch.inference_mode(False), torch.no_grad():
         model, card = load_trainable(base, version.path, fingerprint_of(base))
-        version.refuse_other_content()
+        version.refuse_other_content("while it was being loaded")
         FoldedAdapter(model, base, card.config, version.strength)
     return model
 

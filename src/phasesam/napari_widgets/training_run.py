@@ -149,7 +149,7 @@ class TrainingRun:
             return self.folder.status()
         # What it had finished before it ended counts.
         status = self.folder.last_word()
-        is_of_another = status.pid != os.getpid() and self.folder.status() == status
+        is_of_another = status.pid not in (0, os.getpid()) and self.folder.status() == status
         if not status.is_over and not is_of_another:
             status = replace(status, state="failed", message=DIED)
             if self._is_killed:
