@@ -188,3 +188,4 @@ def test_a_search_stops_at_images_that_are_folders(tmp_path):
     assert sorted(j.source.name for j in find_jobs([tmp_path], recursive=True)) == expected
     pattern = str(tmp_path / "**" / "*")
     assert sorted(j.source.name for j in find_jobs([pattern])) == expected
+    assert [j.source.name for j in find_jobs([str(store / "0" / "*.png")])] == ["0.0.png"]

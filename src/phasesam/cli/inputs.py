@@ -98,7 +98,10 @@ def _expand(text: str, recursive: bool, folder_is_stack: bool) -> Iterable[tuple
             chosen = [m for m in matches if m.is_dir()]
         else:
             files = [m for m in matches if not _is_result(m)]
-            chosen = [m for m in files if (m.is_file() or is_image_file(m)) and not _is_in_image(m)]
+            below = next(p for p in path.parents if not glob.has_magic(str(p)))
+            chosen = [
+                m for m in files if (m.is_file() or is_image_file(m)) and not _is_in_image(m, below)
+            ]
         return [(m, "") for m in sorted(chosen, key=_by_folder)] or [(path, "no file matches")]
     return [(path, "no such file or folder")]
 
@@ -125,9 +128,9 @@ def _below(folder: Path) -> Iterator[Path]:
                 yield from _below(path)
 
 
-def _is_in_image(path: Path) -> bool:
-    """Whether a file is part of an image that is a folder."""
-    return any(is_image_file(parent) for parent in path.parents)
+def _is_in_image(path: Path, below: Path) -> bool:
+    """Whether a file is part of an image that is a folder in another folder, or further below."""
+    return any(is_image_file(parent) for parent in path.parents if below in parent.parents)
 
 
 def _reason(error: OSError) -> str:
