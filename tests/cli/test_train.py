@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -191,10 +192,15 @@ def test_recipes_are_listed():
         assert name in result.stdout
 
 
-def test_warnings_are_told_once(folder):
-    result = invoke(folder, "-o", "powder", *BRIEF, "--check")
+def test_warnings_are_told_once(folder, tmp_path):
+    plain = tmp_path / "plain"
+    for kind in ("images", "labels"):
+        (plain / kind).mkdir(parents=True)
+        for path in sorted((folder / kind).iterdir())[: 3 if kind == "images" else 2]:
+            shutil.copy(path, plain / kind)
+    result = invoke(plain, "-o", "powder", *BRIEF, "--check")
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("there is no test image") == 1
+    assert result.stderr.count("without labels are left out") == 1
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,8 @@ def _cell(text: str) -> str:
 
 def _words(text: str) -> str:
     """Keep tags, links and emphasis of Markdown out of what people have named."""
-    escaped = re.sub(r"([\\<*`])", r"\\\1", text)
+    # A star between spaces marks nothing.
+    escaped = re.sub(r"([\\<`]|\*(?=\S)|(?<=\S)\*)", r"\\\1", text)
     return escaped.replace("](", "]\\(")
 
 
