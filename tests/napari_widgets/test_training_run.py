@@ -248,14 +248,21 @@ def test_job_and_settings_are_plain(processes):
     assert Job.read(process.run) == process.job
 
 
-def test_a_process_that_dies_at_once_can_be_resumed_later(processes):
+def died_at_once(processes):
+    """Return a training whose process has ended without a word."""
     run = new_run("steel")
     Job("x", "semantic", TrainingSettings().to_dict()).write(run)
-    run.checkpoint_file.write_bytes(b"1")
     training = TrainingRun(run)
     training.prepare()
     training.begin()
     processes[0].is_running = False
+    return training
+
+
+def test_a_process_that_dies_at_once_can_be_resumed_later(processes):
+    training = died_at_once(processes)
+    run = training.folder
+    run.checkpoint_file.write_bytes(b"1")
     assert training.status().state == "failed"
     (listed,) = earlier_runs()
     assert listed.path == run.path
@@ -263,24 +270,16 @@ def test_a_process_that_dies_at_once_can_be_resumed_later(processes):
 
 
 def test_a_folder_that_was_deleted_is_not_made_again(processes):
-    run = new_run("steel")
-    Job("x", "semantic", TrainingSettings().to_dict()).write(run)
-    training = TrainingRun(run)
-    training.prepare()
-    training.begin()
-    processes[0].is_running = False
+    training = died_at_once(processes)
+    run = training.folder
     shutil.rmtree(run.path)
     assert training.status().state == "failed"
     assert not run.path.exists()
 
 
 def test_what_another_process_says_of_the_folder_stays(processes):
-    run = new_run("steel")
-    Job("x", "semantic", TrainingSettings().to_dict()).write(run)
-    training = TrainingRun(run)
-    training.prepare()
-    training.begin()
-    processes[0].is_running = False
+    training = died_at_once(processes)
+    run = training.folder
     other = psutil.Process().parent()
     word = RunStatus("training", epoch=3, epochs=9, pid=other.pid, started=other.create_time())
     (run.path / "status.json").write_text(json.dumps(asdict(word)))
