@@ -187,9 +187,10 @@ class DataPanel(QWidget):
         names = None
         if task == "semantic":
             # While a name is being typed, the table shows what was there before.
-            layers = self.source.current == "layers"
-            rows = [(row.value, row.name) for row in self._classes.rows]
-            names = dict(rows if layers else [row[:2] for row in self.classes.rows()]) or None
+            if self.source.current == "layers":
+                names = {row.value: row.name for row in self._classes.rows} or None
+            else:
+                names = {value: name for value, name, _ in self.classes.rows()} or None
         parts = self.parts.isChecked() and task != "semantic"
         options = DataOptions(classes=names, unlabelled=unlabelled, components=parts)
         if self.source.current == "folder":

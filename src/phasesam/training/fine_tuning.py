@@ -38,7 +38,7 @@ from phasesam.training.settings import TrainingSettings
 from phasesam.training.starting_point import content_key, going_on
 from phasesam.training.trackers import TrackerCallback, check_installed
 from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
-from phasesam.training.visible_objects import ImageObjects, about_unseen, large_extent
+from phasesam.training.visible_objects import ImageObjects, about_unseen, fitted_to_objects
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -270,11 +270,11 @@ def fitted_to(recipe: Recipe, data: TrainingData, is_hq: bool) -> Recipe:
         If the model could not tell any object.
     """
     images = data.of("train")
-    longest = max(max(image.rgb().shape[:2]) for image in images)
     if data.task == "semantic":
+        longest = max(max(image.rgb().shape[:2]) for image in images)
         return recipe.fitted(data.task, is_hq, longest)
     objects = [ImageObjects.of(image.label_array()) for image in images]
-    fitted = recipe.fitted(data.task, is_hq, longest, large_extent(objects))
+    fitted = fitted_to_objects(recipe, data.task, is_hq, objects)
     about_unseen(objects, fitted.views)
     return fitted
 

@@ -19,6 +19,7 @@ from phasesam.training.window_choice import object_sides, typical_extent
 
 if TYPE_CHECKING:
     from phasesam.training.label_values import Task
+    from phasesam.training.recipes import Recipe
     from phasesam.training.settings import TrainingSettings
     from phasesam.training.views import ViewConfig
 
@@ -58,6 +59,14 @@ def large_extent(images: Sequence[ImageObjects]) -> float:
     return typical_extent([side for image in images for side in image.sides])
 
 
+def fitted_to_objects(
+    recipe: Recipe, task: Task, is_hq: bool, images: Sequence[ImageObjects]
+) -> Recipe:
+    """Complete a recipe with what the objects of the training images ask for."""
+    longest = max(max(image.shape) for image in images)
+    return recipe.fitted(task, is_hq, longest, large_extent(images))
+
+
 def unseen_objects(settings: TrainingSettings, task: Task, images: Sequence[ImageObjects]) -> str:
     """Say how many objects a training will not learn, with the window that it will take.
 
@@ -82,8 +91,7 @@ def unseen_objects(settings: TrainingSettings, task: Task, images: Sequence[Imag
     """
     if task == "semantic":
         return ""
-    longest = max(max(image.shape) for image in images)
-    views = settings.recipe.fitted(task, False, longest, large_extent(images)).views
+    views = fitted_to_objects(settings.recipe, task, False, images).views
     if settings.start:
         views = replace(views, window=card_of(settings.start).window)
     return about_unseen(images, views)
