@@ -513,3 +513,12 @@ def test_objects_that_are_too_small_are_told(dock, checked, until):
     dock.viewer.add_labels(labels, name="A labels")
     checked()
     until(lambda: "Of 2 objects 1 are smaller than" in dock.memory.text())
+
+
+def test_a_long_path_does_not_widen_the_dock(dock, until, tmp_path, qtbot):
+    qtbot.wait(50)
+    before = dock.minimumSizeHint().width()
+    dock.use_folder(tmp_path / ("x" * 150))
+    until(lambda: "found nothing" in dock.summary.warnings.text())
+    qtbot.wait(50)
+    assert dock.minimumSizeHint().width() == before

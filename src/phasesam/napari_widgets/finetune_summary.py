@@ -114,6 +114,8 @@ class SummaryView(QWidget):
         self.bars = ShareBars()
         self.warnings = QLabel()
         self.warnings.setWordWrap(True)
+        # A long path is cut off rather than let the dock grow.
+        self.warnings.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.warnings.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
