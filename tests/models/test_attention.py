@@ -10,7 +10,7 @@ from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import nn
 
 from phasesam.models.attention import FastBlock, _offsets, fast_attention
-from phasesam.models.products import apply_linear, product
+from phasesam.models.products import apply_linear
 from phasesam.models.sam import import_segment_anything_hq
 
 
@@ -181,25 +181,3 @@ def test_hooks_of_linear_layers_are_called():
 def test_offsets_equal_segment_anythings_also_when_stretched(size):
     table = torch.randn(27, 4)
     torch.testing.assert_close(_offsets(table, size), get_rel_pos(size, size, table))
-
-
-@pytest.mark.parametrize("shape", [(1000, 64), (3, 5, 200, 64), (10, 64), (0, 64)])
-@pytest.mark.parametrize("with_bias", [False, True])
-def test_product_equals_linear(shape, with_bias):
-    torch.manual_seed(0)
-    x = torch.randn(shape)
-    weight = torch.randn(24, 128)[:, ::2]
-    bias = torch.randn(24) if with_bias else None
-    expected = nn.functional.linear(
-        x.double(), weight.double(), bias if bias is None else bias.double()
-    )
-    with torch.inference_mode():
-        found = product(x, weight, bias)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
-    assert found.is_contiguous()
-
-
-def test_product_has_gradients():
-    x = torch.randn(1000, 64, requires_grad=True)
-    product(x, torch.randn(24, 64)).sum().backward()
-    assert x.grad is not None

@@ -6,6 +6,7 @@ from peft import LoraConfig
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 
+from phasesam.models import products
 from phasesam.models.one_product import OneProductLinear
 
 
@@ -35,6 +36,22 @@ def test_the_same_results_and_gradients_as_peft(rslora, rank):
         results.append((y, *torch.autograd.grad(y.square().sum(), [leaf, *weights])))
     for expected, found in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("rank", [2, 4])
+def test_many_tokens_by_the_other_library(rank, monkeypatch):
+    """Few tokens are never given to oneDNN."""
+    monkeypatch.setattr(products, "_onednn_is_faster", lambda: True)
+    x = torch.randn(3, 700, 12, generator=torch.Generator().manual_seed(1))
+    results = []
+    for layer in layers(rank):
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        weights = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+        results.append((y, *torch.autograd.grad(y.square().mean(), [leaf, *weights])))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_narrow_products_are_used_where_they_save_something():

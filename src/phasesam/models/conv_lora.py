@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phasesam.core.errors import InvalidSettingError
+from phasesam.models.products import apply_linear
 
 Gate = Literal["dense", "switch", "published"]
 SCALES: dict[Gate, tuple[int, ...]] = {
@@ -198,16 +199,18 @@ class ConvLoraLinear(LoraLinear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Apply the layer and its active adapters to tokens of shape (n, h, w, c) or (n, h², c)."""
-        result = self.base_layer(x, *args, **kwargs)
+        plain = not (args or kwargs)
+        result = apply_linear(self.base_layer, x) if plain else self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return result
         for name in self.active_adapters:
             if name not in self.lora_A:
                 continue
-            z = self.lora_A[name](self.lora_dropout[name](x).to(self.lora_A[name].weight.dtype))
+            down, up = self.lora_A[name], self.lora_B[name]
+            z = apply_linear(down, self.lora_dropout[name](x).to(down.weight.dtype))
             picture = _as_pictures(z)
             z = z + self.lora_mixture[name](picture).movedim(1, -1).reshape(z.shape)
-            result = result + (self.lora_B[name](z) * self.scaling[name]).to(result.dtype)
+            result = result + (apply_linear(up, z) * self.scaling[name]).to(result.dtype)
         return result
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

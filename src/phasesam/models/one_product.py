@@ -15,7 +15,8 @@ from typing import Any, cast
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
-from torch.nn import functional
+
+from phasesam.models.products import multiply, product
 
 
 class OneProductLinear(LoraLinear):
@@ -39,7 +40,7 @@ class OneProductLinear(LoraLinear):
                     x, total.detach(), bias, up, down, float(self.scaling[names[0]])
                 ),
             )
-        return functional.linear(x, total, bias)
+        return product(x, total, bias)
 
     def _narrow(self, x: Tensor, name: str) -> bool:
         """Whether narrow products save something, and all are in one precision."""
@@ -82,7 +83,7 @@ class _NarrowGradient(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, total, up, down)
         ctx.scaling = s
-        return functional.linear(x, total, bias)
+        return product(x, total, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -91,7 +92,7 @@ class _NarrowGradient(torch.autograd.Function):
         tokens = x.flatten(0, -2)
         back = None
         if ctx.needs_input_grad[0]:
-            back = (gradient @ total).view(x.shape)
-        of_up = gradient.T @ (tokens @ down.T) * ctx.scaling
-        of_down = (gradient @ up).T @ tokens * ctx.scaling
+            back = multiply(gradient, total).view(x.shape)
+        of_up = multiply(gradient.T, multiply(tokens, down.T)) * ctx.scaling
+        of_down = multiply(multiply(gradient, up).T, tokens) * ctx.scaling
         return back, None, None, of_up, of_down, None

@@ -1,28 +1,32 @@
 """Matrix products on the CPU, by the faster of the two libraries that torch brings.
 
 ``torch.nn.functional.linear`` calls BLAS, which on AMD processors with AVX-512 (torch is built
-with Intel's MKL) reaches only half the speed of oneDNN, and oneDNN is what convolutions
-call. A linear layer is a 1x1 convolution of tokens laid out as a channels-last image, and both
-layouts describe the same memory, so the detour costs no copy. On other processors, other
-devices and in other precisions the plain product is used.
+with Intel's MKL) reaches only half the speed of oneDNN, forwards and backwards. torch calls oneDNN
+for linear layers only where it compiles a model; the operation that it compiles them to is called
+here. On other processors, other devices and in other precisions the plain product is used.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# torch itself hands smaller convolutions to another library.
+# Below, a call of oneDNN costs as much as it saves.
 _MIN_ELEMENTS = 20481
 
 
 @cache
 def _onednn_is_faster() -> bool:
-    return torch.backends.mkldnn.is_available() and (
-        torch.backends.cpu.get_cpu_capability() == "AVX512"
+    # Versions of torch that do not tell the name of the processor get oneDNN on all of them.
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and "Intel" not in str(known.get("cpu_name", ""))
     )
 
 
@@ -41,22 +45,31 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns
     -------
     (..., m) tensor
+        Can be differentiated once.
     """
-    suitable = (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and weight.dtype == torch.float32
-        and x.numel() >= _MIN_ELEMENTS
-        and not torch.is_grad_enabled()
-        and torch.get_num_threads() > 1
-        and _onednn_is_faster()
-    )
-    if not suitable:
+    if not _suits(x, weight):
         return functional.linear(x, weight, bias)
-    image = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
-    kernel = weight.contiguous()[:, :, None, None]
-    result = functional.conv2d(image, kernel, bias).permute(0, 2, 3, 1)
-    return result.reshape(*x.shape[:-1], weight.shape[0])
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        return cast(Tensor, _Product.apply(x, weight, bias))
+    return _onednn(x, weight, bias)
+
+
+def multiply(first: Tensor, second: Tensor) -> Tensor:
+    """Multiply two matrices, ``first @ second``, without a gradient.
+
+    Parameters
+    ----------
+    first : (n, k) tensor
+        The larger one; transposed ones need no copy.
+    second : (k, m) tensor
+        The other.
+
+    Returns
+    -------
+    (n, m) tensor
+    """
+    return _onednn(first, second.T, None) if _suits(first, second) else first @ second
 
 
 def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
@@ -72,3 +85,41 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
     if type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks:
         return product(x, layer.weight, layer.bias)
     return layer(x)
+
+
+def _suits(x: Tensor, weight: Tensor) -> bool:
+    return bool(
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() >= _MIN_ELEMENTS
+        and not torch.is_autocast_enabled("cpu")
+        and _onednn_is_faster()
+    )
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+
+
+class _Product(torch.autograd.Function):
+    """The product, which oneDNN differentiates as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # Tokens are many: they are kept for the gradient of weights that learn only.
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = multiply(rows, weight).view(*gradient.shape[:-1], weight.shape[1])
+        if ctx.needs_input_grad[1]:
+            of_weight = multiply(rows.T, x.flatten(0, -2))
+        if ctx.needs_input_grad[2]:
+            of_bias = rows.sum(0)
+        return of_x, of_weight, of_bias

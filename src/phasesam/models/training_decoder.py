@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from phasesam.models.products import apply_linear, product
+
 
 def transform(
     decoder: Any, keys: Tensor, position: Tensor, tokens: Tensor
@@ -166,8 +168,10 @@ def _to_image(attention: Any, placed: Tensor, keys: Tensor, position: Tensor) ->
     """Tokens (m, t, c) attend to image tokens."""
     count, length, _ = placed.shape
     # The bias of the key projection is in it twice; softmax ignores what all keys share.
-    k = _heads(attention, attention.k_proj(keys) + attention.k_proj(position))
-    v = _heads(attention, attention.v_proj(keys))
+    k = _heads(
+        attention, apply_linear(attention.k_proj, keys) + apply_linear(attention.k_proj, position)
+    )
+    v = _heads(attention, apply_linear(attention.v_proj, keys))
     q = attention.q_proj(placed)
     shared = len(keys) == 1
     q = _heads(attention, (q.flatten(0, 1)[None] if shared else q).to(k.dtype))
@@ -180,15 +184,15 @@ def _to_tokens(
     attention: Any, keys: Tensor, position: Tensor, placed: Tensor, queries: Tensor
 ) -> Tensor:
     """Image tokens attend to tokens (m, t, c)."""
-    where = attention.q_proj(position) - attention.q_proj.bias
-    q = attention.q_proj(keys) + where.to(keys.dtype)
+    where = apply_linear(attention.q_proj, position) - attention.q_proj.bias
+    q = apply_linear(attention.q_proj, keys) + where.to(keys.dtype)
     q = _heads(attention, q.expand(len(placed), -1, -1))
     k, v = (
         _heads(attention, projection(tokens).to(q.dtype))
         for projection, tokens in ((attention.k_proj, placed), (attention.v_proj, queries))
     )
     out = _attend(q, k, v)
-    return attention.out_proj(out.transpose(1, 2).flatten(2))
+    return apply_linear(attention.out_proj, out.transpose(1, 2).flatten(2))
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -216,4 +220,4 @@ def _heads(attention: Any, x: Tensor) -> Tensor:
 def _doubled(layer: Any, x: Tensor) -> Tensor:
     """Make 2 x 2 pixels of each: a transposed convolution without overlap is a product."""
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    return functional.linear(x, weight, layer.bias.repeat(4))
+    return product(x, weight, layer.bias.repeat(4))
