@@ -19,7 +19,7 @@ def tiny(micrograph, manager):
 @pytest.fixture(scope="module")
 def found(micrograph, manager):
     trained = Segmenter(micrograph.image, "mobile_sam", manager=manager)
-    return trained.automatic(points_per_side=10, window=128, speckle_area=0)
+    return trained.automatic(points_per_side=6, window=128, speckle_area=0)
 
 
 def test_masks_are_those_of_their_window_alone(found, micrograph, manager):

@@ -281,6 +281,7 @@ def test_late_blocks_and_patch_embedding(base):
 )
 def test_tiny_vit(picture, config, count):
     """Strips, chunks and folded normalisation of the encoder leave adapters alone."""
+    picture = picture[..., :512, :512]
     base = build_model("mobile_sam")
     assert len(encoder_layers(base, config)) == count
     model = disturbed(attach(base, config), config).eval()

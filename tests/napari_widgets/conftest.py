@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 import sys
@@ -26,6 +27,13 @@ from phasesam.core.errors import CancelledError
 from phasesam.core.mask_set import MaskSet
 
 _PATIENCE_MS = 20_000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _modules_are_no_garbage():
+    """Keep the collector away from what tests of other parts left, too."""
+    gc.collect()
+    gc.freeze()
 
 
 def _canvas_position(viewer, world):

@@ -42,11 +42,16 @@ def disc_data(task: str, count: int = 4) -> TrainingData:
 
 @pytest.fixture
 def brief() -> Recipe:
+    """Return the recipe of `brief_recipe`."""
+    return brief_recipe()
+
+
+def brief_recipe() -> Recipe:
     """Return a recipe of a few seconds with the tiny model."""
     default = get_recipe("default")
     return replace(
         default,
-        epochs=3,
+        epochs=2,
         views_per_epoch=2,
         pool=4,
         batch=1,

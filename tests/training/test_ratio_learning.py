@@ -38,7 +38,7 @@ SETTINGS = TrainingSettings(base="tiny", device="cpu", precision="fp32")
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = replace(
-        get_recipe("default"), epochs=2, views_per_epoch=2, pool=4, batch=1, detail_steps=10
+        get_recipe("default"), epochs=1, views_per_epoch=2, pool=4, batch=1, detail_steps=5
     )
     folder = tmp_path_factory.mktemp("adapter")
     return train(disc_data("semantic"), folder, replace(SETTINGS, recipe=recipe)).path

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.conftest import disc_data
+from tests.training.conftest import brief_recipe, disc_data
 
 from phasesam.core.errors import CheckpointError, TrainingDataError
 from phasesam.models.adapter_card import read_card
@@ -22,13 +22,14 @@ def settings(recipe: Recipe, start: str = "", **changes: str) -> TrainingSetting
     )
 
 
-@pytest.fixture
-def first(tmp_path: Path, brief: Recipe) -> Path:
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    brief = brief_recipe()
     few = replace(
         brief, epochs=1, adapter=replace(brief.adapter, rank=3),
         views=replace(brief.views, window=96),
     )  # fmt: skip
-    return train(disc_data("semantic"), tmp_path / "first", settings(few)).path
+    return train(disc_data("semantic"), tmp_path_factory.mktemp("first"), settings(few)).path
 
 
 def test_an_adapter_is_trained_further(first: Path, tmp_path: Path, brief: Recipe) -> None:
