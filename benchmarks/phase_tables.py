@@ -7,41 +7,46 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from phasesam.evaluation.statistics import Interval
 
-HEAD = (
-    "| method | mIoU | IoU of the classes | Dice of the classes | IoU of all pixels | s "
-    "| IoU of the classes, mean over images | Dice of the classes, mean over images |"
-)
+METHODS = {
+    "default": "LoRA, rank 16 (default recipe)",
+    "rank-4": "LoRA, rank 4",
+    "rank-64": "LoRA, rank 64",
+    "rank-512": "LoRA, rank 512",
+    "conv-dense": "Conv-LoRA, ours (rank 11)",
+    "conv-published": "Conv-LoRA, published gate (rank 8)",
+    "encoder": "encoder only, rank 16",
+    "decoder": "decoder only, rank 16",
+    "full-tuning": "all weights",
+    "unet": "U-Net",
+}
+SPLITS = {"test": "", "different_test": ", other samples"}
+HEAD = "| what is trained | mIoU | IoU of the classes | Dice of the classes | all pixels |"
 
 
-def rows(results: Path) -> dict[tuple[str, str], list[str]]:
-    """One row a method for each pair of experiment and test split."""
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+def tables(results: Path) -> dict[str, list[str]]:
+    """Rows of each pair of experiment and test split; methods that are not listed come last."""
+    found: dict[str, dict[str, str]] = {}
     for file in sorted(results.glob("*/*/result.json")):
-        result = json.loads(file.read_text())
-        for split, values in result["test"].items():
-            cells = [file.parent.name, *_pooled(values), f"{result['seconds']:.0f}"]
-            cells += [_means(values.get(name, [])) for name in ("iou", "dice")]
-            found[file.parent.parent.name, split].append(f"| {' | '.join(cells)} |")
-    return found
+        experiment, method = file.parts[-3:-1]
+        for split, values in json.loads(file.read_text())["test"].items():
+            title = experiment + SPLITS.get(split, f", {split}")
+            found.setdefault(title, {})[method] = row(METHODS.get(method, method), values)
+    return {
+        title: [rows[m] for m in [*METHODS, *rows.keys() - METHODS.keys()] if m in rows]
+        for title, rows in found.items()
+    }
 
 
-def _pooled(values: dict[str, Any]) -> Iterator[str]:
-    yield _interval(values["miou"], *values["interval"])
-    for name in ("pooled_iou", "pooled_dice"):
-        yield " / ".join(f"{value:.3f}" for value in values[name])
-    yield f"{values['micro_iou']:.3f}"
-
-
-def _means(classes: list[list[float]]) -> str:
-    """Tell each class; results of earlier versions have none."""
-    return " / ".join(_interval(*values) for values in classes)
+def row(name: str, values: dict[str, Any]) -> str:
+    """One method, each figure but the last as the mean over test images with its interval."""
+    cells = [name, _interval(values["miou"], *values["interval"])]
+    cells += [" / ".join(_interval(*v) for v in values[part]) for part in ("iou", "dice")]
+    return f"| {' | '.join(cells)} | {values['micro_iou']:.3f} |"
 
 
 def _interval(mean: float, low: float, high: float) -> str:
@@ -51,9 +56,9 @@ def _interval(mean: float, low: float, high: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
-    for (experiment, split), lines in rows(parser.parse_args().results).items():
-        print(f"\n**{experiment}, {split}**\n\n{HEAD}\n|{'---|' * HEAD.count(' | ')}---|")
-        print("\n".join(lines))
+    for title, rows in tables(parser.parse_args().results).items():
+        print(f"\n### {title}\n\n{HEAD}\n|{'---|' * HEAD.count(' | ')}---|")
+        print("\n".join(rows))
 
 
 if __name__ == "__main__":
