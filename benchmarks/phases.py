@@ -39,6 +39,7 @@ from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.recipes import Recipe, get_recipe
 
 _ATTENTION = ("qkv", "proj")
+_UNLIMITED = 10**6  # The time ends the training before.
 _CONV_RANKS = {"dense": 11, "switch": 11, "published": 8}
 FOLDERS = {"Super": "nasa_superalloy", "EBC": "nasa_ebc"}
 
@@ -157,7 +158,8 @@ def run(options: Any, experiment: str, method: str, store: FeatureStore | None) 
     if method == "unet":
         reference = json.loads((results / experiment / "default" / "result.json").read_text())
         views = changed(get_recipe("default"), changes).views
-        net = train_unet(data, UNetConfig(seconds=reference["seconds"], views=views), device=device)
+        config = UNetConfig(steps=_UNLIMITED, seconds=reference["seconds"], views=views)
+        net = train_unet(data, config, device=device)
         seconds, predict = time.monotonic() - begin, net.predict
         row: dict[str, Any] = {"val": net.best_score}
     elif method == "full-tuning":
