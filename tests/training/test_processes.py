@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path: Path, brief: Recipe) -> None:
     save_training_folder(disc_data("semantic"), tmp_path / "data")
-    recipe = save_recipe(replace(brief, views_per_epoch=6, batch=3), tmp_path / "recipe.json")
+    recipe = save_recipe(
+        replace(brief, epochs=3, views_per_epoch=6, batch=3), tmp_path / "recipe.json"
+    )
     results = []
     for name, launch in (
         ("one", [sys.executable]),
