@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from phasesam.core.errors import CheckpointError, InvalidSettingError
+from phasesam.models import tiny_vit
 from phasesam.models.adapter_config import AdapterConfig, blocks_from, encoder_layers
 from phasesam.models.adapters import (
     AdapterCard,
@@ -279,9 +280,12 @@ def test_late_blocks_and_patch_embedding(base):
         (AdapterConfig(encoder=("qv",), blocks="all", rank=4), 10),
     ],
 )
-def test_tiny_vit(picture, config, count):
+def test_tiny_vit(picture, config, count, monkeypatch):
     """Strips, chunks and folded normalisation of the encoder leave adapters alone."""
     picture = picture[..., :512, :512]
+    # As many chunks as in a picture of 1024 pixels.
+    monkeypatch.setattr(tiny_vit, "_STRIP_ELEMENTS", tiny_vit._STRIP_ELEMENTS // 4)
+    monkeypatch.setattr(tiny_vit, "_STRIP_PIXELS", tiny_vit._STRIP_PIXELS // 4)
     base = build_model("mobile_sam")
     assert len(encoder_layers(base, config)) == count
     model = disturbed(attach(base, config), config).eval()

@@ -158,7 +158,7 @@ def test_the_search_for_a_threshold_comes_after_the_last_epoch(
 def test_a_killed_process_is_resumed_to_the_same_score(tmp_path: Path, brief: Recipe) -> None:
     data = disc_data("promptable")
     save_training_folder(data, tmp_path / "data")
-    job = Job(str(tmp_path / "data"), "promptable", settings(brief).to_dict())
+    job = Job(str(tmp_path / "data"), "promptable", settings(replace(brief, epochs=3)).to_dict())
     whole, killed = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
     beside, process = start(whole, job), start(killed, job)
     deadline = time.monotonic() + 120

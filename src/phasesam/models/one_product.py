@@ -86,6 +86,7 @@ class _NarrowGradient(torch.autograd.Function):
         return product(x, total, bias)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, total, up, down = ctx.saved_tensors
         gradient = gradients[0].flatten(0, -2)

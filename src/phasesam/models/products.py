@@ -61,7 +61,7 @@ def multiply(first: Tensor, second: Tensor) -> Tensor:
     Parameters
     ----------
     first : (n, k) tensor
-        The larger one; transposed ones need no copy.
+        The larger one; copied where it is transposed.
     second : (k, m) tensor
         The other.
 
@@ -98,6 +98,8 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # The bias is read as if its numbers followed each other, whatever its strides say.
+    bias = None if bias is None else bias.contiguous()
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
 
 
