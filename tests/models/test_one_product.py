@@ -72,6 +72,15 @@ def test_no_gradient_is_formed_for_inputs_that_need_none():
     assert layer.base_layer.weight.grad is None
 
 
+def test_second_derivatives_are_refused_rather_than_zero():
+    layer = layers(2)[1]
+    up = layer.lora_B["default"].weight
+    y = layer(torch.randn(3, 12)).square().sum()
+    (first,) = torch.autograd.grad(y, up, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
+
+
 def test_dropout_is_that_of_peft():
     x = torch.ones(3, 12)
     found = []
