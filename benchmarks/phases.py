@@ -31,7 +31,7 @@ from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import segment_classes
 from phasesam.evaluation.phase_maps import PhaseMapSummary, score_phase_maps
 from phasesam.evaluation.statistics import Interval
-from phasesam.evaluation.unet import UNetConfig, train_unet
+from phasesam.evaluation.unet import UNLIMITED_STEPS, UNetConfig, train_unet
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.training.dataset import TrainingData, read_training_data
 from phasesam.training.feature_store import FeatureStore
@@ -39,7 +39,6 @@ from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.recipes import Recipe, get_recipe
 
 _ATTENTION = ("qkv", "proj")
-_UNLIMITED = 10**6  # The time ends the training before.
 _CONV_RANKS = {"dense": 11, "switch": 11, "published": 8}
 FOLDERS = {"Super": "nasa_superalloy", "EBC": "nasa_ebc"}
 
@@ -158,7 +157,7 @@ def run(options: Any, experiment: str, method: str, store: FeatureStore | None) 
     if method == "unet":
         reference = json.loads((results / experiment / "default" / "result.json").read_text())
         views = changed(get_recipe("default"), changes).views
-        config = UNetConfig(steps=_UNLIMITED, seconds=reference["seconds"], views=views)
+        config = UNetConfig(steps=UNLIMITED_STEPS, seconds=reference["seconds"], views=views)
         net = train_unet(data, config, device=device)
         seconds, predict = time.monotonic() - begin, net.predict
         row: dict[str, Any] = {"val": net.best_score}

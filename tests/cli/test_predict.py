@@ -238,14 +238,14 @@ def test_planes_without_a_number_hold_nothing(phases, tmp_path):
     stack = np.stack([blobs(0), blobs(1), blobs(2)]).astype(np.float32)
     stack[1] = np.nan
     np.save(tmp_path / "cube.npy", stack)
-    wide = ("--adapter", phases, "--window", "0", "-o")
-    result = invoke(tmp_path / "cube.npy", *wide, tmp_path / "out")
+    options = ("--adapter", phases, "--overlap", "0", "-o")
+    result = invoke(tmp_path / "cube.npy", *options, tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "1 of 3 planes hold nothing" in " ".join(result.stderr.split())
     labels = tifffile.imread(tmp_path / "out" / "cube_labels.tif")
     assert (labels[1] == 255).all()
     assert (labels[[0, 2]] < 3).all()
     np.save(tmp_path / "nothing.npy", np.full_like(stack, np.nan))
-    result = invoke(tmp_path / "nothing.npy", *wide, tmp_path / "none")
+    result = invoke(tmp_path / "nothing.npy", *options, tmp_path / "none")
     assert result.exit_code == 1
     assert "or none is finite" in " ".join(result.stderr.split())

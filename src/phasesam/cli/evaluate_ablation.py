@@ -185,13 +185,13 @@ def _phases(job: _Job, trials: tuple[Trial, ...], tuning: Table) -> Tested:
     from phasesam.evaluation.pages import Case, phase_report
     from phasesam.evaluation.phase_tables import phase_columns
     from phasesam.evaluation.score_values import by_method
-    from phasesam.evaluation.unet import UNetConfig, train_unet
+    from phasesam.evaluation.unet import UNLIMITED_STEPS, UNetConfig, train_unet
     from phasesam.models.manager import get_manager
 
     classes = job.data.classes
     methods: dict[str, PhaseMapper] = {}
     if job.options.unet is not None:
-        config = UNetConfig(steps=10**6, seconds=job.options.unet)
+        config = UNetConfig(steps=UNLIMITED_STEPS, seconds=job.options.unet)
         with step_bar(job.console, "training the U-Net (s)") as progress:
             network = train_unet(
                 job.data, config, progress=progress, should_stop=job.interruption.requested,

@@ -169,10 +169,10 @@ def _phases(job: _Job, compare: CompareOptions) -> Result:
 
 
 def _unet(job: _Job, seconds: float) -> Any:
-    from phasesam.evaluation.unet import UNetConfig, train_unet
+    from phasesam.evaluation.unet import UNLIMITED_STEPS, UNetConfig, train_unet
     from phasesam.models.manager import get_manager
 
-    config = UNetConfig(steps=10**6, seconds=seconds)
+    config = UNetConfig(steps=UNLIMITED_STEPS, seconds=seconds)
     with step_bar(job.console, "training the U-Net (s)") as progress:
         network = train_unet(
             job.data, config, progress=progress, should_stop=job.interruption.requested,

@@ -44,11 +44,13 @@ from phasesam.training.loss_config import LossConfig
 from phasesam.training.losses import class_loss
 from phasesam.training.views import ViewConfig, make_view
 
+# Steps that no time limit leaves time for.
+UNLIMITED_STEPS = 10**6
 _TRIAL = 0.1
 _CLEARLY = 0.03
 
 
-__all__ = ["UNet", "UNetConfig", "train_unet"]
+__all__ = ["UNLIMITED_STEPS", "UNet", "UNetConfig", "train_unet"]
 
 
 @dataclass(frozen=True)
