@@ -5,8 +5,9 @@
 DATA holds the folders ``dental_panoramic_12`` and ``ampis_powder``. "teeth" trains on the first
 eight patients (the last of them validates) and clicks on all teeth of the other four. "powder"
 trains on the two labelled images of the first specimen and tests on the other three: clicks, and
-automatic masks with SAM's own settings and with those for particles. What is in RESULTS is not done
-again; ``--set KEY=VALUE`` changes the recipe.
+automatic masks with SAM's own settings and with those for particles. The model as published sees
+whole images, and is asked again through windows as large as those of the adapter. What is in
+RESULTS is not done again; ``--set KEY=VALUE`` changes the recipe.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ import numpy as np
 
 from benchmarks.phases import changed
 from phasesam.evaluation.adapter_scores import compare_objects, model_finder
-from phasesam.evaluation.cells import ClickConfig, FourCells, evaluate_cells, opener
+from phasesam.evaluation.cells import ClickConfig, Opener, chosen_objects, opener
+from phasesam.evaluation.click_curves import ClickCurves
+from phasesam.evaluation.clicks import evaluate_clicks
+from phasesam.evaluation.instances import InstanceSummary
+from phasesam.models.adapter_card import read_card
 from phasesam.training.dataset import LabelledImage, TrainingData, read_training_data
 from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.recipes import get_recipe
@@ -77,38 +82,60 @@ def read(root: Path, experiment: Experiment) -> TrainingData:
     )
 
 
-def click_figures(cells: FourCells) -> dict[str, Any]:
-    """Both models after some clicks, and the clicks they need."""
-    found: dict[str, Any] = {}
-    for model in ("base", "adapted"):
-        curves = cells.curves(model)
-        row: dict[str, Any] = {f"dice_{n}": curves.after(n, "dice").text() for n in CLICKS}
-        row |= {f"iou_{n}": curves.after(n, "iou").text() for n in CLICKS}
-        for t in (0.85, 0.9):
-            row[f"noc_{t:.2f}"] = curves.noc(t).text(2)
-            # Some publications stop after the 11 clicks of their curves, others after 20.
-            row[f"noc_{t:.2f}_of_{CLICKS[-1]}"] = curves.noc(t, CLICKS[-1]).text(2)
-        found[model] = row
-    return found
+def click_figures(curves: ClickCurves) -> dict[str, Any]:
+    """One model after some clicks, and the clicks it needs."""
+    row: dict[str, Any] = {f"dice_{n}": curves.after(n, "dice").text() for n in CLICKS}
+    row |= {f"iou_{n}": curves.after(n, "iou").text() for n in CLICKS}
+    for t in (0.85, 0.9):
+        row[f"noc_{t:.2f}"] = curves.noc(t).text(2)
+        # Some publications stop after the 11 clicks of their curves, others after 20.
+        row[f"noc_{t:.2f}_of_{CLICKS[-1]}"] = curves.noc(t, CLICKS[-1]).text(2)
+    return row
 
 
-def mask_figures(images: Sequence[LabelledImage], adapter: str, preset: str) -> dict[str, Any]:
-    """Automatic masks of both models."""
-    finders = {"base": model_finder(MODEL, None, preset)}
-    finders["adapted"] = model_finder(MODEL, adapter, preset)
-    summaries = compare_objects(images, finders).summaries
-    found = {}
-    for name, summary in summaries.items():
-        scores = [image.scores for image in summary.images]
-        found[name] = {
-            "msa": float(np.mean([s.msa for s in scores])),
-            "sa50": float(np.mean([s.sa50 for s in scores])),
-            "ap50": float(np.mean([s.ap50 for s in scores])),
-            "count_error": float(np.mean([abs(s.count_error) for s in scores])),
-            "d50_error": float(np.mean([abs(s.d50_error) for s in scores])),
-            "by_image": {n: s.msa for n, s in zip(summary.names, scores, strict=True)},
-        }
-    return found
+def mask_figures(summary: InstanceSummary) -> dict[str, Any]:
+    """Automatic masks of one model: means over images with intervals."""
+    return {
+        "msa": summary.mean(lambda s: s.msa).text(),
+        "sa50": summary.mean(lambda s: s.sa50).text(),
+        "ap50": summary.mean(lambda s: s.ap50).text(),
+        "count_error": summary.mean(lambda s: abs(s.count_error), (0, np.inf)).text(),
+        "d50_error": summary.mean(lambda s: abs(s.d50_error), (0, np.inf)).text(),
+        "by_image": {n: i.scores.msa for n, i in zip(summary.names, summary.images, strict=True)},
+    }
+
+
+def test(
+    images: Sequence[LabelledImage], adapter: str, experiment: Experiment, config: ClickConfig
+) -> dict[str, Any]:
+    """Figures of the model as published, of it in the adapter's windows, and of the adapted."""
+    window = read_card(Path(adapter)).window
+    models: dict[str, tuple[str | None, int | None]] = {"base": (None, None)}
+    if window is not None:
+        models[f"base in windows of {window}"] = (None, window)
+    models["adapted"] = (adapter, None)
+    result: dict[str, Any] = {}
+    for preset in experiment.presets:
+        finders = {n: model_finder(MODEL, a, preset, side) for n, (a, side) in models.items()}
+        summaries = compare_objects(images, finders).summaries
+        result[preset] = {name: mask_figures(summary) for name, summary in summaries.items()}
+        print(preset, json.dumps(result[preset], indent=1), flush=True)
+    result["clicks"] = {
+        name: click_figures(click(images, opener(MODEL, a, side), config))
+        for name, (a, side) in models.items()
+    }
+    return result
+
+
+def click(images: Sequence[LabelledImage], open_image: Opener, config: ClickConfig) -> ClickCurves:
+    """Click the chosen objects of all images with one model."""
+    curves = []
+    for image in images:
+        labels = image.label_array()
+        chosen = chosen_objects(labels, config)
+        rule = config.max_clicks, config.thresholds
+        curves.append(evaluate_clicks(open_image(image), labels, *rule, chosen))
+    return ClickCurves.joined(curves, [image.specimen for image in images])
 
 
 def run(root: Path, results: Path, name: str, changes: list[str], options: Any) -> None:
@@ -124,13 +151,8 @@ def run(root: Path, results: Path, name: str, changes: list[str], options: Any) 
     done = train(data, folder / "run", TrainingSettings(recipe, base=MODEL, device=options.device))
     result: dict[str, Any] = {"seconds": time.monotonic() - begin, "rows": done.rows}
     print(f"{name} {folder.name}: trained in {result['seconds']:.0f} s", flush=True)
-    images, adapter = data.of("test"), str(done.path)
-    for preset in experiment.presets:
-        result[preset] = mask_figures(images, adapter, preset)
-        print(preset, json.dumps(result[preset], indent=1), flush=True)
     config = ClickConfig(clicks=CLICKS[-1], min_area=options.min_area, most_objects=options.objects)
-    cells = evaluate_cells(images, opener(MODEL), opener(MODEL, adapter), config)
-    result["clicks"] = click_figures(cells)
+    result |= test(data.of("test"), str(done.path), experiment, config)
     print(json.dumps(result["clicks"], indent=1), flush=True)
     file.write_text(json.dumps(result, indent=1))
 

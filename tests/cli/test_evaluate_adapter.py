@@ -194,3 +194,36 @@ def test_what_makes_no_sense(data, powder, steel, options, code, text):
     result = run(data, "--labels", "labels", *(paths.get(o, o) for o in options))
     assert result.exit_code == code
     assert text in result.stderr
+
+
+def test_the_base_looks_at_parts_if_asked(data, tmp_path, make_adapter, monkeypatch):
+    """As large as those that the adapter was trained on; else at whole images, and both is told."""
+    adapter = make_adapter(tmp_path / "p.safetensors", task="instance", window=48)
+    searched, clicked = [], []
+    search, predict = Segmenter.automatic, Segmenter.predict
+    monkeypatch.setattr(
+        Segmenter, "automatic",
+        lambda s, config: searched.append((s.adapter is None, config.window)) or search(s, config),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        Segmenter, "predict",
+        lambda s, *a, **k: clicked.append((s.adapter is None, s.windows and s.windows.side))
+        or predict(s, *a, **k),
+    )  # fmt: skip
+    told = {
+        (): "the base at the whole image, as published",
+        ("--same-windows",): "Both models look at parts of 48 pixels",
+    }
+    for flag, text in told.items():
+        folder = tmp_path / f"report-{len(flag)}"
+        result = run(
+            data, "--labels", "objects", "--adapter", adapter, "--clicks", 2, "--max-clicks", 2,
+            "--most-objects", 1, "-o", folder, *flag,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        assert text in (folder / "report.md").read_text("utf-8")
+        side = 48 if flag else None
+        assert set(searched) == {(True, side), (False, None)}
+        assert set(clicked) == {(True, side), (False, 48)}
+        searched.clear()
+        clicked.clear()

@@ -7,7 +7,9 @@ from torch.nn import functional
 
 from phasesam.core.errors import CancelledError, InvalidSettingError, UnknownModelError
 from phasesam.core.levels import intensity_levels
+from phasesam.core.types import Prompts
 from phasesam.engines import semantic
+from phasesam.engines.prompting import predict
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import NO_CLASS, PhaseMap, segment_classes
 from phasesam.models.adapter_card import AdapterCard
@@ -122,13 +124,40 @@ def test_window_of_the_card_can_be_overruled(seg, windowed, whole, encodings):
     assert np.array_equal(again.labels, on_whole.labels)
 
 
-def test_prompts_and_maps_share_an_embedding(micrograph, manager, whole, encodings, fresh_cache):
-    seg = Segmenter(micrograph.image, "tiny", adapter=whole, manager=manager)
+def test_prompts_are_answered_as_without_it(micrograph, manager, whole):
+    """What an adapter has learnt of maps does no harm to clicks and automatic masks."""
+    adapted = Segmenter(micrograph.image, "tiny", adapter=whole, manager=manager)
+    base = Segmenter(micrograph.image, "tiny", manager=manager)
+    click = {"points": [(60.0, 80.0)], "labels": [1]}
+    before = adapted.predict(**click)
+    mapped = segment_classes(adapted)
+    assert np.array_equal(mapped.labels, segment_classes(base, whole).labels)
+    for found in (before, adapted.predict(**click)):
+        np.testing.assert_array_equal(found.logits, base.predict(**click).logits)
+        np.testing.assert_array_equal(found.scores, base.predict(**click).scores)
+    masks = [
+        s.automatic(points_per_side=4).filter(pred_iou=0, stability=0) for s in (adapted, base)
+    ]
+    np.testing.assert_array_equal(masks[0].to_labels(), masks[1].to_labels())
+    # With its own weights the answer would be another one.
+    embedding = base.encode()
+    version = manager.adapter_version("tiny", whole)
+    with manager.lease("tiny", version) as model:
+        own = predict(model, manager, embedding, Prompts.build(**click))
+    assert not np.allclose(own.logits, before.logits, atol=1e-2)
+
+
+def test_prompts_and_maps_share_an_embedding(
+    micrograph, manager, tmp_path, make_adapter, encodings, fresh_cache
+):
+    """Where the adapter leaves the encoder as it is."""
+    config = AdapterConfig(encoder=(), decoder_rank=2)
+    adapter = make_adapter(tmp_path / "d.safetensors", classes=CLASSES, config=config)
+    seg = Segmenter(micrograph.image, "tiny", adapter=adapter, manager=manager)
     seg.predict(points=[(60.0, 80.0)])
-    found = segment_classes(seg)
-    assert np.array_equal(found.labels, segment_classes(seg, whole).labels)
-    # The picture turned upside down is another one, looked at each time.
-    assert len(encodings) == 1 + 2
+    segment_classes(seg)
+    # The picture turned upside down is another one.
+    assert len(encodings) == 1 + 1
 
 
 def test_strength(seg, whole):

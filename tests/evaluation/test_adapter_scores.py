@@ -92,6 +92,16 @@ def test_images_that_were_learnt_from_are_told():
     assert warning.startswith("2 of 3 images were used in training (a, b)")
 
 
+def test_new_images_of_known_specimens_are_told():
+    rod = {"train": ["rod7", "a"], "test": ["rod9"]}
+    known = replace(card(train="x"), details={**card(train="x").details, "specimens": rod})
+    images = [(n, TRUTH, TRUTH, s) for n, s in (("i", "rod7"), ("j", "rod9"), ("a", None))]
+    made = from_arrays(images, "semantic", fractions=(1, 0, 0))
+    chosen, (warning,) = choose_images(made, known)
+    assert len(chosen) == 3
+    assert warning.startswith("1 of 3 images are of specimens that were learnt from (rod7)")
+
+
 def shades(names, first=0, split="train"):
     """Images that can be told apart."""
     rng = np.random.default_rng(first)

@@ -100,3 +100,6 @@ def test_images_are_opened_as_they_were_normalised():
     segmenter = opener("tiny")(image)
     np.testing.assert_array_equal(segmenter.rgb, image.rgb())
     assert segmenter.model == "tiny"
+    assert segmenter.windows is None
+    side = max(image.rgb().shape[:2]) // 2
+    assert opener("tiny", window=side)(image).windows.side == side

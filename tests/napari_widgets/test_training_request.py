@@ -149,6 +149,8 @@ def test_a_data_bar_is_not_learnt_as_background(tmp_path):
     path, plain = request.leave_in(tmp_path / "run")
     there = read_training_data(path, "promptable", DataOptions(**plain))
     assert there.key == here.key
+    # An adapter knows the picture again, with its bar or without.
+    assert there.images[0].picture_key == here.images[0].picture_key
     assert not [w for w in check(here).warnings if "data bar" in w]
     labels[-1, :5] = 1
     painted = request.read()

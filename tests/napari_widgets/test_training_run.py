@@ -137,7 +137,7 @@ def test_going_on(processes):
     assert not again.is_running
     again.prepare()
     again.begin()
-    assert not processes[-1].job.resume, "no whole epoch yet"
+    assert not processes[-1].job.resume, "nothing is kept yet"
     assert again.status().state == "preparing", "not as the one before ended"
     assert not again.folder.is_cancelled
     again.folder.checkpoint_file.touch()

@@ -62,6 +62,25 @@ class _Job:
     title: str
     console: Console
     interruption: Interruption
+    same_windows: bool = False
+
+    @property
+    def window(self) -> int | None:
+        """Side of what the base looks at; None for whole images."""
+        return self.card.window if self.same_windows else None
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What the two models look at, where they need not look at the same."""
+        side = self.card.window
+        if side is None:
+            return ()
+        if self.same_windows:
+            return (f"Both models look at parts of {side} pixels of an image.",)
+        return (
+            f"The adapted model looks at parts of {side} pixels of an image, as it was trained, "
+            "the base at the whole image, as published; --same-windows lets it look at such parts.",
+        )
 
     @property
     def introduction(self) -> tuple[str, ...]:
@@ -102,7 +121,10 @@ def adapter(
     with Interruption(console) as interruption:
         version = prepare_model(model, console, interruption.requested)
         title = output.title or f"{model.adapter} on {test.data.name}"
-        job = _Job(learnt, images, card, chosen.name, version, title, console, interruption)
+        job = _Job(
+            learnt, images, card, chosen.name, version, title, console, interruption,
+            compare.same_windows,
+        )  # fmt: skip
         result = _phases(job, compare) if card.classes else _objects(job, compare, clicks)
     deliver(*result, output)
     return ExitCode.OK
@@ -196,7 +218,7 @@ def _objects(job: _Job, compare: CompareOptions, options: ClickOptions) -> Resul
     with step_bar(job.console, "clicking") as progress:
         cells = evaluate_cells(
             job.images,
-            opener(job.model),
+            opener(job.model, window=job.window),
             opener(job.model, job.adapter),
             config,
             progress=progress,
@@ -206,7 +228,7 @@ def _objects(job: _Job, compare: CompareOptions, options: ClickOptions) -> Resul
     def case(index: int) -> Any:
         return job.images[index].rgb(), job.images[index].label_array()
 
-    report = click_report(job.title, cells, job.introduction, case)
+    report = click_report(job.title, cells, (*job.introduction, *job.views), case)
     tables: dict[str, Mapping[str, Any]] = {CLICKS_FILE: click_columns(cells)}
     values: dict[str, Any] = {"task": job.card.task, "clicks": cells_values(cells)}
     wanted = compare.automatic
@@ -224,7 +246,7 @@ def _automatic(job: _Job, preset: str) -> Result:
     from phasesam.evaluation.score_values import by_method
 
     methods = {
-        "base": model_finder(job.model, None, preset),
+        "base": model_finder(job.model, None, preset, job.window),
         "adapted": model_finder(job.model, job.adapter, preset),
     }
     with step_bar(job.console, "automatic masks") as progress:
@@ -235,7 +257,9 @@ def _automatic(job: _Job, preset: str) -> Result:
         image = job.images[index]
         return image.rgb(), image.label_array(), answers.last[index]
 
-    introduction = (*job.introduction, f"Automatic masks with the preset {preset}.")
+    introduction = (
+        *job.introduction, f"Automatic masks with the preset {preset}.", *job.views,
+    )  # fmt: skip
     report = instance_report(job.title, answers.summaries, case, introduction)
     tables = {SCORES_FILE: instance_columns(answers.summaries)}
     return report, tables, {"methods": by_method(answers.summaries)}

@@ -192,6 +192,14 @@ class CompareOptions:
             show_default=False,
         ),
     ] = None
+    same_windows: Annotated[
+        bool,
+        _compare(
+            "--same-windows",
+            text="Let the base look at parts of images as large as those that the adapter was "
+            "trained on, instead of whole images as published.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

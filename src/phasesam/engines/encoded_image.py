@@ -22,7 +22,7 @@ from phasesam.core.windows import Windows
 if TYPE_CHECKING:
     from phasesam.engines.embedding_cache import Embedding
     from phasesam.models.adapter_card import AdapterCard
-    from phasesam.models.adapter_loading import Adapter
+    from phasesam.models.adapter_loading import Adapter, AdapterVersion
     from phasesam.models.manager import ModelManager
 
 
@@ -101,6 +101,13 @@ class EncodedImage:
         return prompt_card(self.manager.adapter_version(self.model, self.adapter))
 
     @property
+    def prompted(self) -> AdapterVersion | str | None:
+        """The adapter that answers prompts: pinned, and None for one that only maps phases."""
+        from phasesam.models.adapter_loading import prompt_version
+
+        return prompt_version(self.manager.adapter_version(self.model, self.adapter))
+
+    @property
     def is_encoded(self) -> bool:
         """Whether the embedding is at hand, so that a prompt is answered at once."""
         return self._is_seen(self.rgb)
@@ -119,7 +126,7 @@ class EncodedImage:
             return False
         from phasesam.engines.embedding import is_embedded
 
-        return is_embedded(rgb, self.model, self.adapter, self.manager)
+        return is_embedded(rgb, self.model, self.prompted, self.manager)
 
     def prepare(
         self,
@@ -131,7 +138,7 @@ class EncodedImage:
         if self.windows is None:
             self.encode(progress=progress, should_stop=should_stop)
             return
-        adapter = self.manager.adapter_version(self.model, self.adapter)
+        adapter = self.prompted
         with self.manager.lease(self.model, adapter, progress=progress, should_stop=should_stop):
             pass
 
@@ -141,7 +148,7 @@ class EncodedImage:
         progress: ProgressCallback | None = None,
         should_stop: StopCallback | None = None,
     ) -> Embedding:
-        """Encode the image, or look its embedding up.
+        """Encode the image for prompts, or look its embedding up.
 
         Parameters
         ----------
@@ -157,7 +164,7 @@ class EncodedImage:
         ModelError
             If the model cannot be had or does not fit into memory.
         """
-        return self._encode(self.adapter, progress, should_stop)
+        return self._encode(self.prompted, progress, should_stop)
 
     def look(self, view: Box, *, should_stop: StopCallback | None = None) -> Embedding:
         """Encode a part of the image, or look its embedding up.
@@ -169,8 +176,7 @@ class EncodedImage:
         should_stop : callable, optional
             Asked before each step.
         """
-        adapter = self.manager.adapter_version(self.model, self.adapter)
-        return self._encode(adapter, should_stop=should_stop, view=view)
+        return self._encode(self.prompted, should_stop=should_stop, view=view)
 
     def look_at(
         self, box: Box, *, should_stop: StopCallback | None = None

@@ -42,7 +42,8 @@ class Segmenter(EncodedImage):
         Leave out the bar with text and scale that SEMs write below the micrograph.
     adapter : str, path or AdapterVersion, optional
         An adapter of the model, by its name in the store of adapters or its path. How much of
-        it acts is chosen with ``manager.set_strength``.
+        it acts is chosen with ``manager.set_strength``. One with classes is for
+        `segment_classes`: it leaves prompts and automatic masks to the model as published.
     manager : ModelManager, optional
         The process-wide one by default.
 
@@ -116,7 +117,7 @@ class Segmenter(EncodedImage):
         whole = (0, 0, *self.rgb.shape[:2])
         earlier = WindowLogits.of(logits, whole)
         check_prompts(prompts, None if earlier is None else earlier.logits)
-        adapter = self.manager.adapter_version(self.model, self.adapter)
+        adapter = self.prompted
 
         def ask(seen: Box | None, asked: Prompts, earlier: NDArray[np.float32] | None) -> MaskSet:
             embedding = self._encode(adapter, view=seen)
@@ -195,7 +196,7 @@ class Segmenter(EncodedImage):
             1.0 if card is None else card.score_slope,
             tells_objects=card is not None and card.task == "instance",
         )
-        adapter = self.manager.adapter_version(self.model, self.adapter)
+        adapter = self.prompted
         embedding = self._encode(adapter, should_stop=should_stop)
         with self.manager.lease(self.model, adapter, should_stop=should_stop) as model:
             found = search(

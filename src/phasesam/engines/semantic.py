@@ -296,7 +296,7 @@ class _Mapping:
         return PhaseMap(self.labels, self.classes, self.probabilities, seg.data_bar, self.side)
 
     def _embedding(self, should_stop: StopCallback | None) -> Embedding | None:
-        """Look up what prompts on the whole image use as well; None for windows."""
+        """Encode the whole image, or look its embedding up; None for windows."""
         from phasesam.engines.embedding import embed
 
         seg = self.segmenter

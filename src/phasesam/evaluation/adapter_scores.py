@@ -185,7 +185,12 @@ def adapter_mapper(
     return mapper
 
 
-def model_finder(model: str, adapter: Adapter = None, preset: str = "particles") -> ObjectFinder:
+def model_finder(
+    model: str,
+    adapter: Adapter = None,
+    preset: str = "particles",
+    window: int | None = None,
+) -> ObjectFinder:
     """Find objects by automatic masks, with or without an adapter.
 
     Parameters
@@ -196,12 +201,16 @@ def model_finder(model: str, adapter: Adapter = None, preset: str = "particles")
         None for the model as published.
     preset : str
         Settings of search and filter.
+    window : int, optional
+        Side in pixels of the parts of an image that are searched. When left out, what the adapter
+        was trained on; the whole image, shrunk, for a model as published.
     """
     settings = get_preset(preset)
+    search = settings.automatic if window is None else settings.automatic.changed(window=window)
 
     def finder(image: LabelledImage) -> MaskSet:
         segmenter = Segmenter(image.rgb(), model, adapter=adapter, exclude_data_bar=False)
-        candidates = segmenter.automatic(settings.automatic)
+        candidates = segmenter.automatic(search)
         return candidates.filter(settings.filter_for(segmenter.shape))
 
     return finder
@@ -251,12 +260,31 @@ def choose_images(
             "and the adapter has learnt from what is not in a test split; choose a split"
         )
     seen = [image.name for image in images if splits.get(image.name) in _LEARNT]
-    if not seen:
-        return images, blank
-    return images, (
-        *blank,
-        f"{len(seen)} of {len(images)} images were used in training ({', '.join(seen[:3])}): the "
-        "figures are better than on new images",
+    warnings = blank
+    if seen:
+        warnings += (
+            f"{len(seen)} of {len(images)} images were used in training ({', '.join(seen[:3])}): "
+            "the figures are better than on new images",
+        )
+    return images, warnings + _known_specimens(images, card, seen)
+
+
+def _known_specimens(
+    images: Sequence[LabelledImage], card: AdapterCard, seen: Sequence[str]
+) -> tuple[str, ...]:
+    """Warn of images that are new, of specimens that are not."""
+    specimens: Mapping[str, Sequence[str]] = card.details.get("specimens", {})
+    learnt = {name for split in _LEARNT for name in specimens.get(split, ())}
+    # What has no specimen is its own, and may be called like any other file.
+    alike = [
+        i for i in images if i.specimen != i.name and i.specimen in learnt and i.name not in seen
+    ]
+    if not alike:
+        return ()
+    names = ", ".join(sorted({image.specimen for image in alike})[:3])
+    return (
+        f"{len(alike)} of {len(images)} images are of specimens that were learnt from ({names}): "
+        "the figures may be better than on new specimens",
     )
 
 

@@ -2,7 +2,8 @@
 
 A first click of the one compared with the last click of the other says nothing about adaptation,
 so the cells are never computed or shown apart. Both models are clicked by the same rule on the
-same objects of the same images.
+same objects of the same images. Adapters that were trained on parts of images look at such parts,
+a model as published at the whole image; `opener` lets it look at parts, too.
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ def chosen_objects(labels: NDArray[np.int32], config: ClickConfig) -> list[int]:
     return [int(i) for i in ids]
 
 
-def opener(model: str = "mobile_sam", adapter: Adapter = None) -> Opener:
+def opener(model: str = "mobile_sam", adapter: Adapter = None, window: int | None = None) -> Opener:
     """Open images as a segmenter sees them: as normalised for training, no data bar looked for.
 
     Parameters
@@ -194,9 +195,14 @@ def opener(model: str = "mobile_sam", adapter: Adapter = None) -> Opener:
         Name in the registry.
     adapter : Adapter, optional
         Name, file or version of an adapter; the model as published when left out.
+    window : int, optional
+        Side in pixels of the parts of an image that the model looks at. When left out, what the
+        adapter was trained on; the whole image, shrunk, for a model as published.
     """
 
     def open_image(image: LabelledImage) -> Segmenter:
-        return Segmenter(image.rgb(), model, adapter=adapter, exclude_data_bar=False)
+        segmenter = Segmenter(image.rgb(), model, adapter=adapter, exclude_data_bar=False)
+        segmenter.window = window
+        return segmenter
 
     return open_image

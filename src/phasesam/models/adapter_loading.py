@@ -130,8 +130,8 @@ def prompt_card(adapter: AdapterVersion | str | None) -> AdapterCard | None:
     Returns
     -------
     AdapterCard or None
-        None for none, for adapters at no strength, and for those with classes: they answer
-        prompts as their base does.
+        None for none, for adapters at no strength, and for those with classes, which leave
+        prompts to their base; see `prompt_version`.
 
     Raises
     ------
@@ -144,6 +144,30 @@ def prompt_card(adapter: AdapterVersion | str | None) -> AdapterCard | None:
         return prompt_card(adapter.under)
     card = adapter.card
     return card if card.task != "semantic" and adapter.strength > 0 else None
+
+
+def prompt_version(adapter: AdapterVersion | str | None) -> AdapterVersion | str | None:
+    """Return what of an adapter answers prompts.
+
+    Parameters
+    ----------
+    adapter : AdapterVersion, str or None
+        As pinned by the model manager.
+
+    Returns
+    -------
+    AdapterVersion, str or None
+        One with classes leaves prompts to its base, None: what it has learnt of maps would make
+        first clicks worse, on some materials by half.
+
+    Raises
+    ------
+    UnknownModelError, CheckpointError
+        If there is no such adapter, or it is damaged.
+    """
+    if not isinstance(adapter, AdapterVersion) or adapter.under is not None:
+        return adapter
+    return None if adapter.card.task == "semantic" else adapter
 
 
 class AdapterVersions:

@@ -49,7 +49,7 @@ def choice_tip(spec: ModelSpec, adapter: AdapterEntry | None = None) -> str:
     kind = {
         "promptable": "trained for prompts",
         "instance": "trained for prompts and automatic masks",
-        "semantic": f"trained for the phases {', '.join(card.classes)}; prompts work too",
+        "semantic": f"trained for the phases {', '.join(card.classes)}; prompts work as without it",
     }[card.task]
     return f"{spec.title} with the adapter {adapter.title}, {kind}"
 

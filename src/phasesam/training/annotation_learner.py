@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from phasesam.core.errors import InvalidSettingError
 from phasesam.core.types import StopCallback
 from phasesam.models.adapter_joining import join
-from phasesam.models.adapter_loading import AdapterVersion, fingerprint_of
+from phasesam.models.adapter_loading import AdapterVersion, fingerprint_of, prompt_version
 from phasesam.models.adapter_store import AdapterEntry, check_name, content_hash, import_adapter
 from phasesam.models.adapters import AdapterCard, save_adapter
 from phasesam.training.annotation_history import (
@@ -80,7 +80,7 @@ class AnnotationLearner:
         self.model = model
         self.config = config or LearningConfig()
         self.manager = manager
-        under = manager.adapter_version(model, adapter)
+        under = prompt_version(manager.adapter_version(model, adapter))
         if isinstance(under, str):
             raise InvalidSettingError(f"expected an adapter that is a file, got {under!r}")
         self.under: AdapterVersion | None = under

@@ -19,7 +19,7 @@ _FORMAT = "phasesam-training-1"
 
 @dataclass
 class TrainingState:
-    """Where a training is: before its first epoch, or at the end of one.
+    """Where a training is: before its first epoch, at the end of one, or between two steps.
 
     Attributes
     ----------
@@ -37,6 +37,8 @@ class TrainingState:
         Part of it before the first step.
     is_prepared : bool
         Whether what comes before the first epoch has been done.
+    losses : list of float
+        Of the steps done in an epoch that was not completed.
     """
 
     epoch: int = 0
@@ -47,6 +49,7 @@ class TrainingState:
     seconds: float = 0.0
     seconds_before: float = 0.0
     is_prepared: bool = False
+    losses: list[float] = field(default_factory=list)
 
 
 def save_checkpoint(

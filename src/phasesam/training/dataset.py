@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from phasesam.core.data_bar import detect_data_bar
 from phasesam.core.errors import TrainingDataError
 from phasesam.core.images import Normalisation, to_rgb8
 from phasesam.core.types import PixelSize
@@ -171,12 +172,17 @@ class LabelledImage:
 
     @property
     def picture_key(self) -> str:
-        """Hash of the image alone, with the usual normalisation: known again with any other."""
+        """Hash of the image alone, with the usual normalisation: known again with any other.
+
+        A data bar does not count, because trainings from layers store images without it.
+        """
         return self._keys[0]
 
     @functools.cached_property
     def _keys(self) -> tuple[str, str]:
-        return _hash(to_rgb8(self.image.load()[0])), _hash(self.rgb(), self.label_array())
+        pixels = self.image.load()[0]
+        picture = to_rgb8(pixels[: detect_data_bar(pixels)])
+        return _hash(picture), _hash(self.rgb(), self.label_array())
 
 
 @dataclass(frozen=True, eq=False)

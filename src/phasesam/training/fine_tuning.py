@@ -362,6 +362,7 @@ class _Keeper(Callback):
             "stretch": recipe.stretch,
             "pixel_size_um": [size.y, size.x] if size.unit == "um" else None,
             "splits": {name: [i.name for i in data.of(name)] for name in data.splits},
+            "specimens": {s: sorted({i.specimen for i in data.of(s)}) for s in data.splits},
             "picture_keys": {image.name: image.picture_key for image in data.images},
             "class_values": list(data.class_values),
             "class_colours": list(self._settings.class_colours),

@@ -116,8 +116,8 @@ class TrainerConfig:
     patience : int or None
         Epochs without a better score after which training ends.
     checkpoint : Path or None
-        File of the checkpoint, written after every epoch, and before the first where something
-        was learnt by then.
+        File of the checkpoint, written after every epoch, before the first where something was
+        learnt by then, and when a callback asks to stop.
     key : str
         Fingerprint of data and settings, which a checkpoint must have.
     """
@@ -190,8 +190,8 @@ class Trainer:
         Raises
         ------
         CancelledError
-            If a callback asked to stop; the checkpoint is that of the last whole epoch, or of
-            what comes before the first.
+            If a callback asked to stop; the checkpoint is that of the last whole step. What
+            comes before the first epoch is kept once it is complete.
         TrainingError
             If the loss is not a number any more.
         SaveError
@@ -238,8 +238,8 @@ class Trainer:
         batch = self.config.batch
         steps = math.ceil(len(samples) / batch)
         self.objective.learning(True)
-        losses = []
-        for start in range(0, len(samples), batch):
+        losses = self.state.losses
+        for start in range(len(losses) * batch, len(samples), batch):
             self._schedule(steps)
             losses.append(self._step(samples[start : start + batch]))
             self.state.step += 1
@@ -253,6 +253,7 @@ class Trainer:
             **figures, "seconds": round(time.monotonic() - self._began, 1),
         }  # fmt: skip
         self.state.rows.append(row)
+        self.state.losses = []
         self.state.seconds = time.monotonic() - self._began
         is_best = self._judge(figures.get("val_score"))
         if self.accelerator.is_main_process:
@@ -321,13 +322,23 @@ class Trainer:
 
     def _report(self, loss: float, steps: int) -> None:
         progress = self._progress(steps)
-        self._tell(lambda callback: callback.on_step(progress, loss))
+        if self._tell(lambda callback: callback.on_step(progress, loss)):
+            self.state.seconds = time.monotonic() - self._began
+            if self.accelerator.is_main_process:
+                self._save()
+            raise self._stopped()
 
     def _report_preparation(self, done: int, total: int) -> None:
-        self._tell(lambda callback: callback.on_prepare(done, total))
+        if self._tell(lambda callback: callback.on_prepare(done, total)):
+            raise self._stopped()
 
-    def _tell(self, say: Callable[[Callback], None]) -> None:
-        """Tell those who listen, and end if one of them wants that."""
+    def _stopped(self) -> CancelledError:
+        path = self.config.checkpoint
+        is_kept = path is not None and path.exists()
+        return CancelledError(f"training was stopped{'; it can be resumed' if is_kept else ''}")
+
+    def _tell(self, say: Callable[[Callback], None]) -> bool:
+        """Tell those who listen; returns whether one of them wants to end it."""
         stop = False
         if self.accelerator.is_main_process:
             for callback in self.callbacks:
@@ -339,10 +350,7 @@ class Trainer:
         if self.accelerator.num_processes > 1:
             flag = torch.tensor([float(stop)], device=self.accelerator.device)
             stop = bool(self.accelerator.reduce(flag, "sum")[0] > 0)
-        if stop:
-            path = self.config.checkpoint
-            is_kept = path is not None and path.exists()
-            raise CancelledError(f"training was stopped{'; it can be resumed' if is_kept else ''}")
+        return stop
 
     def _progress(self, steps: int) -> Progress:
         total = steps * self.config.epochs
