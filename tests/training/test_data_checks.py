@@ -8,6 +8,7 @@ import tifffile
 
 from phasesam.core.errors import CancelledError, TrainingDataError
 from phasesam.core.types import PixelSize
+from phasesam.training import near_duplicates
 from phasesam.training.data_checks import check
 from phasesam.training.data_sources import ArrayImage
 from phasesam.training.dataset import LabelledImage, TrainingData, from_arrays, read_training_data
@@ -167,6 +168,14 @@ def test_images_in_two_splits():
     assert [p.kind for p in summary.duplicates] == ["same"]
     assert said(data, "show the same")
     assert check(data, find_duplicates=False).duplicates == ()
+
+
+def test_too_many_images_to_look_for_overlaps_is_told(monkeypatch):
+    data = data_of(*[objects()] * 4, splits="ttve")
+    assert not [w for w in check(data).warnings if "overlapping fields" in w]
+    monkeypatch.setattr(near_duplicates, "MOST_PAIRS", 4)
+    assert "name specimens" in said(data, "overlapping fields were not looked for")
+    assert check(data, find_duplicates=False).warnings == ()
 
 
 def test_a_specimen_in_two_splits():

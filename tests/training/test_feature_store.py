@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from phasesam.models import free_memory
 from phasesam.models.split_encoder import FrozenFeatures
 from phasesam.training import feature_store
 from phasesam.training.feature_store import FeatureStore, shared_features
@@ -39,6 +40,17 @@ def test_memory_first_then_disk_each_computed_once(tmp_path: Path) -> None:
     store.clear()
     assert not list((tmp_path / "cache").iterdir())
     assert len(store) == 0
+
+
+def test_what_the_training_needs_is_left_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FeatureStore(tmp_path / "cache", limit=10**9)
+    store.get("a", lambda: features(1))
+    monkeypatch.setattr(free_memory, "free_memory", lambda: free_memory._LEFT_FREE + 10)
+    store.get("b", lambda: features(2))
+    assert [p.stem for p in (tmp_path / "cache").iterdir()] == ["b"]
+    assert store.get("b", lambda: pytest.fail("again")).activation.unique().tolist() == [2]
 
 
 def test_another_owner_finds_nothing(tmp_path: Path) -> None:

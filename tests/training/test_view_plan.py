@@ -97,3 +97,10 @@ def test_large_images_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) ->
     assert len(tight._kept) == 2 < len(images)
     # All images once by each, the others of the tight one at every turn.
     assert len(read) == 2 * len(images) + 2 * (len(images) - 2)
+
+
+def test_images_are_read_again_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = ViewPlan(disc_data("semantic").images, ViewConfig(), None, 0)
+    monkeypatch.setattr(view_plan, "has_room", lambda nbytes: False)
+    plan.view(plan.samples(0, 1)[0])
+    assert not plan._kept

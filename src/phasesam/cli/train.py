@@ -38,7 +38,7 @@ HELP = with_examples(
     "phasesam train powder/ -o powder --task instance",
     "phasesam train steel/ -o steel.safetensors --task semantic",
     "phasesam train data.csv -o scan --task promptable --recipe dental-iterative",
-    "phasesam train powder/ -o powder --resume",
+    "phasesam train powder/ -o powder --task instance --resume",
     "phasesam train new/ -o new_steel --task semantic --start steel_phases",
 )
 RECIPES_HELP = with_examples(

@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
+# What a program may need suddenly; who has less left is close to being killed.
+_LEFT_FREE = 512 << 20
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 
@@ -34,6 +36,11 @@ def free_memory() -> int:
     """Bytes that this process can still take."""
     left = [grant.limit - grant.used for grant in grants()]
     return max(0, min([psutil.virtual_memory().available, *left]))
+
+
+def has_room(nbytes: int) -> bool:
+    """Tell whether something may stay in memory that could be had again from elsewhere."""
+    return free_memory() >= nbytes + _LEFT_FREE
 
 
 def total_memory() -> int:

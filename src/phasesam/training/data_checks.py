@@ -12,7 +12,13 @@ from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.training.data_findings import Finding, inspect
 from phasesam.training.data_tables import TEST, TRAIN, VAL
 from phasesam.training.dataset import TrainingData
-from phasesam.training.near_duplicates import NearDuplicate, compare
+from phasesam.training.near_duplicates import (
+    MOST_IMAGES,
+    MOST_PAIRS,
+    NearDuplicate,
+    compare,
+    compares_fields,
+)
 from phasesam.training.visible_objects import ImageObjects
 
 _NAMED = 5
@@ -110,6 +116,7 @@ def check(
         *_about_labels(data, findings, by_split),
         *_about_images(findings),
         *_about_duplicates(duplicates),
+        *(_about_fields(data) if find_duplicates else ()),
     ]
     is_semantic = data.task == "semantic"
     areas = [area for f in by_split[TRAIN] for area in f.object_pixels]
@@ -275,6 +282,15 @@ def _about_duplicates(duplicates: Sequence[NearDuplicate]) -> Iterator[str]:
                 f"images of different splits {what}: {_listed(named, '; ')}; give them the same "
                 "specimen, or scores are too good"
             )
+
+
+def _about_fields(data: TrainingData) -> Iterator[str]:
+    if not compares_fields([image.split for image in data.images]):
+        yield (
+            f"overlapping fields were not looked for: there are more than {MOST_PAIRS:,} pairs of "
+            f"images of different splits, or more than {MOST_IMAGES:,} images; name specimens if "
+            "fields may overlap"
+        )
 
 
 def _images(count: int) -> str:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from phasesam.models.free_memory import free_memory
+from phasesam.models.free_memory import free_memory, has_room
 from phasesam.models.split_encoder import FrozenFeatures
 
 _SHARE_OF_FREE_MEMORY = 0.3
@@ -34,7 +34,8 @@ class FeatureStore:
     folder : Path
         Where to put what does not fit into memory; emptied by `clear`.
     limit : int, optional
-        Bytes in memory; three tenths of what is free when left out.
+        Bytes in memory; three tenths of what is free when left out. Less is kept where the
+        training leaves less.
     """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
@@ -85,7 +86,8 @@ class FeatureStore:
             tensors = load_file(file)
             return FrozenFeatures(tensors.pop("activation"), _in_order(tensors))
         features = compute().to("cpu", torch.float16)
-        if self.nbytes + features.nbytes <= self._limit:
+        # What the training itself needs has been taken by the second step at the latest.
+        if self.nbytes + features.nbytes <= self._limit and has_room(features.nbytes):
             self._kept[name] = features
             self.nbytes += features.nbytes
         elif self._has_room_on_disk():

@@ -16,6 +16,7 @@ from phasesam.core.errors import (
     OtherTrainingError,
     PhaseSAMError,
     SaveError,
+    TrainingDataError,
     TrainingError,
 )
 from phasesam.models.adapter_card import AdapterCard
@@ -224,7 +225,7 @@ def _train(
         run.write_settings({**settings.to_dict(), **decisive, "recipe": settings.recipe.to_dict()})
     try:
         if data.task != "semantic":
-            keeper.judge_base(accelerator.is_main_process, trainer.state.epoch == 0)
+            keeper.judge_base(accelerator.is_main_process, trainer.state.step == 0)
         trainer.run()
     finally:
         if features is None:
@@ -267,9 +268,14 @@ def fitted_to(recipe: Recipe, data: TrainingData, is_hq: bool) -> Recipe:
     Raises
     ------
     TrainingDataError
-        If the model could not tell any object.
+        If there are no training images, or the model could not tell any object.
     """
     images = data.of("train")
+    if not images:
+        raise TrainingDataError(
+            "expected at least one image in the split train, got only "
+            f"{', '.join(data.splits) or 'none at all'}"
+        )
     if data.task == "semantic":
         longest = max(max(image.rgb().shape[:2]) for image in images)
         return recipe.fitted(data.task, is_hq, longest)

@@ -31,6 +31,7 @@ from phasesam.core.types import ProgressCallback, StopCallback
 
 SAME = 0.75
 OVERLAP = 0.6
+MOST_PAIRS, MOST_IMAGES = 20_000, 1_000
 
 _SQUARE, _SQUARE_DETAIL = 32, 3.0
 _FIELD, _FIELD_DETAIL = 160, 4.0
@@ -38,7 +39,6 @@ _LARGEST_FIELD = 320
 _FADE = 6.0
 _PEAKS = 3
 _LEAST_SHARE, _LEAST_PIXELS = 0.08, 8
-_MOST_PAIRS, _MOST_IMAGES = 20_000, 1_000
 
 Array = NDArray[np.float32]
 
@@ -178,16 +178,15 @@ def compare(
     Returns
     -------
     tuple of NearDuplicate
-        The most similar first, each pair once. With more than 20 000 pairs or 1 000
-        images, only whole images are compared, not overlapping fields.
+        The most similar first, each pair once. Only whole images are compared, not overlapping
+        fields, where there are too many; see `compares_fields`.
     """
     splits = [image.split for image in images]
     found: dict[tuple[int, int], tuple[str, float]] = {
         pair: ("same", similarity)
         for pair, similarity in _alike([t.square for t in thumbnails], splits, threshold)
     }
-    n_apart = (len(splits) ** 2 - sum(n * n for n in Counter(splits).values())) // 2
-    if n_apart <= _MOST_PAIRS and len(thumbnails) <= _MOST_IMAGES:
+    if compares_fields(splits):
         rest = [
             (i, j)
             for i, j in itertools.combinations(range(len(splits)), 2)
@@ -203,6 +202,12 @@ def compare(
         for (i, j), (kind, similarity) in found.items()
     )
     return tuple(sorted(pairs, key=lambda pair: -pair.similarity))
+
+
+def compares_fields(splits: Sequence[str]) -> bool:
+    """Tell whether so many images, of these splits, are searched for overlapping fields, too."""
+    n_apart = (len(splits) ** 2 - sum(n * n for n in Counter(splits).values())) // 2
+    return n_apart <= MOST_PAIRS and len(splits) <= MOST_IMAGES
 
 
 def _equalised(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import numpy as np
 from phasesam.core.coordinates import MODEL_SIDE
 from phasesam.core.images import stretched
 from phasesam.core.levels import Levels, intensity_levels
-from phasesam.models.free_memory import free_memory
+from phasesam.models.free_memory import free_memory, has_room
 from phasesam.training.views import View, ViewConfig, make_view
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class ViewPlan:
             return self._last[1]
         arrays = self._read(index)
         needed = arrays[0].nbytes + arrays[1].nbytes
-        if len(self._kept) < _IMAGES_IN_MEMORY and needed <= self._room:
+        if len(self._kept) < _IMAGES_IN_MEMORY and needed <= self._room and has_room(needed):
             self._room -= needed
             self._kept[index] = arrays
         else:
