@@ -24,6 +24,8 @@ METHODS = {
     "full-tuning": "all weights",
     "unet": "U-Net",
 }
+# Not averaged with the answer to the image turned upside down.
+ONCE = ", looked at once"
 SPLITS = {"test": "", "different_test": ", other samples"}
 HEAD = "| what is trained | mIoU | IoU of the classes | Dice of the classes | all pixels |"
 
@@ -33,11 +35,15 @@ def tables(results: Path) -> dict[str, list[str]]:
     found: dict[str, dict[str, str]] = {}
     for file in sorted(results.glob("*/*/result.json")):
         experiment, method = file.parts[-3:-1]
-        for split, values in json.loads(file.read_text())["test"].items():
-            title = experiment + SPLITS.get(split, f", {split}")
-            found.setdefault(title, {})[method] = row(METHODS.get(method, method), values)
+        result = json.loads(file.read_text())
+        for part, more in (("test", ""), ("test_once", ONCE)):
+            for split, values in result.get(part, {}).items():
+                title = experiment + SPLITS.get(split, f", {split}")
+                name = METHODS.get(method, method) + more
+                found.setdefault(title, {})[method + more] = row(name, values)
+    order = [method + more for method in METHODS for more in ("", ONCE)]
     return {
-        title: [rows[m] for m in [*METHODS, *rows.keys() - METHODS.keys()] if m in rows]
+        title: [rows[m] for m in [*order, *rows.keys() - set(order)] if m in rows]
         for title, rows in found.items()
     }
 

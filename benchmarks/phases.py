@@ -171,11 +171,15 @@ def run(options: Any, experiment: str, method: str, store: FeatureStore | None) 
         seconds = time.monotonic() - begin
         row = {"val": max(r.get("val_score", 0.0) for r in done.rows), "rows": done.rows}
 
-        def predict(rgb: Any) -> Any:
+        def predict(rgb: Any, orientations: int = 2) -> Any:
             segmenter = Segmenter(rgb, adapter=str(done.path), exclude_data_bar=False)
-            return segment_classes(segmenter, keep_probabilities=False).labels
+            settings = {"keep_probabilities": False, "orientations": orientations}
+            return segment_classes(segmenter, **settings).labels
 
     result = {"seconds": seconds, **row, "test": measure(data, predict)}
+    if method in ("default", "unet"):
+        # Neither is averaged over views that are turned upside down.
+        result["test_once"] = measure(data, lambda rgb: predict(rgb, 1))
     file.write_text(json.dumps(result, indent=1))
     show(experiment, folder.name, result)
 

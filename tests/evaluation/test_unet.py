@@ -91,6 +91,20 @@ def test_probabilities_of_images_of_any_size(trained):
         np.testing.assert_array_equal(trained.predict(rgb), probabilities.argmax(axis=0))
 
 
+def test_views_turned_upside_down_are_averaged(trained):
+    """As for adapters, with which it is compared."""
+    rgb = np.repeat(sample(9)[0][..., None], 3, axis=2)
+    turned = np.ascontiguousarray(rgb[::-1, ::-1])
+    np.testing.assert_allclose(
+        trained.probabilities(rgb), trained.probabilities(turned)[:, ::-1, ::-1], atol=1e-5
+    )
+    once = [trained.probabilities(rgb, 1), trained.probabilities(turned, 1)[:, ::-1, ::-1]]
+    assert np.abs(once[0] - once[1]).max() > 1e-3
+    logits = sum(np.log(p) - np.log(p).mean(axis=0) for p in once) / 2
+    expected = np.exp(logits) / np.exp(logits).sum(axis=0)
+    np.testing.assert_allclose(trained.probabilities(rgb), expected, atol=1e-4)
+
+
 def test_brightness_and_contrast_of_an_image_do_not_matter(trained):
     rgb = np.repeat(sample(9)[0][..., None], 3, axis=2)
     darker = (rgb // 2 + 20).astype(np.uint8)

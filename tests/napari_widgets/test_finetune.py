@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from phasesam.core.errors import UnknownModelError
 from phasesam.models.adapter_store import get_adapter, import_adapter, list_adapters
-from phasesam.napari_widgets import finetune
+from phasesam.napari_widgets import finetune, training_estimate
 from phasesam.napari_widgets.finetune import FineTuneDock
 from phasesam.napari_widgets.header import Status
 from phasesam.napari_widgets.training_run import (
@@ -40,7 +40,7 @@ def spots(seed=0):
 @pytest.fixture(autouse=True)
 def _no_estimate(monkeypatch):
     """Loading torch in another process takes seconds."""
-    monkeypatch.setattr(finetune, "estimate", lambda settings, n_classes, stop: 3_000_000_000)
+    monkeypatch.setattr(training_estimate, "estimate", lambda s, n_classes, stop: 3_000_000_000)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_every_change_is_looked_at_anew(labelled, checked):
 
 def test_settings_change_the_memory_but_not_the_data(labelled, until, monkeypatch):
     asked = []
-    monkeypatch.setattr(finetune, "estimate", lambda s, n, stop: asked.append(s) or 10**15)
+    monkeypatch.setattr(training_estimate, "estimate", lambda s, n, stop: asked.append(s) or 10**15)
     found = labelled._found
     labelled.recipe.rank.setValue(64)
     until(lambda: "may not fit" in labelled.memory.text())

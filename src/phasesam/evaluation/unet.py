@@ -298,7 +298,7 @@ class _Training:
             classes = self.pictures.classes
             mapper = UNet(self.network.eval(), classes, self.window, self.side, [])
             counts = [
-                confusion_matrix(mapper.predict(image.rgb), image.labels, len(classes))
+                confusion_matrix(mapper.predict(image.rgb, 1), image.labels, len(classes))
                 for image in self.pictures.validation
             ]
             score = mean_iou(np.sum(counts, axis=0, dtype=np.int64))

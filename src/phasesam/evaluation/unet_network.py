@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
+from phasesam.engines.semantic import ORIENTATIONS
 from phasesam.models.half_precision import trains_in_bf16
 
 LEVELS = 4
@@ -56,19 +57,31 @@ class UNet:
         return max((row.get("val_score", math.nan) for row in self.rows), default=math.nan)
 
     @torch.inference_mode()
-    def probabilities(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def probabilities(self, rgb: NDArray[np.uint8], orientations: int = 2) -> NDArray[np.float32]:
         """Map an image, window by window with half of each overlapping its neighbours.
 
         Parameters
         ----------
         rgb : (h, w, 3) uint8 array
             Image.
+        orientations : {1, 2, 4}
+            How many of `semantic.ORIENTATIONS` are averaged: by default as many as for adapters.
 
         Returns
         -------
         (K, h, w) float32 array
             Probability of each class.
         """
+        flips = ORIENTATIONS[orientations]
+        total: Any = 0
+        for down, right in flips:
+            axes = [axis for axis, turned in enumerate((down, right)) if turned]
+            logits = self._logits(np.ascontiguousarray(np.flip(rgb, axes)))
+            total = total + logits.flip([axis + 1 for axis in axes])
+        return functional.softmax(total / len(flips), dim=0).cpu().numpy()
+
+    def _logits(self, rgb: NDArray[np.uint8]) -> torch.Tensor:
+        """Logits of an image as it lies, (K, h, w)."""
         device = next(self.network.parameters()).device
         shape = (rgb.shape[0], rgb.shape[1])
         inner = [max(1, round(length * self.side / self.window)) for length in shape]
@@ -89,11 +102,12 @@ class UNet:
             )
         if tuple(inner) != shape:
             logits = functional.interpolate(logits.float(), shape, mode="bilinear")
-        return functional.softmax(logits[0].float(), dim=0).cpu().numpy()
+        found: torch.Tensor = logits[0].float()
+        return found
 
-    def predict(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def predict(self, rgb: NDArray[np.uint8], orientations: int = 2) -> NDArray[np.int32]:
         """Class of each pixel, (h, w); as `probabilities`."""
-        return self.probabilities(rgb).argmax(axis=0).astype(np.int32)
+        return self.probabilities(rgb, orientations).argmax(axis=0).astype(np.int32)
 
 
 def build_network(width: int, n_classes: int) -> nn.Module:

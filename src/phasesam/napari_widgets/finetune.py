@@ -22,7 +22,7 @@ from phasesam.napari_widgets.finetune_training import TrainingPage
 from phasesam.napari_widgets.header import Status
 from phasesam.napari_widgets.interrupted_run import InterruptedRun
 from phasesam.napari_widgets.model_status import manager_watch
-from phasesam.napari_widgets.training_estimate import estimate, estimate_text, notes
+from phasesam.napari_widgets.training_estimate import in_words, notes
 from phasesam.napari_widgets.training_run import (
     EarlierRun,
     TrainingRun,
@@ -221,7 +221,7 @@ class FineTuneDock(Dock):
         self.interrupted.setEnabled(not self.running)
 
     def _estimate(self) -> None:
-        """Say how much memory the training will need."""
+        """Say how much memory and time the training will need."""
         if self._found is None:
             return
         try:
@@ -231,14 +231,11 @@ class FineTuneDock(Dock):
         except PhaseSAMError as error:
             self._say_memory(str(error))
             return
-        values, n_classes = settings.to_dict(), len(data.classes)
-
-        def done(needed: int | None) -> None:
-            text, tight = ("", False) if needed is None else estimate_text(needed, settings.device)
-            self._say_memory(f"{text} {noted}".strip(), tight)
-
+        classes = len(data.classes)
         self._estimates.submit(
-            lambda _progress, stop: estimate(values, n_classes, stop), done, lambda _failure: None
+            lambda _progress, stop: in_words(settings, data.task, classes, stop),
+            lambda said: self._say_memory(f"{said[0]} {noted}".strip(), said[1]),
+            lambda _failure: None,
         )
 
     def _say_memory(self, text: str, is_tight: bool = False) -> None:

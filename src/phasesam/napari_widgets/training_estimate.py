@@ -1,4 +1,4 @@
-"""How much memory a training will need, without loading torch where napari runs."""
+"""How much memory and time a training will need, without loading torch where napari runs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from phasesam.core.errors import CancelledError
+from phasesam.core.errors import CancelledError, PhaseSAMError
 from phasesam.models.free_memory import free_memory
 from phasesam.models.memory import format_bytes
 from phasesam.models.registry import get_spec, where
+from phasesam.napari_widgets.training_run import earlier_runs
+from phasesam.training.process import Job
+from phasesam.training.run_folder import RunFolder
 from phasesam.training.visible_objects import unseen_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from phasesam.core.types import StopCallback
     from phasesam.training.label_values import Task
@@ -74,6 +77,53 @@ def estimate(settings: dict[str, Any], n_classes: int, should_stop: StopCallback
     return _known[question]
 
 
+def earlier_seconds(settings: dict[str, Any], task: Task) -> float | None:
+    """Estimate the time of a training by the newest earlier one of its kind; for workers.
+
+    Parameters
+    ----------
+    settings : dict
+        ``TrainingSettings.to_dict()``.
+    task : {"promptable", "instance", "semantic"}
+        What is learnt.
+
+    Returns
+    -------
+    float or None
+        Seconds for all epochs; None if nothing like it was trained on this computer.
+    """
+    for earlier in earlier_runs():
+        run = RunFolder(earlier.path)
+        try:
+            job = Job.read(run)
+            alike = job.task == task and _pace(job.settings) == _pace(settings)
+        except (PhaseSAMError, KeyError, TypeError):
+            continue
+        rows = run.log() if alike else []
+        if rows:
+            views = (
+                settings["recipe"]["views_per_epoch"] / job.settings["recipe"]["views_per_epoch"]
+            )
+            return _scaled(rows, settings["recipe"]["epochs"], views)
+    return None
+
+
+def _pace(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Collect what a step takes its time for."""
+    recipe = settings["recipe"]
+    parts = ("adapter", "prompts", "batch", "pool", "detail_steps")
+    where = (settings["base"], settings["device"], settings["precision"])
+    return (*where, *(recipe[name] for name in parts))
+
+
+def _scaled(rows: Sequence[Mapping[str, float]], epochs: int, views: float) -> float:
+    """Seconds of so many epochs of so many times the views; the first takes longer than others."""
+    first, last = rows[0], rows[-1]
+    more = last["epoch"] - first["epoch"]
+    each = (last["seconds"] - first["seconds"]) / more if more else first["seconds"]
+    return first["seconds"] + max(0.0, each * (views * epochs - 1))
+
+
 def _answer(process: subprocess.Popen[str], question: str, should_stop: StopCallback) -> str:
     asked: str | None = question
     while True:
@@ -126,12 +176,37 @@ def notes(
     return " ".join(found)
 
 
-def estimate_text(needed: int, device: str) -> tuple[str, bool]:
-    """Write an estimate for the user, and whether it may not fit."""
+def in_words(
+    settings: TrainingSettings, task: Task, n_classes: int, should_stop: StopCallback
+) -> tuple[str, bool]:
+    """Say what a training needs, and whether it may not fit; for workers, as `estimate`."""
+    values = settings.to_dict()
+    needed = estimate(values, n_classes, should_stop)
+    if needed is None:
+        return "", False
+    return estimate_text(needed, settings.device, earlier_seconds(values, task))
+
+
+def estimate_text(needed: int, device: str, seconds: float | None = None) -> tuple[str, bool]:
+    """Write an estimate for the user, and whether it may not fit.
+
+    Parameters
+    ----------
+    needed : int
+        Bytes.
+    device : str
+        Where it will be trained.
+    seconds : float, optional
+        As from `earlier_seconds`.
+    """
     text = f"Needs about {format_bytes(needed)} of memory"
     if device == "cpu":
         free = free_memory()
         text += f"; {format_bytes(free)} are free"
         if needed > free:
             return f"{text}, so that it may not fit.", True
-    return f"{text}. The time shows after the first steps.", False
+    if seconds is None:
+        return f"{text}. The time shows after the first steps.", False
+    minutes = max(1, round(seconds / 60))
+    time = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    return f"{text}. It takes about {time}, going by an earlier training.", False
