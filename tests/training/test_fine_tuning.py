@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from safetensors.torch import load_file
 from tests.training.conftest import disc_data
@@ -27,6 +28,8 @@ from phasesam.models.adapter_card import read_card
 from phasesam.models.adapters import load_trainable
 from phasesam.models.sam import build_model
 from phasesam.training.class_objective import ClassObjective
+from phasesam.training.data_checks import check
+from phasesam.training.dataset import read_training_data
 from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.process import Job, start
 from phasesam.training.recipes import Recipe
@@ -213,6 +216,29 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path, brief: Recipe) -> None
     data = disc_data("semantic")
     with pytest.raises(TrainingDataError, match="in the split train, got only val"):
         train(replace(data, images=data.of("val")), tmp_path, settings(brief))
+
+
+def test_an_absent_class_and_values_with_gaps_are_learnt(tmp_path: Path, brief: Recipe) -> None:
+    """16-bit labels 0, 300, 60000, of which the last is only in the validation image."""
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for index, image in enumerate(disc_data("semantic").images):
+        labels = image.label_array().astype(np.uint16) * 300
+        if image.split == "val":
+            labels[:8] = 60000
+        tifffile.imwrite(tmp_path / "data" / "images" / f"{index}.tif", image.rgb())
+        tifffile.imwrite(tmp_path / "data" / "labels" / f"{index}.tif", labels)
+    rows = ("image,label,split", *(f"images/{i}.tif,labels/{i}.tif,train" for i in range(3)))
+    table = tmp_path / "data" / "data.csv"
+    table.write_text("\n".join([*rows, "images/3.tif,labels/3.tif,val"]))
+    data = read_training_data(table, "semantic")
+    assert data.class_values == (0, 300, 60000)
+    warned = [w for w in check(data).warnings if "60000" in w]
+    assert any("cannot be learnt" in warning for warning in warned), check(data).warnings
+    result = train(data, tmp_path / "run", settings(replace(brief, epochs=1)))
+    assert result.card.details["class_values"] == [0, 300, 60000]
+    assert result.rows[-1]["iou_2"] == 0
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(result.path).values())
 
 
 def test_pauses_until_told_to_go_on(tmp_path: Path, brief: Recipe) -> None:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.training.test_fine_tuning import brief_recipe, settings
+from tests.training.conftest import brief_recipe
+from tests.training.test_fine_tuning import settings
 from tests.training.wandb_file import read_wandb
 
 from phasesam.core.errors import InvalidSettingError
