@@ -221,9 +221,14 @@ def test_the_base_looks_at_parts_if_asked(data, tmp_path, make_adapter, monkeypa
             "--most-objects", 1, "-o", folder, *flag,
         )  # fmt: skip
         assert result.exit_code == 0, result.output
-        assert text in (folder / "report.md").read_text("utf-8")
+        report = (folder / "report.md").read_text("utf-8")
+        assert text in report
+        assert "| figure | base | base, SAM's own settings | adapted | adapted - base |" in report
         side = 48 if flag else None
-        assert set(searched) == {(True, side), (False, None)}
+        # Base, base with SAM's own settings on the whole image, adapted; two images.
+        assert sorted(searched, key=str) == sorted(
+            [(True, side), (True, None), (False, None)] * 2, key=str
+        )
         assert set(clicked) == {(True, side), (False, 48)}
         searched.clear()
         clicked.clear()

@@ -46,6 +46,7 @@ HELP = with_examples(
 )
 
 _NO_LABEL = 1 << 30
+_AS_PUBLISHED = "default"
 
 Result = tuple["Report", Mapping[str, Mapping[str, Any]], Mapping[str, Any]]
 
@@ -245,10 +246,10 @@ def _automatic(job: _Job, preset: str) -> Result:
     from phasesam.evaluation.pages import Case, instance_report
     from phasesam.evaluation.score_values import by_method
 
-    methods = {
-        "base": model_finder(job.model, None, preset, job.window),
-        "adapted": model_finder(job.model, job.adapter, preset),
-    }
+    methods = {"base": model_finder(job.model, None, preset, job.window)}
+    if preset != _AS_PUBLISHED:
+        methods["base, SAM's own settings"] = model_finder(job.model, None, _AS_PUBLISHED)
+    methods["adapted"] = model_finder(job.model, job.adapter, preset)
     with step_bar(job.console, "automatic masks") as progress:
         watch = Watch(progress, job.interruption.requested)
         answers = compare_objects(job.images, methods, watch)
