@@ -130,6 +130,18 @@ def test_segment_with_an_adapter(powder, image, tmp_path):
     assert np.array_equal(off, plain)
 
 
+def test_phases_leave_objects_to_the_base(make_adapter, image, tmp_path):
+    path = make_adapter(tmp_path / "map.safetensors", classes=("matrix", "pore"))
+    _, plain = segment(image, tmp_path / "out", "--model", "tiny")
+    summary, found = segment(image, tmp_path / "out", "--adapter", path)
+    assert (summary["model"], summary["adapter"]) == ("tiny", None)
+    assert np.array_equal(found, plain)
+    result = invoke("segment", image, "-o", tmp_path / "more", *SEARCH, "--adapter", path)
+    assert "maps phases (phasesam predict); objects are found by tiny alone" in " ".join(
+        result.stderr.split()
+    )
+
+
 def test_prompts_with_an_adapter(powder, image, tmp_path):
     prompts = tmp_path / "prompts.json"
     prompts.write_text('{"objects": [{"points": [[30, 30]]}]}')

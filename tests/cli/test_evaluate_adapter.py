@@ -185,6 +185,7 @@ def test_clicks_alone(data, powder):
         ([], 2, "needs an --adapter"),
         (["--adapter", "nothing"], 3, "nothing"),
         (["--adapter", "POWDER", "--unet", "5"], 2, "classes"),
+        (["--adapter", "STEEL", "--same-windows"], 2, "trained on parts of images"),
         (["--adapter", "STEEL", "--split", "nowhere"], 2, "no image to test on"),
         (["--adapter", "STEEL", "--classes", "0=matrix,7=pore"], 2, "matrix, pore"),
     ],
@@ -200,15 +201,15 @@ def test_the_base_looks_at_parts_if_asked(data, tmp_path, make_adapter, monkeypa
     """As large as those that the adapter was trained on; else at whole images, and both is told."""
     adapter = make_adapter(tmp_path / "p.safetensors", task="instance", window=48)
     searched, clicked = [], []
-    search, predict = Segmenter.automatic, Segmenter.predict
+    search, look = Segmenter.automatic, Segmenter.look
     monkeypatch.setattr(
         Segmenter, "automatic",
         lambda s, config: searched.append((s.adapter is None, config.window)) or search(s, config),
     )  # fmt: skip
     monkeypatch.setattr(
-        Segmenter, "predict",
+        Segmenter, "look",
         lambda s, *a, **k: clicked.append((s.adapter is None, s.windows and s.windows.side))
-        or predict(s, *a, **k),
+        or look(s, *a, **k),
     )  # fmt: skip
     told = {
         (): "the base at the whole image, as published",
@@ -223,7 +224,10 @@ def test_the_base_looks_at_parts_if_asked(data, tmp_path, make_adapter, monkeypa
         assert result.exit_code == 0, result.output
         report = (folder / "report.md").read_text("utf-8")
         assert text in report
-        assert "| figure | base | base, SAM's own settings | adapted | adapted - base |" in report
+        assert (
+            "| figure | base | base, whole image, SAM's own settings | adapted | adapted - base |"
+            in report
+        )
         side = 48 if flag else None
         # Base, base with SAM's own settings on the whole image, adapted; two images.
         assert sorted(searched, key=str) == sorted(

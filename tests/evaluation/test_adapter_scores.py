@@ -127,6 +127,24 @@ def test_images_are_known_by_what_they_show():
     assert warnings == ()
 
 
+def test_adapters_that_remember_a_data_bar_know_the_picture_too():
+    image = np.random.default_rng(0).integers(60, 200, (200, 256)).astype(np.uint8)
+    image[176:] = 0
+    image[184:192, 20:200:6] = 255
+    truth = np.zeros(image.shape, np.int32)
+    truth[20:60, 20:60] = 1
+    made = from_arrays([("sem", image, truth, None)], "semantic", fractions=(1, 0, 0))
+    (shown,) = made.images
+    assert shown.data_bar == 176
+    assert shown.picture_key != shown.whole_picture_key
+    for key in (shown.picture_key, shown.whole_picture_key):
+        known = replace(
+            card(train="x"), details={"splits": {"train": ["x"]}, "picture_keys": {"x": key}}
+        )
+        _, (warning,) = choose_images(made, known, "train")
+        assert "1 of 1 images were used in training" in warning
+
+
 def test_images_are_divided_as_they_were_in_training():
     trained = shades("abcd", split="val")
     known = remembering(shades("abc"), train="a", val="b", test="c")

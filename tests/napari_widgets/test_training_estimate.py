@@ -97,6 +97,7 @@ def test_the_time_of_an_earlier_training_is_scaled(tmp_path, monkeypatch):
     twice = replace(now, recipe=replace(now.recipe, views_per_epoch=2 * now.recipe.views_per_epoch))
     assert earlier_seconds(twice.to_dict(), "semantic") == 100 + 23 * 60
     assert earlier_seconds(values, "promptable") is None
+    assert earlier_seconds(replace(now, device="auto").to_dict(), "semantic") == 100 + 11 * 60
     for other in (
         replace(now, base="mobile_sam"),
         replace(now, device="cuda"),
@@ -104,7 +105,7 @@ def test_the_time_of_an_earlier_training_is_scaled(tmp_path, monkeypatch):
     ):
         assert earlier_seconds(other.to_dict(), "semantic") is None
     # One without a whole epoch, or that cannot be read, says nothing; the others still do.
-    left(training_folder() / "b", now, seconds=())
+    left(training_folder() / "b", now, seconds=(400.0,))
     left(training_folder() / "c", now)
     (training_folder() / "c" / "job.json").write_text("{}")
     assert earlier_seconds(values, "semantic") == 100 + 11 * 60

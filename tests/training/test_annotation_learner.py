@@ -385,6 +385,19 @@ def test_on_an_adapter(manager, scene, make_adapter, tmp_path, cache: EmbeddingC
     manager.set_strength("tiny", "powder", 1.0)
 
 
+def test_on_phases_as_on_their_base(manager, scene, make_adapter, tmp_path) -> None:
+    """They leave prompts to it, and so does what is learnt while annotating."""
+    segmenter, embedding, masks = scene()
+    phases = make_adapter(tmp_path / "map.safetensors", classes=("matrix", "pore"))
+    learner = AnnotationLearner("tiny", str(phases), QUICK, manager)
+    assert learner.under is None
+    assert segmenter.with_adapter(str(phases)).encode() is embedding
+    learner.add(embedding, masks[0])
+    assert learner.keep("onbase").card.base == "tiny"
+    kept = segmenter.with_adapter("onbase").predict(points=[(24, 30)]).logits
+    np.testing.assert_array_equal(kept, answer(segmenter, learner))
+
+
 def test_sam_hq(monkeypatch: pytest.MonkeyPatch, cache: EmbeddingCache) -> None:
     manager = ModelManager(
         device="cpu", builder=lambda spec, **callbacks: build_model(spec), find_spec=lambda name: HQ

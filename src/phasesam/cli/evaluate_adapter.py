@@ -115,6 +115,10 @@ def adapter(
         raise InvalidSettingError(f"{model.adapter} is no adapter")
     if compare.unet is not None and not card.classes:
         raise InvalidSettingError("--unet is for adapters with classes")
+    if compare.same_windows and (card.classes or card.window is None):
+        raise InvalidSettingError(
+            "--same-windows is for adapters of objects that were trained on parts of images"
+        )
     data = _read(test, labels, card)
     images, warnings = choose_images(data, card, test.split)
     learnt = data if compare.unet is None else baseline_data(data, card)
@@ -248,7 +252,9 @@ def _automatic(job: _Job, preset: str) -> Result:
 
     methods = {"base": model_finder(job.model, None, preset, job.window)}
     if preset != _AS_PUBLISHED:
-        methods["base, SAM's own settings"] = model_finder(job.model, None, _AS_PUBLISHED)
+        methods["base, whole image, SAM's own settings"] = model_finder(
+            job.model, None, _AS_PUBLISHED
+        )
     methods["adapted"] = model_finder(job.model, job.adapter, preset)
     with step_bar(job.console, "automatic masks") as progress:
         watch = Watch(progress, job.interruption.requested)

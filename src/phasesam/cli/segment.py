@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from rich.markup import escape
+
 from phasesam.cli.batch_options import FileOptions, ImageOptions, ModelOptions
-from phasesam.cli.console import exits_cleanly
+from phasesam.cli.console import exits_cleanly, message_console
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
 from phasesam.cli.options import with_options
@@ -37,7 +41,14 @@ def segment(
     from phasesam.cli.recipe import build_recipe
 
     jobs = find_inputs(files)
-    recipe = build_recipe(choose_model(model).name, image, prompts, search, filters)
+    chosen = choose_model(model)
+    if chosen.card is not None and chosen.card.task == "semantic":
+        message_console(files.quiet).print(
+            f"[yellow]Warning:[/] {escape(str(model.adapter))} maps phases (phasesam predict); "
+            f"objects are found by {chosen.name} alone"
+        )
+        model = replace(model, model=chosen.name, adapter=None, adapter_strength=None)
+    recipe = build_recipe(chosen.name, image, prompts, search, filters)
     if recipe.prompts is not None:
         recipe.prompts.check_names(job.source for job in jobs)
     batch = Batch(jobs, recipe, files.output, files.coco, files.skip_existing)

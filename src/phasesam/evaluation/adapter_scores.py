@@ -359,11 +359,12 @@ def _remembered(data: TrainingData, card: AdapterCard) -> dict[str, str]:
         # The same picture twice: it was learnt from if one of them was.
         if name in split_of and by_picture.get(key) not in _LEARNT:
             by_picture[key] = split_of[name]
-    return {
-        image.name: by_picture[image.picture_key]
-        for image in data.images
-        if image.picture_key in by_picture
-    }
+    found = {}
+    for image in data.images:
+        for key in (image.picture_key, image.whole_picture_key):
+            if key in by_picture:
+                found[image.name] = by_picture[key]
+    return found
 
 
 def _names(images: Sequence[LabelledImage]) -> tuple[tuple[str, ...], tuple[str, ...]]:

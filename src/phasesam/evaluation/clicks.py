@@ -162,7 +162,7 @@ def segmenter_predictor(
             ) -> list[ObjectAnswer]:
                 embedding = segmenter.look(view, should_stop=should_stop)
                 manager = segmenter.manager
-                with manager.lease(segmenter.model, segmenter.adapter) as model:
+                with manager.lease(segmenter.model, segmenter.prompted) as model:
                     return predict_objects(
                         model, manager, embedding, prompts, multimask_output=first
                     )

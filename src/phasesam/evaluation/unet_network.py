@@ -53,7 +53,7 @@ class UNet:
 
     @property
     def best_score(self) -> float:
-        """Pooled mIoU on the validation images; NaN without any."""
+        """Pooled mIoU on the validation images, looked at once; NaN without any."""
         return max((row.get("val_score", math.nan) for row in self.rows), default=math.nan)
 
     @torch.inference_mode()

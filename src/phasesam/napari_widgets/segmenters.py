@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 def adapter_stamp(model: str, adapter: str | None) -> Hashable:
     """Tell versions of an adapter on a model apart by file and strength, without reading it.
 
-    Cheap, for any thread. None where there is no such adapter (any more): who then computes
-    with it hears why.
+    Cheap, for any thread. None for the model alone, also where the adapter has classes and leaves
+    prompts to it. Where there is no such adapter (any more), who then computes with it hears why.
     """
     if adapter is None:
         return None
     try:
-        return adapter, get_adapter(adapter).stamp, get_manager().adapter_strength(model, adapter)
+        entry = get_adapter(adapter)
+        if entry.card is not None and entry.card.task == "semantic":
+            return None
+        return adapter, entry.stamp, get_manager().adapter_strength(model, adapter)
     except PhaseSAMError:
         return adapter, None
 

@@ -93,34 +93,41 @@ def earlier_seconds(settings: dict[str, Any], task: Task) -> float | None:
         Seconds for all epochs; None if nothing like it was trained on this computer.
     """
     for earlier in earlier_runs():
-        run = RunFolder(earlier.path)
         try:
-            job = Job.read(run)
-            alike = job.task == task and _pace(job.settings) == _pace(settings)
-        except (PhaseSAMError, KeyError, TypeError):
+            found = _seconds_by(RunFolder(earlier.path), settings, task)
+        except (PhaseSAMError, KeyError, TypeError, ValueError, ZeroDivisionError):
             continue
-        rows = run.log() if alike else []
-        if rows:
-            views = (
-                settings["recipe"]["views_per_epoch"] / job.settings["recipe"]["views_per_epoch"]
-            )
-            return _scaled(rows, settings["recipe"]["epochs"], views)
+        if found is not None:
+            return found
     return None
+
+
+def _seconds_by(run: RunFolder, settings: Mapping[str, Any], task: Task) -> float | None:
+    job, rows = Job.read(run), run.log()
+    before = job.settings
+    # Of one epoch alone it cannot be told what came before it.
+    if job.task != task or len(rows) < 2 or _pace(before) != _pace(settings):
+        return None
+    for name in ("device", "precision"):
+        # What "auto" is, is the same on the same computer.
+        if before[name] != settings[name] and "auto" not in (before[name], settings[name]):
+            return None
+    recipe = settings["recipe"]
+    views = recipe["views_per_epoch"] / before["recipe"]["views_per_epoch"]
+    return _scaled(rows, recipe["epochs"], views)
 
 
 def _pace(settings: Mapping[str, Any]) -> tuple[Any, ...]:
     """Collect what a step takes its time for."""
     recipe = settings["recipe"]
     parts = ("adapter", "prompts", "batch", "pool", "detail_steps")
-    where = (settings["base"], settings["device"], settings["precision"])
-    return (*where, *(recipe[name] for name in parts))
+    return (settings["base"], *(recipe[name] for name in parts))
 
 
 def _scaled(rows: Sequence[Mapping[str, float]], epochs: int, views: float) -> float:
     """Seconds of so many epochs of so many times the views; the first takes longer than others."""
     first, last = rows[0], rows[-1]
-    more = last["epoch"] - first["epoch"]
-    each = (last["seconds"] - first["seconds"]) / more if more else first["seconds"]
+    each = (last["seconds"] - first["seconds"]) / (last["epoch"] - first["epoch"])
     return first["seconds"] + max(0.0, each * (views * epochs - 1))
 
 
@@ -151,7 +158,7 @@ def notes(
     settings : TrainingSettings
         Of the training.
     adapter : str or None
-        The adapter that prompts are answered with now.
+        The adapter that is chosen beside the image.
     task : {"promptable", "instance", "semantic"}
         What is learnt.
     objects : sequence of ImageObjects

@@ -312,7 +312,7 @@ class ViewerState:
                 normalisation=settings.normalisation,
                 exclude_data_bar=settings.exclude_data_bar,
                 pixel_size=pixel_size(layer),
-                adapter=self._adapter,
+                adapter=None if adapter is None else self._adapter,
             )
         kept.move_to_end(key)
         while len(kept) > _KEPT_SEGMENTERS:

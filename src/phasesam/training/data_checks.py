@@ -285,12 +285,14 @@ def _about_duplicates(duplicates: Sequence[NearDuplicate]) -> Iterator[str]:
 
 
 def _about_fields(data: TrainingData) -> Iterator[str]:
-    if not compares_fields([image.split for image in data.images]):
-        yield (
-            f"overlapping fields were not looked for: there are more than {MOST_PAIRS:,} pairs of "
-            f"images of different splits, or more than {MOST_IMAGES:,} images; name specimens if "
-            "fields may overlap"
-        )
+    if compares_fields([image.split for image in data.images]):
+        return
+    are_named = any(image.specimen != image.name for image in data.images)
+    yield (
+        f"overlapping fields were not looked for: there are more than {MOST_PAIRS:,} pairs of "
+        f"images of different splits, or more than {MOST_IMAGES:,} images"
+        + ("" if are_named else "; name specimens if fields may overlap")
+    )
 
 
 def _images(count: int) -> str:

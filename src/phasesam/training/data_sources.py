@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import tifffile
+import xxhash
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, PngImagePlugin
 
@@ -300,3 +301,12 @@ def _palette_indices(path: Path, kind: str | None) -> NDArray[Any] | None:
     except BROKEN:
         pass  # The general reader says what is wrong with the file.
     return None
+
+
+def array_hash(*arrays: NDArray[Any]) -> str:
+    """Hash what arrays hold, their shapes and their dtypes."""
+    digest = xxhash.xxh3_128()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -25,6 +25,7 @@ from phasesam.training.data_sources import (
     ArrayLabels,
     ImageSource,
     LabelSource,
+    array_hash,
     unlabelled_bar,
 )
 from phasesam.training.data_stacks import Pair
@@ -178,11 +179,18 @@ class LabelledImage:
         """
         return self._keys[0]
 
+    @property
+    def whole_picture_key(self) -> str:
+        """As `picture_key`, with the data bar, as older adapters remember it."""
+        return self._keys[2]
+
     @functools.cached_property
-    def _keys(self) -> tuple[str, str]:
+    def _keys(self) -> tuple[str, str, str]:
         pixels = self.image.load()[0]
-        picture = to_rgb8(pixels[: detect_data_bar(pixels)])
-        return _hash(picture), _hash(self.rgb(), self.label_array())
+        bar = detect_data_bar(pixels)
+        picture = array_hash(to_rgb8(pixels[:bar]))
+        whole = picture if bar is None else array_hash(to_rgb8(pixels))
+        return picture, array_hash(self.rgb(), self.label_array()), whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,14 +332,6 @@ def from_arrays(
         for name, image, labels, specimen, *further in images
     )
     return _assembled(Collection(pairs), known, options, "arrays")
-
-
-def _hash(*arrays: NDArray[Any]) -> str:
-    digest = xxhash.xxh3_128()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _assembled(

@@ -44,7 +44,7 @@ from phasesam.training.visible_objects import ImageObjects, about_unseen, fitted
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from phasesam.training.dataset import TrainingData
+    from phasesam.training.dataset import LabelledImage, TrainingData
     from phasesam.training.recipes import Recipe
 
 
@@ -309,6 +309,11 @@ def _features_key(objective: SamObjective, settings: TrainingSettings, base_hash
     )  # fmt: skip
 
 
+def _specimens(images: Sequence[LabelledImage]) -> list[str]:
+    """Names of the specimens, without images that are their own."""
+    return sorted({image.specimen for image in images if image.specimen != image.name})
+
+
 class _Keeper(Callback):
     """Saves the best adapter, with its card."""
 
@@ -368,7 +373,7 @@ class _Keeper(Callback):
             "stretch": recipe.stretch,
             "pixel_size_um": [size.y, size.x] if size.unit == "um" else None,
             "splits": {name: [i.name for i in data.of(name)] for name in data.splits},
-            "specimens": {s: sorted({i.specimen for i in data.of(s)}) for s in data.splits},
+            "specimens": {name: _specimens(data.of(name)) for name in data.splits},
             "picture_keys": {image.name: image.picture_key for image in data.images},
             "class_values": list(data.class_values),
             "class_colours": list(self._settings.class_colours),

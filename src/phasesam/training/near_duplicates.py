@@ -207,7 +207,7 @@ def compare(
 def compares_fields(splits: Sequence[str]) -> bool:
     """Tell whether so many images, of these splits, are searched for overlapping fields, too."""
     n_apart = (len(splits) ** 2 - sum(n * n for n in Counter(splits).values())) // 2
-    return n_apart <= MOST_PAIRS and len(splits) <= MOST_IMAGES
+    return n_apart == 0 or (n_apart <= MOST_PAIRS and len(splits) <= MOST_IMAGES)
 
 
 def _equalised(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
