@@ -12,6 +12,7 @@ from phasesam.engines import semantic
 from phasesam.engines.prompting import predict
 from phasesam.engines.segmenter import Segmenter
 from phasesam.engines.semantic import NO_CLASS, PhaseMap, segment_classes
+from phasesam.evaluation.clicks import ClickedObject, segmenter_predictor
 from phasesam.models.adapter_card import AdapterCard
 from phasesam.models.adapter_config import AdapterConfig
 from phasesam.models.adapters import load_trainable
@@ -19,6 +20,7 @@ from phasesam.models.class_decoder import class_logits
 from phasesam.models.detail_head import detail_picture
 from phasesam.models.sam import SamModel, build_model
 
+ONE_CLICK = ClickedObject(np.array([[60.0, 80.0]]), np.array([1]))
 CLASSES = ("matrix", "particle", "pore")
 
 
@@ -135,6 +137,8 @@ def test_prompts_are_answered_as_without_it(micrograph, manager, whole):
     for found in (before, adapted.predict(**click)):
         np.testing.assert_array_equal(found.logits, base.predict(**click).logits)
         np.testing.assert_array_equal(found.scores, base.predict(**click).scores)
+    clicked = [segmenter_predictor(s)([ONE_CLICK])[0][1].logits for s in (adapted, base)]
+    np.testing.assert_array_equal(clicked[0], clicked[1])
     masks = [
         s.automatic(points_per_side=4).filter(pred_iou=0, stability=0) for s in (adapted, base)
     ]
