@@ -171,11 +171,11 @@ def test_a_killed_process_is_resumed_to_the_same_score(tmp_path: Path, brief: Re
     data = disc_data("promptable")
     save_training_folder(data, tmp_path / "data")
     # The second epoch takes longer than it takes to notice the first one's end.
-    recipe = replace(brief, epochs=3, views_per_epoch=12)
+    recipe = replace(brief, epochs=3, views_per_epoch=6)
     job = Job(str(tmp_path / "data"), "promptable", settings(recipe).to_dict())
     whole, killed = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
     beside, process = start(whole, job), start(killed, job)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while killed.status().epoch < 1:
         assert time.monotonic() < deadline
         time.sleep(0.005)
