@@ -7,7 +7,8 @@ eight patients (the last of them validates) and clicks on all teeth of the other
 trains on the two labelled images of the first specimen and tests on the other three: clicks, and
 automatic masks with SAM's own settings and with those for particles. The model as published sees
 whole images, and is asked again through windows as large as those of the adapter. What is in
-RESULTS is not done again; ``--set KEY=VALUE`` changes the recipe.
+RESULTS is not done again, and a training that was interrupted goes on; ``--set KEY=VALUE`` changes
+the recipe.
 """
 
 from __future__ import annotations
@@ -148,9 +149,12 @@ def run(root: Path, results: Path, name: str, changes: list[str], options: Any) 
     data = read(root, experiment)
     recipe = changed(get_recipe(options.recipe or experiment.recipe), changes)
     begin = time.monotonic()
-    done = train(data, folder / "run", TrainingSettings(recipe, base=MODEL, device=options.device))
-    result: dict[str, Any] = {"seconds": time.monotonic() - begin, "rows": done.rows}
-    print(f"{name} {folder.name}: trained in {result['seconds']:.0f} s", flush=True)
+    settings = TrainingSettings(recipe, base=MODEL, device=options.device)
+    # An hour of training that was interrupted is not lost.
+    done = train(data, folder / "run", settings, resume=True)
+    spent = time.monotonic() - begin
+    result: dict[str, Any] = {"seconds": done.rows[-1]["seconds"], "rows": done.rows}
+    print(f"{name} {folder.name}: trained, {spent:.0f} s of it now", flush=True)
     config = ClickConfig(clicks=CLICKS[-1], min_area=options.min_area, most_objects=options.objects)
     result |= test(data.of("test"), str(done.path), experiment, config)
     print(json.dumps(result["clicks"], indent=1), flush=True)
