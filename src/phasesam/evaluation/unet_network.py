@@ -76,7 +76,7 @@ class UNet:
         total: Any = 0
         for down, right in flips:
             axes = [axis for axis, turned in enumerate((down, right)) if turned]
-            logits = self._logits(np.ascontiguousarray(np.flip(rgb, axes)))
+            logits = self._logits(np.ascontiguousarray(np.flip(rgb, tuple(axes))))
             total = total + logits.flip([axis + 1 for axis in axes])
         return functional.softmax(total / len(flips), dim=0).cpu().numpy()
 
