@@ -63,13 +63,15 @@ def test_any_values_can_be_drawn(plot, values):
     assert len(drawn(plot, RED)) > 4
 
 
-def test_the_point_under_the_mouse_is_told(plot, qtbot, monkeypatch):
+def test_the_point_under_the_mouse_is_told(plot, qtbot, until, monkeypatch):
     told = []
     monkeypatch.setattr(
         "phasesam.napari_widgets.training_curves.QToolTip.showText", lambda *a: told.append(a[1])
     )
     plot.set_points([(1, 3.0), (2, 0.125)], 2)
     qtbot.mouseMove(plot, plot._at(2, 0.125).toPoint())
+    # The display tells it when it comes to that.
+    until(lambda: told)
     assert told[-1] == "epoch 2: loss 0.125"
 
 
