@@ -25,9 +25,8 @@ import numpy as np
 
 from benchmarks.phases import changed
 from phasesam.evaluation.adapter_scores import compare_objects, model_finder
-from phasesam.evaluation.cells import ClickConfig, Opener, chosen_objects, opener
+from phasesam.evaluation.cells import ClickConfig, click_image, opener
 from phasesam.evaluation.click_curves import ClickCurves
-from phasesam.evaluation.clicks import evaluate_clicks
 from phasesam.evaluation.instances import InstanceSummary
 from phasesam.models.adapter_card import read_card
 from phasesam.training.dataset import LabelledImage, TrainingData, read_training_data
@@ -121,22 +120,12 @@ def test(
         summaries = compare_objects(images, finders).summaries
         result[preset] = {name: mask_figures(summary) for name, summary in summaries.items()}
         print(preset, json.dumps(result[preset], indent=1), flush=True)
-    result["clicks"] = {
-        name: click_figures(click(images, opener(MODEL, a, side), config))
-        for name, (a, side) in models.items()
-    }
+    names = [image.specimen for image in images]
+    result["clicks"] = {}
+    for name, (a, side) in models.items():
+        curves = [click_image(image, opener(MODEL, a, side), config) for image in images]
+        result["clicks"][name] = click_figures(ClickCurves.joined(curves, names))
     return result
-
-
-def click(images: Sequence[LabelledImage], open_image: Opener, config: ClickConfig) -> ClickCurves:
-    """Click the chosen objects of all images with one model."""
-    curves = []
-    for image in images:
-        labels = image.label_array()
-        chosen = chosen_objects(labels, config)
-        rule = config.max_clicks, config.thresholds
-        curves.append(evaluate_clicks(open_image(image), labels, *rule, chosen))
-    return ClickCurves.joined(curves, [image.specimen for image in images])
 
 
 def run(root: Path, results: Path, name: str, changes: list[str], options: Any) -> None:

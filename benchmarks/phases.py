@@ -178,7 +178,7 @@ def run(options: Any, experiment: str, method: str, store: FeatureStore | None) 
 
     result = {"seconds": seconds, **row, "test": measure(data, predict)}
     if method in ("default", "unet"):
-        # Neither is averaged over views that are turned upside down.
+        # The first look alone, without the second at the image turned upside down.
         result["test_once"] = measure(data, lambda rgb: predict(rgb, 1))
     file.write_text(json.dumps(result, indent=1))
     show(experiment, folder.name, result)

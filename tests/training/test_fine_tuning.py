@@ -213,7 +213,9 @@ def test_only_the_same_training_is_resumed(tmp_path: Path, brief: Recipe) -> Non
 
 def test_nothing_to_learn_from_is_refused(tmp_path: Path, brief: Recipe) -> None:
     data = disc_data("semantic")
-    with pytest.raises(TrainingDataError, match="in the split train, got only val"):
+    with pytest.raises(
+        TrainingDataError, match="at least one image in the split train, got 1 in val"
+    ):
         train(replace(data, images=data.of("val")), tmp_path, settings(brief))
 
 

@@ -42,7 +42,7 @@ def segment(
 
     jobs = find_inputs(files)
     chosen = choose_model(model)
-    if chosen.card is not None and chosen.card.task == "semantic":
+    if chosen.card is not None and not chosen.card.answers_prompts:
         message_console(files.quiet).print(
             f"[yellow]Warning:[/] {escape(str(model.adapter))} maps phases (phasesam predict); "
             f"objects are found by {chosen.name} alone"

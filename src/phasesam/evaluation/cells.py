@@ -150,19 +150,8 @@ def evaluate_cells(
     found: dict[Model, list[ClickCurves]] = {"base": [], "adapted": []}
     openers: dict[Model, Opener] = {"base": base, "adapted": adapted}
     for image in images:
-        labels = image.label_array()
-        chosen = chosen_objects(labels, config)
         for model, curves in found.items():
-            curves.append(
-                evaluate_clicks(
-                    openers[model](image),
-                    labels,
-                    config.max_clicks,
-                    config.thresholds,
-                    chosen,
-                    should_stop=should_stop,
-                )
-            )
+            curves.append(click_image(image, openers[model], config, should_stop))
             if progress is not None:
                 progress(sum(map(len, found.values())), 2 * len(images))
     if not any(len(curves) for curves in found["base"]):
@@ -174,6 +163,24 @@ def evaluate_cells(
         ClickCurves.joined(found["base"], names),
         ClickCurves.joined(found["adapted"], names),
         config,
+    )
+
+
+def click_image(
+    image: LabelledImage,
+    open_image: Opener,
+    config: ClickConfig,
+    should_stop: StopCallback | None = None,
+) -> ClickCurves:
+    """Click on the chosen objects of one image with one model; as `evaluate_cells`."""
+    labels = image.label_array()
+    return evaluate_clicks(
+        open_image(image),
+        labels,
+        config.max_clicks,
+        config.thresholds,
+        chosen_objects(labels, config),
+        should_stop=should_stop,
     )
 
 

@@ -46,6 +46,11 @@ class AdapterCard:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def answers_prompts(self) -> bool:
+        """Whether it was trained to; one with classes leaves prompts to its base."""
+        return self.task != "semantic"
+
+    @property
     def window(self) -> int | None:
         """Side of the windows that it was trained on, in pixels; None for whole images."""
         window = self.details.get("window")

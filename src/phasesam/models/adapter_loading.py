@@ -143,7 +143,7 @@ def prompt_card(adapter: AdapterVersion | str | None) -> AdapterCard | None:
     if adapter.under is not None:
         return prompt_card(adapter.under)
     card = adapter.card
-    return card if card.task != "semantic" and adapter.strength > 0 else None
+    return card if card.answers_prompts and adapter.strength > 0 else None
 
 
 def prompt_version(adapter: AdapterVersion | str | None) -> AdapterVersion | str | None:
@@ -167,7 +167,7 @@ def prompt_version(adapter: AdapterVersion | str | None) -> AdapterVersion | str
     """
     if not isinstance(adapter, AdapterVersion) or adapter.under is not None:
         return adapter
-    return None if adapter.card.task == "semantic" else adapter
+    return adapter if adapter.card.answers_prompts else None
 
 
 class AdapterVersions:

@@ -31,7 +31,7 @@ def adapter_stamp(model: str, adapter: str | None) -> Hashable:
         return None
     try:
         entry = get_adapter(adapter)
-        if entry.card is not None and entry.card.task == "semantic":
+        if entry.card is not None and not entry.card.answers_prompts:
             return None
         return adapter, entry.stamp, get_manager().adapter_strength(model, adapter)
     except PhaseSAMError:

@@ -153,10 +153,7 @@ def _labelled_fraction(findings: Sequence[Finding]) -> float:
 
 def _check_training(data: TrainingData, findings: Sequence[Finding]) -> None:
     """Refuse what nothing can be learnt from."""
-    if not findings:
-        raise TrainingDataError(
-            f"expected at least one image in the split train, got {_counted(data)}"
-        )
+    require_training_images(data)
     if data.task != "semantic":
         if _n_objects(findings) == 0:
             raise TrainingDataError(
@@ -176,8 +173,13 @@ def _check_training(data: TrainingData, findings: Sequence[Finding]) -> None:
         )
 
 
-def _counted(data: TrainingData) -> str:
-    return ", ".join(f"{len(data.of(name))} in {name}" for name in data.splits)
+def require_training_images(data: TrainingData) -> None:
+    """Raise a `TrainingDataError` if no image is in the split for training."""
+    if not data.of(TRAIN):
+        counted = ", ".join(f"{len(data.of(name))} in {name}" for name in data.splits)
+        raise TrainingDataError(
+            f"expected at least one image in the split train, got {counted or 'none at all'}"
+        )
 
 
 def _duplicates(findings: Sequence[Finding]) -> tuple[NearDuplicate, ...]:

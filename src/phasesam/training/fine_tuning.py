@@ -16,7 +16,6 @@ from phasesam.core.errors import (
     OtherTrainingError,
     PhaseSAMError,
     SaveError,
-    TrainingDataError,
     TrainingError,
 )
 from phasesam.models.adapter_card import AdapterCard
@@ -26,6 +25,7 @@ from phasesam.models.shortage import attempt
 from phasesam.training.acceleration import is_main_process, make_accelerator
 from phasesam.training.checkpoint import TrainingState
 from phasesam.training.class_objective import ClassObjective
+from phasesam.training.data_checks import require_training_images
 from phasesam.training.feature_store import FeatureStore
 from phasesam.training.going_back import decisive_parts, resumed, training_key
 from phasesam.training.heap import keep_freed_memory
@@ -270,12 +270,8 @@ def fitted_to(recipe: Recipe, data: TrainingData, is_hq: bool) -> Recipe:
     TrainingDataError
         If there are no training images, or the model could not tell any object.
     """
+    require_training_images(data)
     images = data.of("train")
-    if not images:
-        raise TrainingDataError(
-            "expected at least one image in the split train, got only "
-            f"{', '.join(data.splits) or 'none at all'}"
-        )
     if data.task == "semantic":
         longest = max(max(image.rgb().shape[:2]) for image in images)
         return recipe.fitted(data.task, is_hq, longest)
