@@ -21,12 +21,12 @@ SHAPE = (60, 80)
 N_SCORES = 12
 
 
-def candidates(shape=SHAPE, floor=0.5):
+def candidates(shape=SHAPE, floor=0.5, shift=0):
     """Twelve discs in a row each of three; scores 0.5, 0.54, ..., stability all different."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     crops, above = [], []
     for index in range(N_SCORES):
-        cy, cx = 10 + 20 * (index // 4), 10 + 20 * (index % 4)
+        cy, cx = 10 + shift + 20 * (index // 4), 10 + 20 * (index % 4)
         crops.append(MaskCrop.from_array((y - cy) ** 2 + (x - cx) ** 2 <= (3 + index / 2) ** 2))
         above.append(crops[-1].area * (1 - (0.002 + 0.002 * index) * np.linspace(-8, 8, 257)))
     return Candidates(
@@ -53,6 +53,7 @@ class Network:
         self.gate.set()
         self.error = None
         self.data_bar = None
+        self.shift = 0
 
     def automatic(self, segmenter, config=None, *, progress=None, should_stop=None):
         self.runs.append(config)
@@ -62,7 +63,7 @@ class Network:
                 raise CancelledError("stopped")
         if self.error is not None:
             raise self.error
-        return candidates(segmenter.shape)
+        return candidates(segmenter.shape, shift=self.shift)
 
 
 @pytest.fixture
@@ -382,6 +383,52 @@ def test_stacks_are_segmented_plane_by_plane(qtbot, viewer_model, network, until
     viewer_model.dims.set_current_step(0, 1)
     dock.keep.click()
     assert {record.plane for record in session(dock).objects} == {(3,)}
+
+
+def test_the_layers_stay_for_the_next_search(qtbot, viewer_model, network, until):
+    """To remove and to add layers holds up napari for half a second."""
+    image = viewer_model.add_image(
+        np.zeros((5, *SHAPE)), name="XCT", scale=(2, 0.5, 0.5), units=("um",) * 3
+    )
+    dock = AutomaticMasksDock(viewer_model)
+    qtbot.addWidget(dock)
+    dock.uncovered.setChecked(True)
+    dock.find_masks()
+    until(lambda: not dock.running)
+    layers, painted = list(viewer_model.layers), preview(dock).layer.data.copy()
+    assert len(layers) == 3
+    preview(dock).layer.visible = False
+    image.scale = (4, 1, 1)
+    viewer_model.dims.set_point(0, 12)
+    network.shift = 3
+    dock.find_masks()
+    until(lambda: not dock.running)
+    assert list(viewer_model.layers) == layers
+    assert preview(dock).visible
+    for layer in (preview(dock).layer, preview(dock).uncovered_layer):
+        np.testing.assert_allclose(layer.translate, (12, 0, 0))
+        np.testing.assert_allclose(layer.scale, (4, 1, 1))
+    shown = preview(dock).layer.data
+    np.testing.assert_array_equal(shown[:, 3:] > 0, painted[:, :-3] > 0)
+    np.testing.assert_array_equal(preview(dock).uncovered_layer.data == 1, shown == 0)
+    dock.keep.click()
+    assert {record.plane for record in session(dock).objects} == {(3,)}
+
+
+def test_a_search_in_an_image_no_longer_shown_repaints_its_layers(dock, run, network, until):
+    dock.uncovered.setChecked(True)
+    run()
+    before, layers = preview(dock), len(dock.viewer.layers)
+    network.gate.clear()
+    network.shift = 3
+    dock.find_masks()
+    second = dock.viewer.add_image(np.zeros(SHAPE), name="second")
+    dock.state.image_layer = second
+    network.gate.set()
+    until(lambda: not dock.running)
+    assert len(dock.viewer.layers) == layers + 1
+    assert not before.layer.data[:3].any()
+    np.testing.assert_array_equal(before.uncovered_layer.data == 1, before.layer.data == 0)
 
 
 def test_no_image(qtbot, viewer_model, network):

@@ -165,12 +165,7 @@ class AutomaticMasksDock(Dock):
         if layer not in self.viewer.layers:
             self.show_result("The image was removed; its masks were dropped.")
             return
-        before = self._found.pop(layer, None)
-        if before is not None:
-            before.preview.remove()
-        preview = CandidatePreview(self.viewer, layer, found.plane, found.candidates.shape)
-        preview.outline(self.outlines.isChecked())
-        entry = self._found[layer] = AutomaticRun(found, preview)
+        entry = self._found[layer] = AutomaticRun(found, self._preview(layer, found))
         session = self.state.session(layer)
         session.set_candidates(found.candidates)
         if found.bar is not None and session.field_of_view is None:
@@ -180,8 +175,21 @@ class AutomaticMasksDock(Dock):
             self._filter()
         else:
             kept = entry.filter(self.thresholds.config())
+            entry.paint_uncovered(self.uncovered.isChecked())
             self.show_result(f"{layer.name}: {result_text(kept, found.seconds)}")
         self._show_buttons()
+
+    def _preview(self, layer: Image, found: FoundCandidates) -> CandidatePreview:
+        """Get layers for what was found: those of the search before, where they fit."""
+        before = self._found.pop(layer, None)
+        plane, shape = found.plane, found.candidates.shape
+        if before is not None and before.preview.move_to(plane, shape):
+            return before.preview
+        if before is not None:
+            before.preview.remove()
+        preview = CandidatePreview(self.viewer, layer, plane, shape)
+        preview.outline(self.outlines.isChecked())
+        return preview
 
     # ------------------------------------------------------------------ filtering
 

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
+from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
+from phasesam.napari_widgets.layers import place
 from phasesam.napari_widgets.plane_layer import plane_geometry
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels
+    from napari.layers import Image
 
+_OUTLINE = 2  # pixels
 _UNCOVERED = "#E69F00"  # Okabe-Ito orange: part of no mask
 
 
@@ -61,7 +64,6 @@ class CandidatePreview:
         """Show what was painted; a layer that the user removed comes back."""
         if self.layer is None or not self._shows(self.layer):
             self.layer = self._add(self.painted, "found masks", opacity=0.55)
-            self.outline(self._outlined)
         elif self.layer.visible:
             self.layer.refresh(extent=False, thumbnail=False)
         else:
@@ -89,7 +91,26 @@ class CandidatePreview:
         """Draw outlines instead of filled masks."""
         self._outlined = outlined
         if self.layer is not None:
-            self.layer.contour = 2 if outlined else 0
+            self.layer.contour = _OUTLINE if outlined else 0
+
+    def move_to(self, plane: tuple[int, ...], shape: tuple[int, int]) -> bool:
+        """Show masks of another search from now on, if the layers have room for them.
+
+        To take layers away and to add others would hold up napari for half a second.
+
+        Returns
+        -------
+        bool
+            False when the plane is of another shape; nothing has changed then.
+        """
+        image = self._image()
+        if image is None or shape != self.painted.shape or len(plane) != len(self._plane):
+            return False
+        self._plane = plane
+        for layer in (self.layer, self.uncovered_layer):
+            if layer is not None and self._shows(layer):
+                place(layer, plane_geometry(image, plane))
+        return True
 
     def remove(self) -> None:
         """Take both layers out of the viewer."""
@@ -107,13 +128,16 @@ class CandidatePreview:
         if image is None or viewer is None:
             return None
         active = viewer.layers.selection.active
-        layer = viewer.add_labels(
+        layer = Labels(
             plane[(np.newaxis,) * len(self._plane)],
             name=f"{image.name} {name}",
             **options,
             **plane_geometry(image, self._plane),
         )
+        # In the viewer, each of these would be drawn once more.
+        layer.contour = _OUTLINE if self._outlined and plane is self.painted else 0
         layer.editable = False
+        viewer.add_layer(layer)
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active
         return layer

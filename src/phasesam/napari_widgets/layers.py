@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,10 +45,22 @@ def like(layer: Layer) -> dict[str, Any]:
 
 def put_onto(layer: Layer, image: Layer) -> None:
     """Put a layer that was made with `like` onto its image again, which may have been scaled."""
+    place(layer, like(image))
+
+
+def place(layer: Layer, geometry: Mapping[str, Any]) -> None:
+    """Put a layer where one made with ``geometry`` would lie; nothing is set that is so already.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        Is moved.
+    geometry : mapping
+        As `like` gives it; ``metadata`` do not count.
+    """
     for name in _GEOMETRY:
-        wanted = getattr(image, name)
-        if not _equal(getattr(layer, name), wanted):
-            setattr(layer, name, wanted)
+        if not _equal(getattr(layer, name), geometry[name]):
+            setattr(layer, name, geometry[name])
 
 
 def _equal(one: Any, other: Any) -> bool:

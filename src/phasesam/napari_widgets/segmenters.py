@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from phasesam.core.errors import PhaseSAMError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from phasesam.engines.segmenter import Segmenter
     from phasesam.models.adapter_loading import AdapterVersion
     from phasesam.training.annotation_history import Example
+
+# What napari imports with the first Labels layer of a process.
+_FIRST_LAYER = ("pandas", "skimage.color")
 
 
 def adapter_stamp(model: str, adapter: str | None) -> Hashable:
@@ -107,6 +111,9 @@ class LazySegmenter:
         if self._segmenter is None:
             from phasesam.engines.segmenter import Segmenter
 
+            # The layer that shows the result would hold up the window for seconds with these.
+            for module in _FIRST_LAYER:
+                import_module(module)
             # Two workers that come here together both make one; the last stays, and both
             # share the process-wide embedding.
             self._segmenter = Segmenter(
