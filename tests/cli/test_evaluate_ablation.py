@@ -113,3 +113,19 @@ def test_variants_that_do_not_fit_are_refused_before_anything_is_trained(folder,
     )
     assert (result.exit_code, "1.0 GB are free" in result.stderr) == (3, True), result.output
     assert not (folder / "out").exists()
+
+
+def test_test_images_without_labels_are_left_out_before_anything_is_trained(folder, trained):
+    for name in ("i3", "l3"):
+        tifffile.imwrite(folder / f"{name}.tif", np.full((48, 64), 255, np.uint8))
+    with (folder / "data.csv").open("a") as file:
+        file.write("\ni3.tif,l3.tif,test")
+    options = ("-t", "semantic", "--unlabelled", 255, "--ranks", "2", "--rates", "1", *TINY)
+    result = run(folder, *options, "-o", folder / "out")
+    assert result.exit_code == 0, result.output
+    assert "no pixel is labelled in i3: 1 left out" in " ".join(result.stderr.split())
+    assert len(trained) == 1
+    (folder / "l2.tif").write_bytes((folder / "l3.tif").read_bytes())
+    result = run(folder, *options, "-o", folder / "other")
+    assert result.exit_code == 2
+    assert len(trained) == 1

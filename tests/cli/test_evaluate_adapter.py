@@ -236,3 +236,28 @@ def test_the_base_looks_at_parts_if_asked(data, tmp_path, make_adapter, monkeypa
         assert set(clicked) == {(True, side), (False, 48)}
         searched.clear()
         clicked.clear()
+
+
+def test_labels_are_read_as_in_the_training(data, tmp_path, make_adapter):
+    """Parts of one label as objects each, and a value that means unlabelled."""
+    path = tmp_path / "parts.safetensors"
+    make_adapter(path, task="promptable", components=True, unlabelled=9)
+    for kind in ("images", "objects"):
+        (tmp_path / kind).mkdir()
+    parts = np.zeros((64, 96), np.uint8)
+    parts[4:20, 4:20] = parts[30:50, 30:50] = parts[4:20, 40:60] = 1
+    parts[:, 80:] = 9
+    tifffile.imwrite(tmp_path / "objects" / "a.tif", parts)
+    (tmp_path / "images" / "a.tif").write_bytes((data / "images" / "a.tif").read_bytes())
+    options = (tmp_path, "--adapter", path, "--labels", "objects", "--device", "cpu")
+    few = ("--clicks", 2, "--max-clicks", 2)
+    result = run(*options, *few, "-o", tmp_path / "one")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stderr.split())
+    assert "the value 9 means unlabelled and parts of a label that do not touch are objects" in said
+    assert "Means over 3 objects" in (tmp_path / "one" / "report.md").read_text("utf-8")
+    result = run(*options, *few, "--no-components", "--unlabelled", 7, "-o", tmp_path / "two")
+    assert result.exit_code == 0, result.output
+    assert "as in the training" not in result.stderr
+    # One of three parts, and what is unlabelled otherwise.
+    assert "Means over 2 objects" in (tmp_path / "two" / "report.md").read_text("utf-8")

@@ -204,8 +204,9 @@ def test_a_baseline_learns_nothing_that_the_adapter_has_not():
         baseline_data(shades("abcde", first=7), known)
 
 
-def test_maps_without_labels_are_left_out():
-    three = data()
+@pytest.mark.parametrize("task", ["semantic", "instance", "promptable"])
+def test_images_without_labels_are_left_out(task):
+    three = data(task=task)
     blank = replace(three.images[1], labels=ArrayLabels("b", np.full(TRUTH.shape, -1)))
     partly = replace(three, images=(three.images[0], blank, three.images[2]))
     images, (warning,) = choose_images(partly, card(train="xyz"))

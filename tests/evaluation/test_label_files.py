@@ -152,6 +152,10 @@ def test_indices_taken_for_values_are_noticed(tmp_path):
     assert stray_values([pair], ValueChoice()) == [1, 2]
     assert stray_values([pair], ValueChoice(by_index=True)) == []
     assert stray_values([pair_of(tmp_path, LABELS, LABELS)], ValueChoice()) == []
+    # Where a value of the truth means unlabelled, a map may have taken it for the first class.
+    sparse = np.array([[0, 1, 2], [2, 1, 1]], np.uint8)
+    assert stray_values([pair_of(tmp_path, sparse - 1, sparse)], ValueChoice(0)) == [0]
+    assert stray_values([pair_of(tmp_path, sparse, sparse)], ValueChoice(255)) == []
     many = np.arange(900).reshape(30, 30)
     assert stray_values([pair_of(tmp_path, many, many * 0)], ValueChoice()) == []
 

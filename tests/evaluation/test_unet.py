@@ -14,6 +14,7 @@ from phasesam.core.errors import CancelledError, InvalidSettingError
 from phasesam.evaluation.phase_maps import score_phase_maps
 from phasesam.evaluation.unet import UNetConfig, _preferred, train_unet
 from phasesam.training.augmentation import AugmentationConfig
+from phasesam.training.data_sources import ArrayLabels
 from phasesam.training.dataset import LabelledImage, TrainingData, from_arrays
 from phasesam.training.views import ViewConfig
 
@@ -201,3 +202,10 @@ def test_what_does_not_fit_is_refused():
         UNetConfig(width=0)
     with pytest.raises(InvalidSettingError, match="positive"):
         UNetConfig(seconds=0.0)
+
+
+def test_validation_images_without_labels_judge_nothing():
+    made = data("ttvv")
+    blank = replace(made.images[3], labels=ArrayLabels("v3", np.full((48, 64), -1)))
+    network = train_unet(replace(made, images=(*made.images[:3], blank)), QUICK)
+    assert network.best_score == train_unet(data("ttv"), QUICK).best_score

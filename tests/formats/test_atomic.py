@@ -13,6 +13,7 @@ import pytest
 
 from phasesam.core.errors import SaveError
 from phasesam.core.mask_set import MaskSet
+from phasesam.formats import atomic
 from phasesam.formats.atomic import atomic_file
 from phasesam.formats.coco import save_coco
 from phasesam.formats.label_tiff import save_labels_tiff
@@ -150,3 +151,19 @@ def test_long_names(tmp_path: Path):
     path = tmp_path / ("x" * 250)
     write_bytes(path)
     assert path.stat().st_size == NOISE.nbytes
+
+
+def test_a_target_that_is_open_for_a_moment_is_waited_for(old: Path, monkeypatch):
+    replace, tries = Path.replace, []
+
+    def locked(self: Path, target: Path) -> Path:
+        tries.append(1)
+        if len(tries) < 3:
+            raise PermissionError(errno.EACCES, "Permission denied", str(target))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", locked)
+    monkeypatch.setattr(atomic, "_PAUSES", (0.0, 0.0))
+    write_bytes(old)
+    assert len(tries) == 3
+    assert old.read_bytes() == NOISE.tobytes()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from phasesam.core.errors import TrainingDataError
@@ -260,3 +261,22 @@ def test_paths_and_capitals_in_a_table_of_splits(tmp_path):
     found = pairs_in_folder(folder, NOTHING)
     assert [(p.name, p.split) for p in found.pairs] == [("a", "train"), ("b", "val"), ("C", "test")]
     assert found.warnings == ()
+
+
+def test_names_of_results_are_names_of_labels(tmp_path):
+    """What `predict` writes for ``a.ome.tif`` and for a folder of slices can be learnt from."""
+    plane = np.ones((6, 8), np.uint8)
+    for name in ("images/a.ome.tif", "labels/a_labels.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / name, plane)
+    for number in range(2):
+        write(tmp_path / "images" / "cube" / f"s{number}.png")
+        (tmp_path / "labels" / "cube").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "labels" / "cube" / f"s{number}_labels.tif", plane)
+    write(tmp_path / "labels" / "cube" / "s0_overlay.png")
+    found = pairs_in_folder(tmp_path, NOTHING)
+    assert names(found) == ["a", "cube[0]", "cube[1]"]
+    assert not found.warnings
+    tifffile.imwrite(tmp_path / "images" / "a_labels.tif", plane)
+    (pair,) = pair_of_files(tmp_path / "images" / "a.ome.tif", NOTHING).pairs
+    assert (pair.name, pair.labels.name) == ("a", "a_labels.tif")

@@ -306,3 +306,11 @@ def test_a_table_has_no_folder_of_labels(tmp_path):
     table.write_text("image,label\nimages/a.tif,labels/a.png\n")
     with pytest.raises(InvalidSettingError, match="'elsewhere' does not apply"):
         read_training_data(table, "semantic", labels="elsewhere")
+
+
+def test_the_value_that_means_unlabelled_is_no_class_whatever_its_name(tmp_path):
+    labels = np.array([[0, 1, 2, 2]] * 4, np.int32)
+    given = {0: "unlabelled", 1: "ferrite", 2: "bainite"}
+    data = from_arrays([("a", labels * 50, labels, None)], "semantic", classes=given, unlabelled=0)
+    assert (data.classes, data.class_values) == (("ferrite", "bainite"), (1, 2))
+    np.testing.assert_array_equal(data.images[0].label_array()[0], [-1, 0, 1, 1])

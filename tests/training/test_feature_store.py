@@ -113,3 +113,15 @@ def test_room_is_left_for_checkpoint_and_adapter(
     store = FeatureStore(tmp_path / "cache", limit=0)
     assert store.get("a", lambda: features(1.0)).activation.unique().tolist() == [1.0]
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_what_a_killed_training_left_is_removed(tmp_path: Path) -> None:
+    killed = FeatureStore(tmp_path, limit=0)
+    killed.get("view-1", lambda: features(1))
+    other = tmp_path / "notes.txt"
+    other.write_text("")
+    store = FeatureStore(tmp_path, limit=0)
+    store.get("view-2", lambda: features(2))
+    store.remove_leftovers()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "view-2.safetensors"]
+    FeatureStore(tmp_path / "none").remove_leftovers()

@@ -27,6 +27,7 @@ from phasesam.core.errors import (
 from phasesam.models.adapter_card import read_card
 from phasesam.models.adapters import load_trainable
 from phasesam.models.sam import build_model
+from phasesam.training import run_watch
 from phasesam.training.class_objective import ClassObjective
 from phasesam.training.data_checks import check
 from phasesam.training.dataset import read_training_data
@@ -297,16 +298,29 @@ def test_validation_without_labels_has_no_score(tmp_path: Path, brief: Recipe) -
     assert result.card.details["metrics"]["epoch"] == 2
 
 
-def test_a_picture_that_cannot_be_written_ends_nothing(
-    tmp_path: Path, brief: Recipe, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["preview", "log", "status"])
+def test_what_is_only_to_be_looked_at_ends_nothing_where_it_cannot_be_written(
+    tmp_path: Path, brief: Recipe, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    def full(self: RunFolder, preview: Any) -> None:
-        raise SaveError("no space left")
+    write, refused = getattr(RunFolder, f"write_{kind}"), []
 
-    monkeypatch.setattr(RunFolder, "write_preview", full)
-    result = train(disc_data("semantic"), tmp_path, settings(replace(brief, epochs=1)))
+    def full(self: RunFolder, what: Any) -> None:
+        now = what.step in (1, 2) if kind == "status" else len(refused) == 0
+        if now:
+            refused.append(what)
+            raise SaveError("no space left")
+        write(self, what)
+
+    monkeypatch.setattr(RunFolder, f"write_{kind}", full)
+    monkeypatch.setattr(run_watch, "_STATUS_SECONDS", 0.0)
+    result = train(disc_data("semantic"), tmp_path, settings(brief))
+    assert refused
+    run = RunFolder(tmp_path)
     assert result.path.exists()
-    assert RunFolder(tmp_path).checkpoint_file.exists()
+    assert run.checkpoint_file.exists()
+    # What was not written once comes with the next.
+    assert [row["epoch"] for row in run.log()] == [1, 2]
+    assert run.status().state == "finished"
 
 
 def test_where_the_loss_explodes_it_is_said_what_is_left(

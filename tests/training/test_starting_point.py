@@ -2,18 +2,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.training.conftest import brief_recipe, disc_data
 
-from phasesam.core.errors import CheckpointError, TrainingDataError
+from phasesam.core.errors import CancelledError, CheckpointError, TrainingDataError
 from phasesam.models.adapter_card import read_card
 from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.going_back import decisive_parts, training_key
 from phasesam.training.recipes import Recipe
+from phasesam.training.run_folder import RunFolder
 from phasesam.training.starting_point import content_key, going_on
+from phasesam.training.trainer import Callback, Progress
 
 
 def settings(recipe: Recipe, start: str = "", **changes: str) -> TrainingSettings:
@@ -76,3 +79,32 @@ def test_the_start_is_part_of_what_a_training_is(
     assert keys[0] != keys[1] == keys[2]
     start = settings(brief, str(first))
     assert TrainingSettings.from_dict(start.to_dict()) == start
+
+
+def test_a_result_may_be_the_start_of_the_next_training_in_its_folder(
+    first: Path, tmp_path: Path, brief: Recipe
+) -> None:
+    run, data = RunFolder(tmp_path / "run"), disc_data("semantic")
+    run.create()
+    run.best_file.write_bytes(first.read_bytes())
+    again = settings(brief, str(run.best_file))
+
+    class Stop(Callback):
+        def on_epoch(self, progress: Progress, row: Any, preview: Any) -> None:
+            self.seen = progress.epoch
+
+        def should_stop(self) -> bool:
+            return hasattr(self, "seen")
+
+    with pytest.raises(CancelledError):
+        train(data, run.path, again, callbacks=[Stop()])
+    assert run.start_file.read_bytes() == first.read_bytes()
+    assert content_key(str(run.best_file)) != content_key(str(first))
+    # The start is still what it was, whichever of the two names it is called by.
+    result = train(data, run.path, again, resume=True)
+    assert result.card.details["start"] == content_key(str(first))
+    named = settings(brief, str(run.start_file))
+    assert train(data, run.path, named, resume=True).rows == result.rows
+    whole = train(data, tmp_path / "whole", settings(brief, str(first)))
+    old, new = load_file(whole.path), load_file(result.path)
+    assert all(torch.equal(old[k], new[k]) for k in old)

@@ -13,7 +13,13 @@ from rich.markup import escape
 from phasesam.cli.batch_options import panel
 from phasesam.cli.console import Interruption, exits_cleanly, message_console
 from phasesam.cli.evaluate_options import ReportOptions
-from phasesam.cli.evaluation_output import CLICKS_FILE, SCORES_FILE, deliver, refuse_to_replace
+from phasesam.cli.evaluation_output import (
+    CLICKS_FILE,
+    SCORES_FILE,
+    deliver,
+    refuse_to_replace,
+    tell,
+)
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
 from phasesam.cli.label_options import LabelOptions
@@ -140,6 +146,7 @@ def ablation(
 ) -> ExitCode:
     """Train variants of recipes; choose rates on validation images, test once."""
     from phasesam.evaluation.ablation import trial_table, tune_rates, variants_of
+    from phasesam.evaluation.adapter_scores import with_labels
     from phasesam.training.data_checks import check
     from phasesam.training.fine_tuning import TrainingSettings
 
@@ -151,7 +158,8 @@ def ablation(
     compared = variants_of(recipes, [int(n) for n in _numbers("--ranks", variants.ranks)])
     factors = _numbers("--rates", variants.rates)
     data = read_data(choice, labels, recipes[0], model.seed)
-    images = data.of("test")
+    images, blank = with_labels(data.of("test"))
+    tell(blank)
     if not images:
         raise InvalidSettingError(
             f"an ablation needs test images; the data have the splits {', '.join(data.splits)}"

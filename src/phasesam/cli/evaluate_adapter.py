@@ -142,13 +142,28 @@ def _read(test: AdapterData, labels: LabelOptions, card: AdapterCard) -> Trainin
     from phasesam.training.dataset import read_training_data
     from phasesam.training.label_values import check_task
 
-    options = labels.data_options()
+    options = _as_learnt(labels, card)
     values = card.details.get("class_values")
     if options["classes"] is None and card.classes and values:
         choice = Choice(options["labels"], options["experiment"], options["unlabelled"])
         own = collect(test.data, choice, check_task(card.task)).classes
         options["classes"] = _values(own, dict(zip(values, card.classes, strict=True)))
     return read_training_data(test.data, card.task, **options)
+
+
+def _as_learnt(labels: LabelOptions, card: AdapterCard) -> dict[str, Any]:
+    """Read labels as the training did where the user does not say otherwise, and say so."""
+    options, said = labels.data_options(), []
+    unlabelled = card.details.get("unlabelled")
+    if labels.unlabelled is None and isinstance(unlabelled, int):
+        options["unlabelled"] = unlabelled
+        said.append(f"the value {unlabelled} means unlabelled")
+    if labels.components is None and card.details.get("components") is True:
+        options["components"] = True
+        said.append("parts of a label that do not touch are objects each")
+    if said:
+        tell([f"as in the training, {' and '.join(said)}"])
+    return options
 
 
 def _values(own: Mapping[int, str], learnt: Mapping[int, str]) -> dict[int, str]:

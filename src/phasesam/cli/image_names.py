@@ -6,8 +6,9 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
-from phasesam.cli.inputs import Job, stem_of
+from phasesam.cli.inputs import Job
 from phasesam.core.errors import InvalidSettingError
+from phasesam.formats.slices import stem_of
 
 
 def names_of_images(

@@ -15,7 +15,7 @@ from phasesam.core.errors import InvalidSettingError
 from phasesam.core.types import PixelSize
 from phasesam.formats.lengths import to_micrometres
 from phasesam.formats.readers import is_image_file
-from phasesam.formats.slices import natural_key
+from phasesam.formats.slices import natural_key, stem_of
 
 RESULT_ENDINGS = ("_labels.tif", "_overlay.png")
 """Endings of files we write ourselves; folders and patterns leave them out."""
@@ -177,16 +177,6 @@ def _result_names(paths: Sequence[Path]) -> list[str]:
         f"these inputs would write files of the same name: {clashing}; "
         "write them into different output folders"
     )
-
-
-def stem_of(path: Path) -> str:
-    """Name of an image without its ending, all of it: ``.ome.tif``."""
-    name = path.name or path.resolve().name
-    for ending in (".ome.tiff", ".ome.tif"):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    # Path.is_dir may be refused permission.
-    return name if os.path.isdir(path) else Path(name).stem
 
 
 def parse_pixel_size(text: str) -> PixelSize:

@@ -50,8 +50,13 @@ class LabelOptions:
         ),
     ] = None
     components: Annotated[
-        bool, _data("--components", text="Parts of a label that do not touch are objects each.")
-    ] = False
+        bool | None,
+        _data(
+            "--components/--no-components",
+            text="Parts of a label that do not touch are objects each.",
+            show_default=False,
+        ),
+    ] = None
 
     def data_options(self) -> dict[str, Any]:
         """Give them as fields of `phasesam.training.dataset.DataOptions`.
@@ -66,7 +71,7 @@ class LabelOptions:
             "classes": parse_classes(self.classes),
             "unlabelled": self.unlabelled,
             "experiment": self.experiment,
-            "components": self.components,
+            "components": bool(self.components),
         }
 
 

@@ -253,7 +253,7 @@ def choose_images(
         images = tuple(i for i in data.images if splits.get(i.name, tested[0]) in tested)
     else:
         images = data.images
-    images, blank = _with_labels(images, data.task)
+    images, blank = with_labels(images)
     if not images:
         raise InvalidSettingError(
             f"there is no image to test on: the data have the splits {', '.join(data.splits)}, "
@@ -288,12 +288,10 @@ def _known_specimens(
     )
 
 
-def _with_labels(
-    images: Sequence[LabelledImage], task: str
+def with_labels(
+    images: Sequence[LabelledImage],
 ) -> tuple[tuple[LabelledImage, ...], tuple[str, ...]]:
-    """Leave out maps in which nothing is labelled, and say so."""
-    if task != "semantic":
-        return tuple(images), ()
+    """Leave out images in which nothing is labelled, with a sentence that says so."""
     kept = tuple(i for i in images if (i.label_array() != UNLABELLED).any())
     if len(kept) == len(images):
         return kept, ()

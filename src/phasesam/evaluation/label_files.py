@@ -18,7 +18,7 @@ from phasesam.core.errors import (
 )
 from phasesam.core.images import to_rgb8
 from phasesam.formats.readers import is_image_file
-from phasesam.formats.slices import natural_key, slice_files
+from phasesam.formats.slices import natural_key, slice_files, stem_of
 from phasesam.training.data_classes import name_classes
 from phasesam.training.data_pairs import LABEL_SUFFIXES
 from phasesam.training.data_sources import ImageFile, LabelFile, plane_name, stack_shape
@@ -182,7 +182,8 @@ def stray_values(pairs: Sequence[LabelPair], choice: ValueChoice) -> list[int]:
         )
     except TrainingDataError:
         return []  # too many for classes, as the comparison will say
-    return sorted(predicted - truth - {choice.no_class, choice.unlabelled})
+    # What means "unlabelled" in the truth is a class of no truth.
+    return sorted(predicted - (truth - {choice.unlabelled}) - {choice.no_class})
 
 
 def _as_pair(pair: LabelPair, labels: LabelFile) -> Pair:
@@ -301,8 +302,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
 
 def _image_name(path: Path) -> tuple[str, bool]:
     """Name of the image that a label file belongs to, and whether a suffix was taken off."""
-    stem = path.stem if path.is_file() else path.name
-    stem = stem.removesuffix(".ome")
+    stem = stem_of(path)
     for suffix in LABEL_SUFFIXES:
         if stem.lower().endswith(suffix) and len(stem) > len(suffix):
             return stem[: -len(suffix)], True

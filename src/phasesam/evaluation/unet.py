@@ -228,6 +228,8 @@ class _Pictures:
         training, validation = (
             [_Image.read(image) for image in data.of(split)] for split in ("train", "val")
         )
+        # Nothing can be judged where nothing is labelled.
+        validation = [image for image in validation if (image.labels != UNLABELLED).any()]
         return cls(training, validation, data.classes, device)
 
     @property

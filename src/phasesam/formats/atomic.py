@@ -6,11 +6,15 @@ import contextlib
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from phasesam.core.errors import SaveError
+
+# On Windows a file that another program has open for a moment cannot be replaced meanwhile.
+_PAUSES = (0.01, 0.05, 0.25) if os.name == "nt" else ()
 
 
 @contextlib.contextmanager
@@ -45,7 +49,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError, PermissionError):
             part.chmod(stat.S_IMODE(target.stat().st_mode))
-        part.replace(target)
+        _put_in_place(part, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -53,3 +57,14 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             reason = error.strerror or str(error) or type(error).__name__
             raise SaveError(f"could not write {os.fspath(path)}: {reason}") from error
         raise
+
+
+def _put_in_place(part: Path, target: Path) -> None:
+    for pause in _PAUSES:
+        try:
+            part.replace(target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    part.replace(target)

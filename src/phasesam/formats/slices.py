@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from phasesam.formats.micrograph_file import MicrographFile
 from phasesam.formats.picture_reader import picture_shape
 from phasesam.formats.signatures import image_format
 
-_OWN_RESULTS = ("_labels.tif", "_overlay.png")
+_OWN_LABELS = "_labels.tif"
+_OWN_RESULTS = (_OWN_LABELS, "_overlay.png")
 
 
 def slice_files(folder: Path) -> list[Path]:
@@ -25,17 +27,29 @@ def slice_files(folder: Path) -> list[Path]:
     Parameters
     ----------
     folder : Path
-        Where to look; folders in it are left out.
+        Where to look; folders in it are left out. Where there is nothing but own results, its
+        labels are slices, too.
     """
     files = [
         path
         for path in folder.iterdir()
         if path.is_file()
         and not path.name.startswith((".", "~"))
-        and not path.name.lower().endswith(_OWN_RESULTS)
         and image_format(path) is not None
     ]
-    return sorted(files, key=natural_key)
+    images = [path for path in files if not path.name.lower().endswith(_OWN_RESULTS)]
+    labels = [path for path in files if path.name.lower().endswith(_OWN_LABELS)]
+    return sorted(images or labels, key=natural_key)
+
+
+def stem_of(path: Path) -> str:
+    """Name of an image without its ending, all of it: ``.ome.tif``."""
+    name = path.name or path.resolve().name
+    for ending in (".ome.tiff", ".ome.tif"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    # Path.is_dir may be refused permission.
+    return name if os.path.isdir(path) else Path(name).stem
 
 
 def natural_key(path: Path) -> list[tuple[int, int | str]]:

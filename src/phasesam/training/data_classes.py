@@ -28,6 +28,7 @@ def name_classes(
         Their labels are read, unless all values are given.
     given : sequence of str, mapping of int to str, or None
         Names in the order of the values, or by value; ``class VALUE`` where left out or blank.
+        That of the value for "not labelled" does not count.
     unlabelled : int or None
         Value that is no class.
 
@@ -61,7 +62,8 @@ def _by_value(
 ) -> dict[int, str]:
     """Find the value that each name belongs to."""
     if isinstance(given, Mapping):
-        return {int(value): name for value, name in given.items()}
+        names = {int(value): name for value, name in given.items()}
+        return {v: name for v, name in names.items() if v not in (UNLABELLED, unlabelled)}
     found = _values_found(pairs, unlabelled)
     if given is None:
         return dict.fromkeys(found, "")

@@ -9,7 +9,7 @@ from pathlib import Path, PureWindowsPath
 from phasesam.core.errors import InvalidSettingError, TrainingDataError
 from phasesam.core.images import Normalisation
 from phasesam.formats.signatures import image_format
-from phasesam.formats.slices import natural_key, slice_files
+from phasesam.formats.slices import natural_key, slice_files, stem_of
 from phasesam.training.data_stacks import FilePair, Pair, expand_stacks
 from phasesam.training.data_tables import (
     path_in,
@@ -138,7 +138,7 @@ def pairs_in_table(path: Path, choice: Choice) -> Collection:
             continue
         image = path_in(path.parent, row["image"], path.name)
         label = path_in(path.parent, row["label"], path.name)
-        name = row.get("name") or image.stem
+        name = row.get("name") or stem_of(image)
         split = split_name(row.get("split", ""))
         shown = _normalisation(row.get("normalisation", ""), path.name)
         found.append(FilePair(name, image, label, row.get("specimen", ""), split, shown))
@@ -176,7 +176,7 @@ def pair_of_files(image: Path, choice: Choice) -> Collection:
         chosen = _labels_beside(image)
     if len(chosen) != 1:
         got = ", ".join(p.name for p in chosen) or "none"
-        wanted = choice.labels or f"{image.stem}_labels.tif"
+        wanted = choice.labels or f"{stem_of(image)}_labels.tif"
         raise TrainingDataError(f"{image.name}: expected a label file such as {wanted}, got {got}")
     pairs, dropped = expand_stacks([_file_pair(image, chosen[0])], choice.unlabelled)
     return Collection(pairs, _class_names(image.parent), tuple(dropped))
@@ -185,12 +185,13 @@ def pair_of_files(image: Path, choice: Choice) -> Collection:
 def _labels_beside(image: Path) -> list[Path]:
     """Find images beside one whose names are its own and a suffix, if need be in capitals."""
     others = [p for p in image.parent.iterdir() if p.is_file() and p != image]
-    names = {image.stem + suffix for suffix in LABEL_SUFFIXES}
-    found = [p for p in others if p.stem in names and image_format(p) is not None]
-    small, stem = {name.lower() for name in names}, image.stem.lower()
+    stem = stem_of(image)
+    names = {stem + suffix for suffix in LABEL_SUFFIXES}
+    found = [p for p in others if stem_of(p) in names and image_format(p) is not None]
+    small = {name.lower() for name in names}
     # Where another image differs in capitals only, the labels may be its own.
-    if not found and all(p.stem.lower() != stem for p in others):
-        found = [p for p in others if p.stem.lower() in small and image_format(p) is not None]
+    if not found and all(stem_of(p).lower() != stem.lower() for p in others):
+        found = [p for p in others if stem_of(p).lower() in small and image_format(p) is not None]
     return sorted(found)
 
 
@@ -227,7 +228,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     """Files of a folder by their names without ending."""
     found: dict[str, Path] = {}
     for path in _image_files(folder):
-        stem = path.stem if path.is_file() else path.name
+        stem = stem_of(path)
         if stem in found:
             raise TrainingDataError(
                 f"{folder}: expected one file per name, got {found[stem].name} and {path.name}"
@@ -283,7 +284,7 @@ def _matched(
 
 
 def _file_pair(image: Path, label: Path) -> FilePair:
-    return FilePair(image.stem if image.is_file() else image.name, image, label)
+    return FilePair(stem_of(image), image, label)
 
 
 def _split_by_table(

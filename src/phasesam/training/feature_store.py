@@ -140,6 +140,13 @@ class FeatureStore:
         self._weights[key] = {k: t.detach().cpu().clone() for k, t in module.state_dict().items()}
         return True
 
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed has left in the folder; nobody finds it again."""
+        for file in self._folder.glob("*.safetensors"):
+            if file.stem not in self._on_disk:
+                with suppress(OSError):
+                    file.unlink()
+
     def clear(self) -> None:
         """Forget everything, on disk too."""
         self._weights.clear()

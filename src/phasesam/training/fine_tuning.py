@@ -36,7 +36,7 @@ from phasesam.training.run_folder import Preview, RunFolder, RunStatus, State
 from phasesam.training.run_watch import RunWatch
 from phasesam.training.score_scale import scale_scores
 from phasesam.training.settings import TrainingSettings
-from phasesam.training.starting_point import content_key, going_on
+from phasesam.training.starting_point import content_key, going_on, keep_start
 from phasesam.training.trackers import TrackerCallback, check_installed
 from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
 from phasesam.training.visible_objects import ImageObjects, about_unseen, fitted_to_objects
@@ -189,12 +189,12 @@ def _train(
     check_installed(settings.trackers)
     torch.manual_seed(settings.seed)
     accelerator = make_accelerator(settings, run)
+    settings = keep_start(settings, run, resume, accelerator)
     base = build_model(settings.base)
     identity = weights_hash(base)
     settings = going_on(settings, data, identity)
     settings = replace(settings, recipe=fitted_to(settings.recipe, data, base.is_hq))
-    own = run.cache_folder / str(accelerator.process_index)
-    store = FeatureStore(own) if features is None else features
+    store = _own_store(run, accelerator.process_index) if features is None else features
     objective = make_objective(base, data, settings, accelerator, store)
     if settings.start:
         read_weights(objective.weights(), Path(settings.start))
@@ -214,7 +214,8 @@ def _train(
     keeper = _Keeper(objective, data, settings, identity, run)
     trainer = Trainer(objective, config, accelerator, [keeper, *callbacks])
     if accelerator.is_main_process and not resume:
-        _clear(run, settings.start)
+        run.checkpoint_file.unlink(missing_ok=True)
+        run.best_file.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     if resume and resumed(trainer, run, decisive):
         keeper.remember(trainer.state)
@@ -237,11 +238,11 @@ def _train(
     return TrainedAdapter(run.best_file, card, trainer.state.rows)
 
 
-def _clear(run: RunFolder, start: str) -> None:
-    """Remove what an earlier training left, but for what the new one begins with."""
-    run.checkpoint_file.unlink(missing_ok=True)
-    if run.best_file.resolve() != Path(start).resolve():
-        run.best_file.unlink(missing_ok=True)
+def _own_store(run: RunFolder, process: int) -> FeatureStore:
+    """Make a store of this training alone, without what one that was killed has left."""
+    store = FeatureStore(run.cache_folder / str(process))
+    store.remove_leftovers()
+    return store
 
 
 def _with_usual_threshold(
@@ -333,6 +334,7 @@ class _Keeper(Callback):
     def remember(self, state: TrainingState) -> None:
         """Know the epoch whose adapter was kept before an interruption."""
         self._row = next((r for r in state.rows if r["epoch"] == state.best_epoch), {})
+        self._rows = list(state.rows)
 
     def judge_base(self, writes: bool, is_new: bool) -> None:
         """Measure the base on the validation images: the adapter changes nothing as yet."""
@@ -351,11 +353,11 @@ class _Keeper(Callback):
     def on_epoch(
         self, progress: Progress, row: Mapping[str, float], preview: Preview | None
     ) -> None:
-        self._rows = [*self._run.log()[: int(row["epoch"]) - 1], dict(row)]
-        self._run.write_log(self._rows)
-        if preview is not None:
-            # Only to look at: not worth the end of a training.
-            with suppress(SaveError):
+        self._rows.append(dict(row))
+        # Only to look at, and the checkpoint has the rows: not worth the end of a training.
+        with suppress(SaveError):
+            self._run.write_log(self._rows)
+            if preview is not None:
                 self._run.write_preview(preview)
 
     def card(self) -> AdapterCard:
@@ -372,6 +374,8 @@ class _Keeper(Callback):
             "specimens": {name: _specimens(data.of(name)) for name in data.splits},
             "picture_keys": {image.name: image.picture_key for image in data.images},
             "class_values": list(data.class_values),
+            "unlabelled": data.images[0].mapping.unlabelled,
+            "components": data.images[0].mapping.components,
             "class_colours": list(self._settings.class_colours),
             "metrics": dict(self._row),
             "base_metrics": dict(self._base_figures),

@@ -21,6 +21,7 @@ from phasesam.training.prompt_rounds import (
     SINGLE_MASK,
     PromptState,
     Targets,
+    background_of,
     choose_objects,
     correct,
     decode,
@@ -56,17 +57,17 @@ class PromptObjective(SamObjective):
             )
             rng = self.plan.chance(sample)
             targets = choose_objects(view.labels, recipe.prompts.objects, rng)
-            if targets is None:
-                continue
-            with self.surroundings.autocast():
+            if targets is not None:
                 yield from prompt_losses(
                     self.model, one, targets, (recipe.prompts, recipe.loss), rng
                 )
-                if self.data.task == "instance":
-                    count = recipe.prompts.background
-                    loss = objectness_loss(self.model, one, targets.background, count, rng)
-                    if loss is not None:
-                        yield recipe.loss.iou * loss
+            if self.data.task == "instance":
+                # A view without objects teaches that there are none.
+                background = background_of(view.labels) if targets is None else targets.background
+                count = recipe.prompts.background
+                loss = objectness_loss(self.model, one, background, count, rng)
+                if loss is not None:
+                    yield recipe.loss.iou * loss
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Preview | None]:

@@ -87,8 +87,7 @@ def choose_objects(
     Targets or None
         None when there are none.
     """
-    frame = np.full((_FRAME, _FRAME), -1, dtype=np.int32)
-    frame[: labels.shape[0], : labels.shape[1]] = labels
+    frame = _framed(labels)
     ids, areas = np.unique(frame[frame > 0], return_counts=True)
     # An object that fills the view has no outside to be told from.
     fits = (areas >= SMALLEST_AREA) & (areas < MOST_COVERED * labels.size)
@@ -102,11 +101,35 @@ def choose_objects(
     if not seen.any():
         return None
     weight = pooled_mask(tensor >= 0, _MASK_SIZE)
-    background = pooled_mask(tensor == 0, _MASK_SIZE) > 0.99
     step = _FRAME // _FINE_SIZE
     sparse = tensor[step // 2 :: step, step // 2 :: step]
     fine = torch.stack([sparse == int(i) for i in chosen])[seen]
-    return Targets(masks[seen], weight, background.numpy(), fine, sparse >= 0)
+    return Targets(masks[seen], weight, background_of(labels), fine, sparse >= 0)
+
+
+def background_of(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Find where a view is labelled and holds no object.
+
+    Parameters
+    ----------
+    labels : (h, w) int32 array
+        At most 1024 pixels a side; 0 background, -1 unlabelled.
+
+    Returns
+    -------
+    (256, 256) bool array
+        On the grid of the decoder.
+    """
+    covered = pooled_mask(torch.from_numpy(_framed(labels)) == 0, _MASK_SIZE)
+    background: NDArray[np.bool_] = (covered > 0.99).numpy()
+    return background
+
+
+def _framed(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Put a view into the model's square; nothing is known of the rest."""
+    frame = np.full((_FRAME, _FRAME), -1, dtype=np.int32)
+    frame[: labels.shape[0], : labels.shape[1]] = labels
+    return frame
 
 
 class PromptState:

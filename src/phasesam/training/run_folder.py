@@ -99,6 +99,7 @@ class RunFolder:
         self.settings_file = self.path / "settings.json"
         self.log_file = self.path / "log.csv"
         self.best_file = self.path / "best.safetensors"
+        self.start_file = self.path / "start.safetensors"
         self.checkpoint_file = self.path / "checkpoint.pt"
         self.preview_file = self.path / "preview.npz"
         self.base_file = self.path / "base.json"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 
+from phasesam.core.errors import SaveError
 from phasesam.training.run_folder import Preview, RunFolder, RunStatus
 from phasesam.training.trainer import Callback, Progress
 
@@ -27,31 +29,36 @@ class RunWatch(Callback):
         self._run.write_status(status)
         self._written = time.monotonic()
 
+    def _mention(self, status: RunStatus) -> None:
+        """Write a status that others follow soon: not worth the end of a training."""
+        with suppress(SaveError):
+            self.tell(status)
+
     def on_prepare(self, done: int, total: int) -> None:
         """Tell how far the head of fine detail is."""
         self.last = RunStatus("preparing", f"learning fine detail: {done} of {total}")
         if time.monotonic() - self._written > _STATUS_SECONDS:
-            self.tell(self.last)
+            self._mention(self.last)
 
     def on_step(self, progress: Progress, loss: float) -> None:
         """Tell step and loss, now and then."""
         self.last = RunStatus("training", f"loss {loss:.3f}", **asdict(progress))
         if time.monotonic() - self._written > _STATUS_SECONDS:
-            self.tell(self.last)
+            self._mention(self.last)
 
     def on_epoch(
         self, progress: Progress, row: Mapping[str, float], preview: Preview | None
     ) -> None:
         """Tell that an epoch is done."""
-        self.tell(RunStatus("training", f"loss {row['loss']:.3f}", **asdict(progress)))
+        self._mention(RunStatus("training", f"loss {row['loss']:.3f}", **asdict(progress)))
 
     def should_stop(self) -> bool:
         """Wait while a pause is asked for; whether somebody asked to stop."""
         if self._run.is_paused and not self._run.is_cancelled:
             word = self._run.last_word()
             before = word if word.state == "finishing" else self.last
-            self.tell(replace(before, state="paused"))
+            self._mention(replace(before, state="paused"))
             while self._run.is_paused and not self._run.is_cancelled:
                 time.sleep(_PAUSE_SECONDS)
-            self.tell(before)
+            self._mention(before)
         return self._run.is_cancelled

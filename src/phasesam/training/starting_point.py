@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phasesam.core.errors import CheckpointError, TrainingDataError
+from phasesam.formats.atomic import atomic_file
 from phasesam.models.adapter_card import read_card
 from phasesam.models.adapter_store import content_hash
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from phasesam.training.dataset import TrainingData
+    from phasesam.training.run_folder import RunFolder
     from phasesam.training.settings import TrainingSettings
 
 
@@ -63,6 +67,44 @@ def going_on(settings: TrainingSettings, data: TrainingData, base_hash: str) -> 
         detail_steps=0,
     )
     return replace(settings, recipe=recipe)
+
+
+def keep_start(
+    settings: TrainingSettings, run: RunFolder, resume: bool, accelerator: Accelerator
+) -> TrainingSettings:
+    """Copy the adapter to go on from where the training would overwrite it.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Returned as they are unless the adapter is the result that lies in the folder already.
+    run : RunFolder
+        Of the training.
+    resume : bool
+        Whether the copy of the training that goes on now counts.
+    accelerator : accelerate.Accelerator
+        Tells which process copies.
+
+    Returns
+    -------
+    TrainingSettings
+        With the path of the copy.
+
+    Raises
+    ------
+    SaveError
+        If it cannot be copied.
+    CheckpointError
+        If there is no such adapter.
+    """
+    if not settings.start or Path(settings.start).resolve() != run.best_file.resolve():
+        return settings
+    if accelerator.is_main_process and not (resume and run.start_file.exists()):
+        read_card(run.best_file)
+        with atomic_file(run.start_file) as file:
+            file.write(run.best_file.read_bytes())
+    accelerator.wait_for_everyone()
+    return replace(settings, start=str(run.start_file))
 
 
 def content_key(start: str) -> str:
