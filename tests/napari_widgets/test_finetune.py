@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog
 
-from phasesam.core.errors import UnknownModelError
+from phasesam.core.errors import SaveError, UnknownModelError
 from phasesam.models.adapter_store import get_adapter, import_adapter, list_adapters
 from phasesam.napari_widgets import finetune, training_estimate
 from phasesam.napari_widgets.finetune import FineTuneDock
@@ -21,7 +21,7 @@ from phasesam.napari_widgets.training_run import (
     training_folder,
 )
 from phasesam.training.process import Job
-from phasesam.training.run_folder import Preview, RunFolder, RunStatus
+from phasesam.training.run_folder import OTHER, Preview, RunFolder, RunStatus
 from phasesam.training.settings import TrainingSettings
 
 SHAPE = (40, 60)
@@ -522,3 +522,29 @@ def test_a_long_path_does_not_widen_the_dock(dock, until, tmp_path, qtbot):
     until(lambda: "found nothing" in dock.summary.warnings.text())
     qtbot.wait(50)
     assert dock.minimumSizeHint().width() == before
+
+
+def test_what_is_not_resumed_because_it_changed_says_so(labelled, training, processes, until):
+    training.checkpoint_file.touch()
+    why = f"checkpoint.pt {OTHER}; restore what was changed (data_hash was 1, is 2)"
+    training.write_status(RunStatus("failed", why))
+    processes[0].is_running = False
+    until(lambda: "data_hash was 1" in said(labelled))
+    assert "Resume goes on" not in said(labelled)
+
+
+def test_a_folder_that_cannot_be_written_ends_a_training_all_the_same(
+    labelled, training, processes, until, monkeypatch
+):
+    def full(self, file):
+        raise SaveError(f"could not write {file}: no space left")
+
+    go(training, 1)
+    until(lambda: len(labelled.page.panel.loss.points) == 1)
+    monkeypatch.setattr(RunFolder, "_leave", full)
+    labelled.page.pause_button.click()
+    assert "no space left" in said(labelled)
+    assert labelled.page.pause_button.text() == "Pause"
+    labelled.footer.cancel.click()
+    assert processes[0].killed
+    until(lambda: "Training stopped" in said(labelled))

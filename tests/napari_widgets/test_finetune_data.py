@@ -7,6 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QLineEdit
 
+from phasesam.core.errors import TrainingDataError
 from phasesam.core.images import Normalisation
 from phasesam.napari_widgets.finetune_data import DataPanel
 from phasesam.napari_widgets.viewer_state import ImageSettings, state_of
@@ -160,14 +161,33 @@ def test_labels_elsewhere_are_warned_of(panel, painted):
     )
 
 
-def test_two_layers_of_one_image_have_names_of_their_own(panel, painted, viewer_model, settled):
-    other = viewer_model.add_labels(np.asarray(painted.data), name="again")
+def test_two_layers_of_one_image_are_one_picture(panel, painted, viewer_model, settled):
+    labels = np.zeros(SHAPE, np.int32)
+    labels[2:5, 12:18], labels[3, 3] = 2, 2
+    other = viewer_model.add_labels(labels, name="again")
     settled()
     panel.pairs.tick(other)
     settled()
-    names = [pair.name for pair in panel.request().pairs]
-    assert names == ["SEM (again)", "SEM (strokes)"]
-    assert {pair.specimen for pair in panel.request().pairs} == {"SEM"}
+    panel.task.buttons["semantic"].click()
+    settled()
+    data = panel.request().read()
+    assert [image.name for image in data.images] == ["SEM"]
+    assert data.class_values == (1, 2, 3)
+    found = data.images[0].label_array()
+    assert (found[2, 2], found[2, 12], found[3, 3], found[9, 2]) == (0, 1, 1, 2)
+    assert any(
+        "2 layers of labels lie on 'SEM': they are learnt as one" in w for w in data.warnings
+    )
+
+
+def test_more_values_than_classes_are_called_objects(panel, painted, viewer_model, settled):
+    many = np.arange(SHAPE[0] * SHAPE[1], dtype=np.int32).reshape(SHAPE) % 90
+    painted.data = many
+    settled()
+    panel.task.buttons["semantic"].click()
+    settled()
+    with pytest.raises(TrainingDataError, match="are these objects"):
+        panel.request().read()
 
 
 def test_images_as_the_other_docks_see_them(panel, painted, viewer_model):

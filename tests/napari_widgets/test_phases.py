@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from phasesam.core.errors import CancelledError
+from phasesam.core.images import Normalisation
 from phasesam.core.phase_fraction import phase_fraction
-from phasesam.engines.semantic import PhaseMapConfig
+from phasesam.core.types import PixelSize
+from phasesam.engines.semantic import PhaseMap, PhaseMapConfig
 from phasesam.models.adapter_store import get_adapter, import_adapter
+from phasesam.models.manager import get_manager
 from phasesam.models.registry import forget, import_checkpoint
 from phasesam.models.sam import build_model
 from phasesam.napari_widgets import phase_run
@@ -335,7 +338,7 @@ def test_an_image_replaced_while_it_is_mapped(dock, engine, until):
     dock.plane_button.click()
     image.data = np.zeros((50, 60))
     gate.set()
-    assert "other data" in finished(dock, until)
+    assert "cancelled" in finished(dock, until)
     assert len(dock.viewer.layers) == 1
 
 
@@ -467,3 +470,69 @@ def test_fractions_of_a_stack_need_no_copy_of_it():
     assert peak < stack.nbytes
     with pytest.raises(CancelledError):
         ShareQuestion(stack, (1, 2), None).answer(lambda: True)
+
+
+def test_planes_corrected_together_are_all_kept(dock, engine, until):
+    gate, _ = engine
+    dock.viewer.add_image(np.zeros((4, *SHAPE)), name="SEM")
+    dock.stack_button.click()
+    finished(dock, until)
+    layer = phases(dock)
+    gate.clear()
+    dock.stack_button.click()
+    dock._maps.show(PlaneMap((0,), np.full(SHAPE, 2, np.uint8), None))
+    dock.viewer.dims.ndisplay = 3
+    layer.data_setitem((np.array([1, 2]), np.array([0, 0]), np.array([0, 0])), 3)
+    before = layer.data[1:3].copy()
+    gate.set()
+    assert "left as it is" in finished(dock, until)
+    np.testing.assert_array_equal(layer.data[1:3], before)
+    np.testing.assert_array_equal(layer.data[3], stripes((3,)) + 1)
+
+
+def test_other_data_of_the_same_size_get_a_map_of_their_own(dock, engine, until):
+    gate, _ = engine
+    image = dock.viewer.add_image(np.zeros((3, *SHAPE)), name="SEM")
+    dock.stack_button.click()
+    finished(dock, until)
+    old = phases(dock)
+    before = old.data.copy()
+    gate.clear()
+    dock.stack_button.click()
+    relayed = dock._maps
+    image.data = np.ones((3, *SHAPE))
+    gate.set()
+    finished(dock, until)
+    np.testing.assert_array_equal(old.data, before)
+    assert dock._maps is not relayed
+    until(lambda: shares(dock)["ferrite"][0] == "")
+    dock.plane_button.click()
+    finished(dock, until)
+    assert "SEM phases [1]" in dock.viewer.layers
+    np.testing.assert_array_equal(old.data, before)
+    image.data = np.zeros((3, *SHAPE))
+    assert "SEM holds other data now: map its phases again." in dock.footer.result.text()
+
+
+def test_all_planes_of_a_run_are_mapped_with_one_strength(adapter, monkeypatch):
+    """Whatever is set in *Models* meanwhile."""
+    asked = []
+
+    def segment_classes(segmenter, version, **options):
+        asked.append(version)
+        get_manager().set_strength("tiny", "steel", 0.1 + 0.2 * len(asked))
+        return PhaseMap(np.zeros(SHAPE, np.uint8), NAMES)
+
+    monkeypatch.setattr("phasesam.engines.semantic.segment_classes", segment_classes)
+    run = phase_run.PhaseRun(
+        np.zeros((3, *SHAPE), np.uint8), ((0,), (1,), (2,)), SHAPE, "tiny", "steel",
+        Normalisation(), False, PixelSize(), PhaseMapConfig(),
+    )  # fmt: skip
+    try:
+        sent = []
+        assert phase_run.mapping_job(run, sent.append)(lambda *_: None, lambda: False) == 3
+        assert len(sent) == 3
+        assert [version.strength for version in asked] == [1.0] * 3
+        assert len(set(asked)) == 1
+    finally:
+        get_manager().set_strength("tiny", "steel", 1.0)

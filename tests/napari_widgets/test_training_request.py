@@ -255,3 +255,37 @@ def test_fractions_of_the_recipe():
 def test_nothing_is_an_error():
     with pytest.raises(TrainingDataError):
         DataRequest("promptable", "SEM", DataOptions()).read()
+
+
+@pytest.mark.parametrize("task", ["instance", "semantic"])
+def test_layers_of_one_picture_are_learnt_as_one(task):
+    """One layer a phase, or objects in two layers: no copy of the picture validates the other."""
+    upper, lower = (np.full((20, 30), -1, np.int32) for _ in range(2))
+    upper[:, :10], lower[:, 5:20] = 1, 2
+    upper[0], lower[:2] = 0, -1
+    pairs = tuple(pair("SEM", labels=labels) for labels in (upper, lower))
+    data = DataRequest(task, "SEM", DataOptions(), (*pairs, pair("other"))).read()
+    assert [image.name for image in data.images] == ["SEM", "other"]
+    labels = data.images[0].label_array()
+    one, two, no = (1, 2, 0) if task == "semantic" else (1, 3, 0)
+    assert (labels[0] == no).all()
+    assert (labels[1, 10:] == -1).all()
+    np.testing.assert_array_equal(labels[2], [one] * 10 + [two] * 10 + [-1] * 10)
+
+
+def test_layers_of_one_stack_are_united_plane_by_plane():
+    stack, upper = np.full((3, 20, 30), 9, np.uint8), np.zeros((3, 20, 30), np.int32)
+    lower = upper.copy()
+    upper[1, 3:9, 3:9] = lower[1, 12:18, 12:18] = lower[2, :5, :5] = 4
+    pairs = (
+        pair(image=stack, labels=upper, planes=((1,),)),
+        pair(image=stack, labels=da.from_array(lower), planes=((1,), (2,))),
+    )
+    data = DataRequest("promptable", "SEM", DataOptions(), pairs).read()
+    assert [image.name for image in data.images] == ["SEM[1]", "SEM[2]"]
+    assert [np.unique(image.label_array()).tolist() for image in data.images] == [
+        [0, 4, 8], [0, 4],
+    ]  # fmt: skip
+    odd = pair(image=stack, labels=np.zeros((3, 9, 9), np.int32), planes=((1,),))
+    with pytest.raises(TrainingDataError, match=r"labels of one size, got \(20, 30\) and \(9, 9\)"):
+        DataRequest("promptable", "SEM", DataOptions(), (pairs[0], odd)).read()

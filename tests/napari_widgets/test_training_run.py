@@ -7,12 +7,13 @@ import os
 import shutil
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from phasesam.core.errors import CancelledError, FileFormatError, SaveError
+from phasesam.core.errors import CancelledError, CheckpointError, FileFormatError, SaveError
 from phasesam.napari_widgets.training_request import DataRequest, PairToRead
 from phasesam.napari_widgets.training_run import (
     RunFacts,
@@ -285,3 +286,31 @@ def test_what_another_process_says_of_the_folder_stays(processes):
     (run.path / "status.json").write_text(json.dumps(asdict(word)))
     assert training.status() == word
     assert run.last_word() == word, "somebody resumed it elsewhere"
+
+
+def test_a_stop_that_comes_with_the_last_image_leaves_nothing(processes):
+    run, asked = new_run("SEM"), []
+
+    def late():
+        asked.append((run.path / "data").is_dir() and any((run.path / "data").rglob("*.csv")))
+        return asked[-1]
+
+    with pytest.raises(CancelledError):
+        write_training(run, request(), TrainingSettings(), should_stop=late)
+    assert asked[0] is False
+    assert not run.path.exists()
+
+
+def test_the_adapter_to_go_on_from_stays_with_the_training(processes, tmp_path):
+    start = tmp_path / "steel.safetensors"
+    start.write_bytes(b"weights")
+    run = new_run("SEM")
+    write_training(run, request(), TrainingSettings(start=str(start)))
+    start.write_bytes(b"trained again")
+    kept = TrainingSettings.from_dict(Job.read(run).settings).start
+    assert Path(kept).read_bytes() == b"weights"
+    start.unlink()
+    gone = new_run("other")
+    with pytest.raises(CheckpointError, match=r"steel\.safetensors cannot be read"):
+        write_training(gone, request(), TrainingSettings(start=str(start)))
+    assert not gone.path.exists()

@@ -34,7 +34,7 @@ from phasesam.training.dataset import read_training_data
 from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.process import Job, start
 from phasesam.training.recipes import Recipe
-from phasesam.training.run_folder import RunFolder
+from phasesam.training.run_folder import RunFolder, RunStatus
 from phasesam.training.saving import save_training_folder
 from phasesam.training.trainer import Callback
 
@@ -208,8 +208,13 @@ def test_only_the_same_training_is_resumed(tmp_path: Path, brief: Recipe) -> Non
     reworded = replace(brief, epochs=1, name="mine", title="Mine", description="as it was")
     train(data, tmp_path, settings(reworded), resume=True)
     fewer = replace(data, images=data.images[:-1])
-    with pytest.raises(CheckpointError, match=r"other data or settings.*\(data_hash was"):
-        train(fewer, tmp_path, settings(replace(brief, epochs=1)), resume=True)
+    # A process that was started to resume says so before it looks.
+    for state in ("finished", "preparing"):
+        run.write_status(RunStatus(state))
+        with pytest.raises(CheckpointError, match=r"other data or settings.*\(data_hash was"):
+            train(fewer, tmp_path, settings(replace(brief, epochs=1)), resume=True)
+    assert run.status().state == "failed"
+    assert "data_hash was" in run.status().message
 
 
 def test_nothing_to_learn_from_is_refused(tmp_path: Path, brief: Recipe) -> None:

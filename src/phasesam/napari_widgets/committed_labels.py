@@ -113,7 +113,7 @@ class CommittedLabels:
     # ------------------------------------------------------------------ layer to session
 
     def _on_paint(self, event: Any) -> None:
-        self._pending.update(_painted_planes(event.value, self.layer.ndim - 2))
+        self._pending.update(painted_planes(event.value, self.layer.ndim - 2))
         # A stroke is reported after it was painted, a single fill or call before: then the
         # update of the picture follows.
         if _is_painted(self.layer.data, event.value[-1]):
@@ -169,7 +169,7 @@ def _is_painted(data: NDArray[np.int32], atom: Any) -> bool:
     return bool((region if atom.mask is None else region[atom.mask]).ravel()[0] == atom.new_value)
 
 
-def _painted_planes(atoms: Any, leading: int) -> set[tuple[int, ...]]:
+def painted_planes(atoms: Any, leading: int) -> set[tuple[int, ...]]:
     """Find which planes a stroke of napari touched, from the items of its undo history."""
     if leading == 0:
         return {()}

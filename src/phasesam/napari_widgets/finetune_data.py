@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from phasesam.napari_widgets.training_layers import doubt_about, object_classes
 from phasesam.napari_widgets.training_pairs import ChosenPair, PairTable
 from phasesam.napari_widgets.training_request import DataRequest, PairToRead
 from phasesam.training.dataset import DataOptions
-from phasesam.training.label_values import check_task
+from phasesam.training.label_values import MOST_CLASSES, check_task
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -188,7 +189,10 @@ class DataPanel(QWidget):
         if task == "semantic":
             # While a name is being typed, the table shows what was there before.
             if self.source.current == "layers":
-                names = {row.value: row.name for row in self._classes.rows} or None
+                rows = self._classes.rows
+                # So many are objects, as reading them will say.
+                names = {row.value: row.name for row in rows[:MOST_CLASSES]} or None
+                names = names if len(rows) <= MOST_CLASSES else None
             else:
                 names = {value: name for value, name, _ in self.classes.rows()} or None
         parts = self.parts.isChecked() and task != "semantic"
@@ -199,14 +203,19 @@ class DataPanel(QWidget):
             options = replace(options, experiment=self.experiment.text().strip() or None)
             return DataRequest(task, path.stem or "data", options, path=path) if text else None
         chosen = self.pairs.chosen()
-        images = [pair.image for pair in chosen]
-        pairs = tuple(self._to_read(pair, images.count(pair.image) > 1) for pair in chosen)
+        pairs = tuple(self._to_read(pair) for pair in chosen)
         warnings = tuple(self._warnings(chosen))
         return (
             DataRequest(task, pairs[0].name, options, pairs, warnings=warnings) if pairs else None
         )
 
     def _warnings(self, chosen: list[ChosenPair]) -> Iterator[str]:
+        for name, count in Counter(pair.image.name for pair in chosen).items():
+            if count > 1:
+                yield (
+                    f"{count} layers of labels lie on {name!r}: they are learnt as one, and where "
+                    "they overlap, the upper one counts"
+                )
         for pair in chosen:
             doubt = doubt_about(self._state, pair.labels, pair.image)
             if doubt:
@@ -215,11 +224,11 @@ class DataPanel(QWidget):
                     f"those of {pair.image.name!r}"
                 )
 
-    def _to_read(self, pair: ChosenPair, twice: bool) -> PairToRead:
+    def _to_read(self, pair: ChosenPair) -> PairToRead:
         is_semantic = self.task.current == "semantic"
         shown = self._state.settings(pair.image)
         return PairToRead(
-            f"{pair.image.name} ({pair.labels.name})" if twice else pair.image.name,
+            pair.image.name,
             full_resolution(pair.image),
             full_resolution(pair.labels),
             pair.planes,

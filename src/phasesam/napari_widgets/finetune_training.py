@@ -11,7 +11,7 @@ from qtpy.QtCore import QUrl, Signal
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
-from phasesam.core.errors import PhaseSAMError
+from phasesam.core.errors import PhaseSAMError, SaveError
 from phasesam.formats.atomic import atomic_file
 from phasesam.models.adapter_card import AdapterCard, read_card
 from phasesam.models.adapter_store import AdapterEntry, import_adapter, list_adapters
@@ -23,7 +23,7 @@ from phasesam.napari_widgets.training_figures import best_row, figures, score_ti
 from phasesam.napari_widgets.training_run import RunFacts, TrainingRun, plain_name
 from phasesam.napari_widgets.training_watch import Glance, TrainingWatch
 from phasesam.napari_widgets.workers import Failure, run_in_background
-from phasesam.training.run_folder import DIED
+from phasesam.training.run_folder import DIED, OTHER
 
 if TYPE_CHECKING:
     from phasesam.napari_widgets.dock import Dock
@@ -155,12 +155,15 @@ class TrainingPage(QWidget):
         """Let the training wait, or go on."""
         if self.training is None or not self.running:
             return
-        if self.training.folder.is_paused:
-            self.training.folder.resume()
-            self.pause_button.setText("Pause")
-        else:
-            self.training.folder.pause()
-            self.pause_button.setText("Go on")
+        folder = self.training.folder
+        try:
+            if folder.is_paused:
+                folder.resume()
+            else:
+                folder.pause()
+        except SaveError as error:
+            self._dock.show_error(str(error))
+        self.pause_button.setText("Go on" if folder.is_paused else "Pause")
 
     def cancel(self) -> None:
         """Stop the training; its checkpoint is kept."""
@@ -300,6 +303,9 @@ class TrainingPage(QWidget):
 def failure_text(status: RunStatus, can_resume: bool) -> str:
     """Say why a training failed and what to do."""
     message = status.message.rstrip(".") or "unknown reason"
+    if OTHER in message:
+        # As often as it is resumed, unless what was changed is put back.
+        return f"{message}."
     advice = _ADVICE if can_resume else _ANEW
     # Errors that we raise say themselves what to do; their last sentence stays.
     return f"Training failed: {message}. {advice}" if message == DIED else f"{message}. {advice}"

@@ -54,6 +54,18 @@ class PhaseLayers:
         """Return the newest map of an image that is still in the viewer."""
         return self._there(self._maps.get(image))
 
+    def forget(self, image: Image) -> bool:
+        """Let go of the map of an image that shows something else now; it stays in the viewer.
+
+        Returns
+        -------
+        bool
+            Whether there was one.
+        """
+        was_there = self.of(image) is not None
+        self._maps.pop(image, None)
+        return was_there
+
     def _there(self, kept: Any) -> Any:
         viewer, layer = self._viewer(), None if kept is None else kept()
         return layer if viewer is not None and layer in viewer.layers else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from phasesam.core.errors import UnsupportedViewError
+from phasesam.napari_widgets.committed_labels import painted_planes
 from phasesam.napari_widgets.phase_models import class_colours
 from phasesam.napari_widgets.planes import spatial_shape
 
@@ -96,8 +95,7 @@ class MapsInTheMaking:
         inside = all(i < n for i, n in zip(found.plane, shape[:-2], strict=False))
         return len(found.plane) == len(shape) - 2 and inside and found.values.shape == shape[-2:]
 
-    def _on_painted(self, _event: Any = None) -> None:
-        """Leave a plane alone whose earlier map is corrected while the new one is made."""
-        if not self._is_fresh:
-            with suppress(UnsupportedViewError):
-                self._corrected.add(self._dock.state.plane(self._image).index)
+    def _on_painted(self, event: Any) -> None:
+        """Leave planes alone whose earlier map is corrected while the new one is made."""
+        if not self._is_fresh and self._layer is not None:
+            self._corrected |= painted_planes(event.value, self._layer.ndim - 2)

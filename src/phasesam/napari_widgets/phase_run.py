@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from phasesam.core.errors import CancelledError
 from phasesam.core.images import Normalisation
 from phasesam.core.types import PixelSize
+from phasesam.models.manager import get_manager
 from phasesam.napari_widgets.layers import pixel_size
 from phasesam.napari_widgets.planes import ShownPlane, full_resolution, spatial_shape
 from phasesam.napari_widgets.segmenters import LazySegmenter
@@ -144,6 +145,8 @@ def mapping_job(run: PhaseRun, send: Callable[[PlaneMap], None]) -> Callable[...
     def job(progress: ProgressCallback, should_stop: StopCallback) -> int:
         from phasesam.engines.semantic import segment_classes
 
+        # One strength and one file for all planes, whatever is changed meanwhile.
+        version = get_manager().adapter_version(run.model, run.adapter)
         for number, plane in enumerate(run.planes):
             if should_stop():
                 raise CancelledError("mapping phases was stopped")
@@ -153,6 +156,7 @@ def mapping_job(run: PhaseRun, send: Callable[[PlaneMap], None]) -> Callable[...
 
             found = segment_classes(
                 run.segmenter(plane).get(),
+                version,
                 config=run.config,
                 keep_probabilities=run.with_confidence,
                 progress=report,

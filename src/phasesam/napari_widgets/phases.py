@@ -171,6 +171,7 @@ class PhasesDock(Dock):
         events = self.state.events
         self.subscriptions.connect(events.model_changed, self._on_model)
         self.subscriptions.connect(events.image_changed, self._on_image)
+        self.subscriptions.connect(events.data_replaced, self._on_data_replaced)
         for emitter in (self.viewer.dims.events.current_step, self.viewer.dims.events.ndisplay):
             self.subscriptions.connect(emitter, self.ask_to_count)
         self.subscriptions.connect(self.viewer.layers.events.removed, self.ask_to_count)
@@ -232,6 +233,16 @@ class PhasesDock(Dock):
 
     def _on_image(self, _image: Image | None) -> None:
         self._show_buttons()
+        self.ask_to_count()
+
+    def _on_data_replaced(self, image: Image, _resized: bool) -> None:
+        """Let go of a map of pixels that are gone, and of one that is being made of them."""
+        is_mapped = self.layers.forget(image)
+        if image is self._task_layer:
+            self._maps = None
+            self.cancel()
+        elif is_mapped and not self.running:
+            self.show_result(f"{image.name} holds other data now: map its phases again.")
         self.ask_to_count()
 
     # ------------------------------------------------------------------ mapping

@@ -92,6 +92,35 @@ def _as_classes(
     return np.array([table[int(value)] for value in known], np.int32)[index]
 
 
+def united(upper: Any, lower: Any, name: str, are_objects: bool) -> NDArray[np.int64]:
+    """Unite the labels that two layers give one picture.
+
+    Parameters
+    ----------
+    upper, lower : (h, w) integer array
+        Where both have a value above 0, that of ``upper`` counts; where none has one, 0 goes
+        before -1.
+    name : str
+        Of the picture, for messages.
+    are_objects : bool
+        Objects of the lower layer get numbers of their own.
+
+    Raises
+    ------
+    TrainingDataError
+        If they are no labels, or of different sizes.
+    """
+    first, second = (label_integers(labels, name).astype(np.int64) for labels in (upper, lower))
+    if first.shape != second.shape:
+        raise TrainingDataError(
+            f"{name}: expected labels of one size, got {first.shape} and {second.shape}"
+        )
+    if are_objects:
+        second = np.where(second > 0, second + max(0, int(first.max())), second)
+    below = np.where(second > 0, second, np.maximum(first, second))
+    return np.where(first > 0, first, below)
+
+
 @dataclass(frozen=True, eq=False)
 class DataRequest:
     """What to learn, and from what.
@@ -142,13 +171,16 @@ class DataRequest:
 
         if self.path is not None:
             return read_training_data(self.path, self.task, self.options)
-        images = []
+        # By the name of the picture, which several layers may label.
+        images: dict[str, tuple[Any, ...]] = {}
         for pair in self.pairs:
-            for item in pair.read(frozen):
+            for name, image, labels, *rest in pair.read(frozen):
                 if should_stop is not None and should_stop():
                     raise CancelledError("reading the labels was stopped")
-                images.append(item)
-        data = from_arrays(images, self.task, self.options)
+                if name in images:
+                    labels = united(images[name][2], labels, name, self.task != "semantic")
+                images[name] = (name, image, labels, *rest)
+        data = from_arrays(tuple(images.values()), self.task, self.options)
         return replace(data, warnings=(*self.warnings, *data.warnings))
 
     def leave_in(

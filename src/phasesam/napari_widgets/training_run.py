@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phasesam.core.errors import PhaseSAMError, SaveError
+from phasesam.core.errors import CancelledError, CheckpointError, PhaseSAMError, SaveError
+from phasesam.formats.atomic import atomic_file
 from phasesam.models.download import cache_folder
 from phasesam.models.registry import list_models
 from phasesam.training.process import Job, TrainingProcess
@@ -75,12 +76,28 @@ def write_training(
         # Not ours to remove: another window may have begun there in the same second.
         raise SaveError(f"could not make {run.path}: {error.strerror}") from error
     try:
+        settings = _with_own_start(run, settings)
         data, options = request.leave_in(run.path, progress, should_stop)
         job = Job(data, request.task, settings.to_dict(), options)
         TrainingRun(run).prepare(job)
+        if should_stop is not None and should_stop():
+            raise CancelledError("writing the data was stopped")
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)
         raise
+
+
+def _with_own_start(run: RunFolder, settings: TrainingSettings) -> TrainingSettings:
+    """Keep the adapter to go on from with the training: that in the store may be another soon."""
+    if not settings.start:
+        return settings
+    try:
+        content = Path(settings.start).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{settings.start} cannot be read: {error.strerror}") from error
+    with atomic_file(run.start_file) as file:
+        file.write(content)
+    return replace(settings, start=str(run.start_file))
 
 
 class TrainingRun:
@@ -164,9 +181,14 @@ class TrainingRun:
         """Stop it; its checkpoint is kept."""
         if self._process is None or not self._process.is_running:
             return
-        self.folder.cancel()
-        if self.folder.status().state == "preparing":
-            # No epoch to lose, and while it reads data it would not look.
+        try:
+            self.folder.cancel()
+            is_asked = True
+        except SaveError:
+            is_asked = False
+        if not is_asked or self.folder.status().state == "preparing":
+            # No epoch to lose, and while it reads data it would not look; nor where it cannot be
+            # told. Its checkpoint is kept anyway.
             self._is_killed = True
             self._process.kill()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from phasesam.core.errors import CheckpointError, OtherTrainingError
 from phasesam.formats.atomic import atomic_file
+from phasesam.training.run_folder import OTHER
 
 _FORMAT = "phasesam-training-1"
 
@@ -126,10 +127,7 @@ def load_checkpoint(
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     if content["key"] != key:
-        raise OtherTrainingError(
-            f"{path} belongs to a training with other data or settings; "
-            "start anew, or restore what was changed"
-        )
+        raise OtherTrainingError(f"{path} {OTHER}; start anew, or restore what was changed")
     if {n: t.shape for n, t in saved.items()} != {n: t.shape for n, t in weights.items()}:
         raise CheckpointError(f"{path} holds other weights than this training has")
     with torch.no_grad():

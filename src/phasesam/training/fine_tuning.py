@@ -137,9 +137,9 @@ def train(
     except CancelledError as error:
         watch.tell(replace(watch.last, state="cancelled", message=str(error)))
         raise
-    except OtherTrainingError:
+    except OtherTrainingError as error:
         # Nothing has happened to the one in the folder.
-        watch.tell(before if before.is_over else RunStatus("cancelled", "not resumed"))
+        watch.tell(before if before.is_over else RunStatus("failed", str(error)))
         raise
     except BaseException as error:
         # Else the folder would count as taken as long as this program runs.

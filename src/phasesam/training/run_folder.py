@@ -25,6 +25,8 @@ from phasesam.formats.atomic import atomic_file
 State = Literal["preparing", "training", "paused", "finishing", "cancelled", "finished", "failed"]
 DIED = "the process that trained has ended"
 """Why a training failed whose process ended without a word."""
+OTHER = "belongs to a training with other data or settings"
+"""Why a training is not resumed that was changed since; what to do follows."""
 _OVER: tuple[State, ...] = ("cancelled", "finished", "failed")
 
 
@@ -192,7 +194,7 @@ class RunFolder:
     # Asked by whoever watches
 
     def pause(self) -> None:
-        """Ask the training to wait after its present step."""
+        """Ask the training to wait after its present step; a `SaveError` says why it cannot be."""
         self._leave(self._pause_file)
 
     def resume(self) -> None:
@@ -200,12 +202,15 @@ class RunFolder:
         self._pause_file.unlink(missing_ok=True)
 
     def cancel(self) -> None:
-        """Ask the training to save and end after its present step."""
+        """Ask the training to save and end after its present step; may raise `SaveError`."""
         self._leave(self._cancel_file)
 
     def _leave(self, file: Path) -> None:
         self.create()
-        file.touch()
+        try:
+            file.touch()
+        except OSError as error:
+            raise SaveError(f"could not write {file}: {error.strerror}") from error
 
     # Written by the process that trains
 

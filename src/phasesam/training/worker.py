@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from phasesam.core.errors import PhaseSAMError
+from phasesam.core.errors import PhaseSAMError, SaveError
 from phasesam.models.registry import get_spec, locate
 from phasesam.training.dataset import DataOptions, read_training_data
 from phasesam.training.fine_tuning import TrainingSettings, train
@@ -89,7 +89,11 @@ def _end_with_starter(run: RunFolder) -> None:
             pass
     except OSError:
         return  # started by hand, without a standard input
-    run.cancel()
+    try:
+        run.cancel()
+    except SaveError:
+        # Nor could the next checkpoint be written; the one before is kept.
+        os._exit(1)
 
 
 if __name__ == "__main__":
