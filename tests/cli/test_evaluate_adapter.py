@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from phasesam.cli.app import app
-from phasesam.cli.evaluate_adapter import _values
+from phasesam.cli.label_meaning import values_of_classes
 from phasesam.engines.automatic_config import AutomaticConfig, FilterConfig
 from phasesam.engines.presets import Preset
 from phasesam.engines.segmenter import Segmenter
@@ -131,14 +131,14 @@ def test_values_are_named_as_the_data_say(data, steel, tmp_path):
 
 def test_values_of_classes_that_the_data_do_not_have():
     learnt = {0: "matrix", 1: "pore", 2: "crack"}
-    assert _values({}, learnt) == learnt
-    assert _values({0: "steel"}, learnt) == learnt
+    assert values_of_classes({}, learnt) == learnt
+    assert values_of_classes({0: "steel"}, learnt) == learnt
     own = {0: "pore", 1: "matrix"}
-    found = _values(own, learnt)
+    found = values_of_classes(own, learnt)
     assert found == {**own, (set(found) - {0, 1}).pop(): "crack"}
     assert max(found) > 65535, "no label has it"
     more = {0: "pore", 1: "matrix", 2: "crack", 3: "oxide"}
-    assert _values(more, learnt) == more, "refused by its name, not read as something else"
+    assert values_of_classes(more, learnt) == more, "refused by its name, not taken for another"
 
 
 def test_clicks_and_automatic_masks(data, powder, tmp_path):

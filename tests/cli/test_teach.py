@@ -16,6 +16,7 @@ from phasesam.cli.teach import Lesson, read_examples
 from phasesam.core.errors import FileFormatError, InvalidImageError, InvalidSettingError
 from phasesam.models.adapter_card import read_card
 from phasesam.models.adapter_config import AdapterConfig
+from phasesam.training.run_folder import RunFolder, RunStatus
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -154,3 +155,16 @@ def test_what_makes_no_sense_is_refused(adapter, make_adapter, images, tmp_path)
     result = teach(images, "--adapter", prompted, "--ratio", "disc=1%", "-o", "new")
     assert result.exit_code == 2
     assert "has no classes" in result.output
+
+
+def test_an_interrupted_training_is_not_lost(adapter, images, tmp_path):
+    run = RunFolder(tmp_path / "steel_run")
+    run.create()
+    run.checkpoint_file.write_bytes(b"hours of work")
+    run.write_status(RunStatus("cancelled", epoch=10, epochs=12))
+    options = (images, "--adapter", adapter, "--ratio", "disc=20%", "--device", "cpu")
+    result = teach(*options, "-o", tmp_path / "steel.safetensors")
+    assert result.exit_code == 4
+    said = " ".join(result.stderr.split())
+    assert "interrupted after 10 of 12 epochs; choose another --run, --overwrite" in said
+    assert run.checkpoint_file.read_bytes() == b"hours of work"

@@ -59,7 +59,8 @@ def invoke(*args):
 def test_an_adapter_is_trained_further(folder):
     assert invoke(folder, "-o", "first", *BRIEF, "--set", "adapter.rank=3").exit_code == 0
     # The base is that of the adapter, whatever is the default.
-    rest = [x for x in BRIEF if x not in ("--model", "tiny")]
+    at = BRIEF.index("detail_steps=1")
+    rest = [x for x in (*BRIEF[: at - 1], *BRIEF[at + 1 :]) if x not in ("--model", "tiny")]
     result = invoke(folder, "-o", "second", *rest, "--start", "first")
     assert result.exit_code == 0, result.output
     first, second = get_adapter("first"), get_adapter("second")
@@ -208,6 +209,8 @@ def test_warnings_are_told_once(folder, tmp_path):
     [
         (["--rank", "64"], "--rank cannot be chosen with --start"),
         (["--window", "64"], "--window cannot"),
+        (["--set", "adapter.rank=4"], "--set adapter.rank cannot"),
+        (["--set", "stretch=false"], "--set stretch cannot"),
         (["--model", "mobile_sam_x"], "--model cannot"),
     ],
 )
@@ -235,3 +238,17 @@ def test_objects_that_nobody_can_see_are_told(tmp_path):
     result = invoke(data, "-o", "powder", *BRIEF, "--window", 0, "--check")
     assert result.exit_code == 0, result.output
     assert "of 2 objects 1 are smaller than" in " ".join(result.stderr.split())
+
+
+def test_labels_mean_what_they_meant_to_the_adapter_to_go_on_from(folder, tmp_path, make_adapter):
+    start = make_adapter(
+        tmp_path / "a.safetensors", classes=("steel", "pore", "crack"), class_values=[0, 1, 2],
+        unlabelled=9,
+    )  # fmt: skip
+    plain = tmp_path / "plain"
+    shutil.copytree(folder, plain, ignore=shutil.ignore_patterns("classes.csv"))
+    result = invoke(plain, "-o", "b", "--start", start, "--device", "cpu", "--check")
+    assert result.exit_code == 0, result.output
+    assert "the value 9 means unlabelled" in " ".join(result.stderr.split())
+    assert "steel" in result.stderr
+    assert "crack" in result.stderr

@@ -25,6 +25,7 @@ from phasesam.evaluation.ablation import (
 )
 from phasesam.evaluation.adapter_scores import Watch
 from phasesam.evaluation.cells import ClickConfig
+from phasesam.training.data_sources import ArrayLabels
 from phasesam.training.dataset import from_arrays
 from phasesam.training.fine_tuning import TrainingSettings
 from phasesam.training.recipes import get_recipe
@@ -150,6 +151,11 @@ def test_stopping_and_what_makes_no_sense(tmp_path):
         tune_rates(data(), tmp_path, variants, settings, watch=Watch(should_stop=lambda: True))
     with pytest.raises(InvalidSettingError, match="validation images"):
         tune_rates(data(("train", "test")), tmp_path, variants, settings)
+    empty = data()
+    nothing = ArrayLabels("v", np.full(empty.of("val")[0].label_array().shape, -1))
+    images = (replace(i, labels=nothing) if i.split == "val" else i for i in empty.images)
+    with pytest.raises(InvalidSettingError, match=r"with labels; of \d none has any"):
+        tune_rates(replace(empty, images=tuple(images)), tmp_path, variants, settings)
     with pytest.raises(InvalidSettingError, match="positive"):
         tune_rates(data(), tmp_path, variants, settings, (0.0,))
 

@@ -212,3 +212,19 @@ def test_images_without_labels_are_left_out(task):
     images, (warning,) = choose_images(partly, card(train="xyz"))
     assert [i.name for i in images] == ["a", "c"]
     assert warning == "no pixel is labelled in b: 1 left out"
+
+
+def test_what_was_learnt_before_going_on_is_no_test():
+    """Neither of the adapter that this one went on from, nor of those before."""
+    first, then = shades("abc"), shades("xyz", first=7)
+    known = remembering(then, train="x", val="y", test="z")
+    before = {"pictures": [image.picture_key for image in first.images[:2]], "specimens": ["rod"]}
+    known = replace(known, details={**known.details, "learnt_before": before})
+    assert [i.name for i in choose_images(then, known)[0]] == ["z"]
+    assert [i.name for i in choose_images(first, known)[0]] == ["c"]
+    both = replace(first, images=(*first.images, *then.images))
+    assert [i.name for i in baseline_data(both, known).of("train")] == ["a", "b", "x"]
+    new = shades("mn", first=9)
+    new = replace(new, images=tuple(replace(i, specimen="rod") for i in new.images))
+    _, (warning,) = choose_images(new, known)
+    assert "specimens that were learnt from (rod)" in warning

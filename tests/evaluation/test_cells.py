@@ -8,6 +8,7 @@ import pytest
 from phasesam.core.errors import CancelledError, InvalidSettingError
 from phasesam.evaluation.cells import ClickConfig, FourCells, evaluate_cells, opener
 from phasesam.evaluation.click_curves import ClickCurves
+from phasesam.evaluation.click_tables import click_columns
 from phasesam.evaluation.pages import click_report
 from phasesam.training.dataset import from_arrays
 
@@ -103,3 +104,17 @@ def test_images_are_opened_as_they_were_normalised():
     assert segmenter.windows is None
     side = max(image.rgb().shape[:2]) // 2
     assert opener("tiny", window=side)(image).windows.side == side
+
+
+def test_images_of_a_specimen_are_told_apart():
+    images = data().images
+    cells = evaluate_cells(images, shrinking(2), shrinking(6), ClickConfig(3, 4))
+    report = click_report("Teeth", cells, case=lambda i: (images[i].rgb(), images[i].label_array()))
+    assert "objects in 3 images of 2 specimens" in report.tables[0].note
+    shown = {picture.title.split(": ")[1].split(" ")[0] for picture in report.pictures}
+    assert shown <= {"a1", "a2", "b1"}
+    columns = click_columns(cells)
+    rows = set(zip(columns["image"], columns["specimen"], columns["object"], strict=True))
+    assert rows == {(n, n[0], label) for n in ("a1", "a2", "b1") for label in (1, 2, 3)}
+    alone = evaluate_cells(images[:1], shrinking(2), shrinking(6), ClickConfig(3, 4))
+    assert "in 1 image. " in click_report("Tooth", alone).tables[0].note

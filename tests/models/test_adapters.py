@@ -317,3 +317,20 @@ def test_tiny_vit(picture, config, count, monkeypatch):
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(InvalidSettingError, match=message):
         AdapterConfig(**settings)
+
+
+def test_who_listens_to_the_base_does_not_listen_to_an_adapted_model() -> None:
+    """The layers of a base are looked at for a while, in which an adapter may be loaded."""
+    base = build_model("tiny")
+    heard: list[object] = []
+    block = next(iter(base.image_encoder.children()))
+    handles = [
+        block.register_forward_hook(lambda *given: heard.append(given)),
+        block.register_forward_pre_hook(lambda *given: heard.append(given)),
+    ]
+    adapted = attach(base, AdapterConfig(rank=2))
+    for handle in handles:
+        handle.remove()
+    with torch.no_grad():
+        adapted.image_encoder(torch.zeros(1, 3, base.image_size, base.image_size))
+    assert heard == []

@@ -288,19 +288,26 @@ def test_one_epoch_on_an_only_image_needs_no_choice(
     assert result.card.details["metrics"]["epoch"] == 1
 
 
-def test_validation_without_labels_has_no_score(tmp_path: Path, brief: Recipe) -> None:
+@pytest.mark.parametrize(("task", "nothing"), [("semantic", -1), ("instance", 0)])
+def test_validation_without_labels_is_none(
+    tmp_path: Path, brief: Recipe, task: str, nothing: int
+) -> None:
+    """Training images choose the adapter instead, and it is said."""
     from phasesam.training.dataset import from_arrays
 
-    images = [(i.name, i.rgb(), i.label_array(), None) for i in disc_data("semantic").images]
-    known = from_arrays(images, "semantic")
+    images = [(i.name, i.rgb(), i.label_array(), None) for i in disc_data(task).images]
+    known = from_arrays(images, task)
     (empty,) = known.of("val")
     images = [
-        (name, rgb, np.full_like(labels, -1) if name == empty.name else labels, None)
+        (name, rgb, np.full_like(labels, nothing) if name == empty.name else labels, None)
         for name, rgb, labels, _ in images
     ]
-    result = train(from_arrays(images, "semantic"), tmp_path, settings(replace(brief, epochs=2)))
-    assert ["val_score" in row for row in result.rows] == [False, False]
-    assert result.card.details["metrics"]["epoch"] == 2
+    data = from_arrays(images, task)
+    assert any("hold nothing to judge by" in text for text in check(data).warnings)
+    result = train(data, tmp_path, settings(replace(brief, epochs=2)))
+    assert ["val_score" in row for row in result.rows] == [True, True]
+    best = max(result.rows, key=lambda row: row["val_score"])
+    assert result.card.details["metrics"]["epoch"] == best["epoch"]
 
 
 @pytest.mark.parametrize("kind", ["preview", "log", "status"])

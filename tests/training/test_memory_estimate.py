@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from phasesam.core.errors import DeviceMemoryError
+from phasesam.training import memory_estimate
 from phasesam.training.fine_tuning import TrainingSettings
 from phasesam.training.memory_estimate import estimate_memory, require_memory, suggestion
 from phasesam.training.recipes import get_recipe
@@ -75,3 +77,23 @@ def test_the_adapter_to_go_on_from_decides(tmp_path: Path, make_adapter) -> None
     path = tmp_path / "all.safetensors"
     make_adapter(path, config=replace(DEFAULT.recipe.adapter, blocks="all"))
     assert estimate_memory(replace(DEFAULT, start=str(path))) > 1.1 * estimate_memory(DEFAULT)
+
+
+def test_processes_on_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    need = estimate_memory(DEFAULT)
+    free = psutil.virtual_memory()._replace(available=int(1.9 * need))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    require_memory(DEFAULT)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(DeviceMemoryError):
+        require_memory(DEFAULT)
+
+
+def test_every_process_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(memory_estimate, "asked_device", lambda device: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda d: asked.append(d) or (2**40, 2**40))
+    require_memory(DEFAULT)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    require_memory(DEFAULT)
+    assert asked == [torch.device("cuda:0"), 1]

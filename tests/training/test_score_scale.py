@@ -137,3 +137,15 @@ def test_the_search_is_that_for_particles() -> None:
     settings = [score_scale._search_settings(side) for side in (20, 120, 4000)]
     assert all(isinstance(s, AutomaticConfig) and s.skip_covered for s in settings)
     assert [s.points_per_side for s in settings] == [4, 10, 32]
+
+
+def test_images_without_objects_do_not_take_the_place_of_others(
+    adapter, quick, monkeypatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(score_scale, "best_threshold", lambda found: seen.extend(found) or 0.4)
+    full = disc_data("instance").images
+    images = [(i.name, i.rgb(), (n == 2) * i.label_array(), None) for n, i in enumerate(full)]
+    scale_scores(adapter, build_model("tiny"), from_arrays(images, "instance").images, "cpu")
+    assert [labels.max() > 0 for _, labels in seen] == [True]
+    assert "best_threshold" in read_card(adapter).details

@@ -15,7 +15,7 @@ from phasesam.training.fine_tuning import TrainingSettings, train
 from phasesam.training.going_back import decisive_parts, training_key
 from phasesam.training.recipes import Recipe
 from phasesam.training.run_folder import RunFolder
-from phasesam.training.starting_point import content_key, going_on
+from phasesam.training.starting_point import content_key, going_on, learnt_before
 from phasesam.training.trainer import Callback, Progress
 
 
@@ -49,7 +49,12 @@ def test_an_adapter_is_trained_further(first: Path, tmp_path: Path, brief: Recip
     assert result.card.config.rank == 3
     assert (result.card.window, result.card.details["stretch"]) == (96, True)
     assert result.card.details["start"] == content_key(str(first))
-    assert read_card(first).details["start"] == ""
+    details = read_card(first).details
+    assert (details["start"], details["learnt_before"]) == ("", {})
+    # Of whom it is the heir: what that has learnt from is no test for it.
+    learnt = {key for name, key in details["picture_keys"].items()}
+    assert result.card.details["learnt_before"] == {"pictures": sorted(learnt), "specimens": []}
+    assert learnt <= set(learnt_before(str(result.path))["pictures"])
 
 
 def test_only_what_fits_is_gone_on_from(first: Path, tmp_path: Path, brief: Recipe) -> None:

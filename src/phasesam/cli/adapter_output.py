@@ -55,8 +55,19 @@ def run_folder(output: str, asked: Path | None) -> Path:
     return asked or Path(output.removesuffix(".safetensors") + "_run").expanduser()
 
 
-def check_run(output: str, asked: Path | None, *, resume: bool, overwrite: bool) -> None:
+def check_run(output: str, asked: Path | None, *, resume: bool | None, overwrite: bool) -> None:
     """Refuse to lose a training that was interrupted, or to go on where there is nothing.
+
+    Parameters
+    ----------
+    output : str
+        The adapter.
+    asked : Path or None
+        Folder of the training, where the user names one.
+    resume : bool or None
+        Whether it is to go on; None where a command never does.
+    overwrite : bool
+        Whether it may be lost.
 
     Raises
     ------
@@ -79,8 +90,9 @@ def check_run(output: str, asked: Path | None, *, resume: bool, overwrite: bool)
         )
     if has_checkpoint and status.state != "finished" and not (resume or overwrite):
         where = f" after {status.epoch} of {status.epochs} epochs" if status.epochs else ""
+        other = "choose another --run" if resume is None else "--resume goes on with it"
         raise SaveError(
-            f"{run.path} holds a training that was interrupted{where}; --resume goes on with it, "
+            f"{run.path} holds a training that was interrupted{where}; {other}, "
             "--overwrite begins anew"
         )
 

@@ -25,6 +25,7 @@ from phasesam.cli.evaluation_output import (
 )
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
+from phasesam.cli.label_meaning import options_as_learnt
 from phasesam.cli.label_options import LabelOptions
 from phasesam.cli.options import with_options
 from phasesam.cli.progress import step_bar
@@ -45,7 +46,6 @@ HELP = with_examples(
     "phasesam evaluate adapter steel/ --adapter steel_phases --split other_test",
 )
 
-_NO_LABEL = 1 << 30
 _AS_PUBLISHED = "default"
 
 Result = tuple["Report", Mapping[str, Mapping[str, Any]], Mapping[str, Any]]
@@ -136,43 +136,9 @@ def adapter(
 
 
 def _read(test: AdapterData, labels: LabelOptions, card: AdapterCard) -> TrainingData:
-    """Read the data; classes are the adapter's unless the user or the data name them."""
-    from phasesam.training.data_collection import collect
-    from phasesam.training.data_pairs import Choice
     from phasesam.training.dataset import read_training_data
-    from phasesam.training.label_values import check_task
 
-    options = _as_learnt(labels, card)
-    values = card.details.get("class_values")
-    if options["classes"] is None and card.classes and values:
-        choice = Choice(options["labels"], options["experiment"], options["unlabelled"])
-        own = collect(test.data, choice, check_task(card.task)).classes
-        options["classes"] = _values(own, dict(zip(values, card.classes, strict=True)))
-    return read_training_data(test.data, card.task, **options)
-
-
-def _as_learnt(labels: LabelOptions, card: AdapterCard) -> dict[str, Any]:
-    """Read labels as the training did where the user does not say otherwise, and say so."""
-    options, said = labels.data_options(), []
-    unlabelled = card.details.get("unlabelled")
-    if labels.unlabelled is None and isinstance(unlabelled, int):
-        options["unlabelled"] = unlabelled
-        said.append(f"the value {unlabelled} means unlabelled")
-    if labels.components is None and card.details.get("components") is True:
-        options["components"] = True
-        said.append("parts of a label that do not touch are objects each")
-    if said:
-        tell([f"as in the training, {' and '.join(said)}"])
-    return options
-
-
-def _values(own: Mapping[int, str], learnt: Mapping[int, str]) -> dict[int, str]:
-    """Name values as the data do where they mean the classes that were learnt, else as then."""
-    if not set(own.values()) & set(learnt.values()):
-        return dict(learnt)
-    # What the data do not name has a value that no label has.
-    missing = [name for name in learnt.values() if name not in own.values()]
-    return {**own, **{_NO_LABEL + number: name for number, name in enumerate(missing)}}
+    return read_training_data(test.data, card.task, **options_as_learnt(test.data, labels, card))
 
 
 def _phases(job: _Job, compare: CompareOptions) -> Result:

@@ -13,6 +13,7 @@ import typer
 
 from phasesam.cli.adapter_output import (
     adapter_target,
+    check_run,
     deliver_adapter,
     report_adapter,
     run_folder,
@@ -157,6 +158,7 @@ def teach(lesson: Lesson, output: LessonOutput, style: LessonStyle) -> ExitCode:
         raise InvalidSettingError(
             f"{lesson.adapter} has no classes: amounts are for adapters that map phases"
         )
+    check_run(output.output, output.run, resume=None, overwrite=output.overwrite)
     examples = read_examples(lesson, classes)
     get_manager().set_device(style.device)
     settings = TrainingSettings(seed=style.seed, device=style.device, precision=style.precision)

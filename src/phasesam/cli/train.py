@@ -21,6 +21,7 @@ from phasesam.cli.adapter_output import (
 from phasesam.cli.console import Interruption, exits_cleanly, message_console, output_console
 from phasesam.cli.exit_codes import ExitCode
 from phasesam.cli.help_pages import with_examples
+from phasesam.cli.label_meaning import options_as_learnt
 from phasesam.cli.label_options import LabelOptions
 from phasesam.cli.options import with_options
 from phasesam.cli.results import prepare_folder
@@ -28,6 +29,7 @@ from phasesam.cli.train_options import DataChoice, RecipeChoice, TrainModel, Tra
 from phasesam.core.errors import InvalidSettingError
 
 if TYPE_CHECKING:
+    from phasesam.models.adapter_card import AdapterCard
     from phasesam.training.data_checks import DataSummary
     from phasesam.training.dataset import TrainingData
     from phasesam.training.fine_tuning import TrainedAdapter
@@ -72,7 +74,8 @@ def train(
     replaces = output.overwrite or output.resume or output.check_only
     target = adapter_target(output.output, replaces=replaces)
     start = "" if output.start is None else str(get_adapter(output.start).path)
-    base = card_of(start).base if start else model.model
+    card = card_of(start) if start else None
+    base = model.model if card is None else card.base
     if start:
         _refuse_beside_start(recipes, model, base)
     if recipes.save_recipe is not None and is_main_process():
@@ -87,7 +90,7 @@ def train(
         licence=output.licence,
         start=start,
     )
-    data = read_data(choice, labels, recipe, model.seed)
+    data = read_data(choice, labels, recipe, model.seed, card)
     with Interruption(console) as interruption:
         summary = check(data, should_stop=interruption.requested)
         _describe(console, data, summary)
@@ -110,10 +113,16 @@ def train(
     return ExitCode.OK
 
 
+# Settings that an adapter to go on from brings along, besides ``adapter``.
+_OF_START = ("views.window", "auto_window", "stretch", "detail_steps")
+
+
 def _refuse_beside_start(recipes: RecipeChoice, model: TrainModel, base: str) -> None:
     """Refuse options that the adapter to go on from has decided."""
     given = {"--rank": recipes.rank, "--window": recipes.window}
     decided = [name for name, value in given.items() if value is not None]
+    keys = [text.partition("=")[0].strip() for text in recipes.set or ()]
+    decided += [f"--set {key}" for key in keys if key.startswith("adapter.") or key in _OF_START]
     if model.model not in (base, TrainModel().model):
         decided.append("--model")
     if decided:
@@ -139,8 +148,14 @@ def refuse_other_task(recipe: Recipe, task: str) -> None:
         )
 
 
-def read_data(choice: DataChoice, labels: LabelOptions, recipe: Recipe, seed: int) -> TrainingData:
-    """Read labelled images as the options say.
+def read_data(
+    choice: DataChoice,
+    labels: LabelOptions,
+    recipe: Recipe,
+    seed: int,
+    start: AdapterCard | None = None,
+) -> TrainingData:
+    """Read labelled images as the options say, else as the adapter to go on from did.
 
     Raises
     ------
@@ -151,14 +166,18 @@ def read_data(choice: DataChoice, labels: LabelOptions, recipe: Recipe, seed: in
     """
     from phasesam.training.dataset import read_training_data
 
-    task = choice.task or recipe.tasks[0]
+    task = choice.task or (recipe.tasks[0] if start is None else start.task)
     refuse_other_task(recipe, task)
     return read_training_data(
         choice.data,
         task,
         fractions=_fractions(choice.fractions) or recipe.fractions,
         seed=seed,
-        **labels.data_options(),
+        **(
+            labels.data_options()
+            if start is None
+            else options_as_learnt(choice.data, labels, start)
+        ),
     )
 
 

@@ -21,6 +21,7 @@ from phasesam.evaluation.clicks import evaluate_clicks
 from phasesam.evaluation.report import Table
 from phasesam.evaluation.statistics import number
 from phasesam.models.adapter_card import read_card
+from phasesam.training.data_checks import judgeable
 from phasesam.training.dataset import LabelledImage, TrainingData
 from phasesam.training.feature_store import FeatureStore, shared_features
 from phasesam.training.fine_tuning import TrainingSettings, train
@@ -136,8 +137,13 @@ def tune_rates(
     CancelledError
         If somebody asked to stop.
     """
-    if not data.of("val"):
-        raise InvalidSettingError("rates are tuned on validation images; the data have none")
+    if not judgeable(data):
+        got = len(data.of("val"))
+        raise InvalidSettingError(
+            f"rates are tuned on validation images with labels; of {got} none has any"
+            if got
+            else "rates are tuned on validation images; the data have none"
+        )
     if not factors or min(factors) <= 0:
         raise InvalidSettingError(f"factors must be positive numbers, got {list(factors)}")
     watch = watch or Watch()
@@ -278,8 +284,8 @@ def click_variants(
             )  # fmt: skip
             found[name].append(curves)
     watch.step(total, total)
-    specimens = [image.specimen for image in images]
-    return {name: ClickCurves.joined(curves, specimens) for name, curves in found.items()}
+    specimens, names = [i.specimen for i in images], [i.name for i in images]
+    return {name: ClickCurves.joined(curves, specimens, names) for name, curves in found.items()}
 
 
 def trial_table(trials: Sequence[Trial], title: str = "Learning rates") -> Table:

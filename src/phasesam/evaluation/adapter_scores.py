@@ -275,6 +275,7 @@ def _known_specimens(
     """Warn of images that are new, of specimens that are not."""
     specimens: Mapping[str, Sequence[str]] = card.details.get("specimens", {})
     learnt = {name for split in _LEARNT for name in specimens.get(split, ())}
+    learnt |= set(card.details.get("learnt_before", {}).get("specimens", ()))
     # What has no specimen is its own, and may be called like any other file.
     alike = [
         i for i in images if i.specimen != i.name and i.specimen in learnt and i.name not in seen
@@ -352,7 +353,9 @@ def _remembered(data: TrainingData, card: AdapterCard) -> dict[str, str]:
     keys: Mapping[str, str] = card.details.get("picture_keys", {})
     if not keys:
         return {i.name: split_of[i.name] for i in data.images if i.name in split_of}
-    by_picture: dict[str, str] = {}
+    # What an adapter that it went on from has learnt from is no test for it, either.
+    before: Mapping[str, Sequence[str]] = card.details.get("learnt_before", {})
+    by_picture = dict.fromkeys(before.get("pictures", ()), "train")
     for name, key in keys.items():
         # The same picture twice: it was learnt from if one of them was.
         if name in split_of and by_picture.get(key) not in _LEARNT:

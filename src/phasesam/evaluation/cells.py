@@ -158,10 +158,10 @@ def evaluate_cells(
         raise InvalidSettingError(
             f"expected objects of at least {config.min_area} pixels in the images, got none"
         )
-    names = [image.specimen for image in images]
+    specimens, names = [i.specimen for i in images], [i.name for i in images]
     return FourCells(
-        ClickCurves.joined(found["base"], names),
-        ClickCurves.joined(found["adapted"], names),
+        ClickCurves.joined(found["base"], specimens, names),
+        ClickCurves.joined(found["adapted"], specimens, names),
         config,
     )
 

@@ -31,13 +31,15 @@ class ClickCurves:
     object_ids : (n,) int64 array
         Labels of the objects.
     images : (n,) array of str
-        The image each object is in: the unit of intervals.
+        The image each object is in, or its specimen: the unit of intervals.
     thresholds : tuple of float
         IoU values for which numbers of clicks are exact.
     complete : int
         Up to here every object that had an error left was clicked.
     numbers : (n,) int64 array
         Number of the image that each object is in, from 0.
+    names : tuple of str
+        Names of the images by their numbers; empty where they are not known.
     first_masks, last_masks : tuple of MaskCrop
         What was found after one and after `complete` clicks, for pictures; may be empty.
     """
@@ -49,6 +51,7 @@ class ClickCurves:
     thresholds: tuple[float, ...]
     complete: int
     numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    names: tuple[str, ...] = ()
     first_masks: tuple[MaskCrop, ...] = ()
     last_masks: tuple[MaskCrop, ...] = ()
 
@@ -71,8 +74,23 @@ class ClickCurves:
         """Largest number of clicks."""
         return int(self.iou.shape[1])
 
+    def image_of(self, index: int) -> str:
+        """Name of the image that an object is in."""
+        return self.names[self.numbers[index]] if self.names else str(self.images[index])
+
+    @property
+    def units(self) -> str:
+        """How many images there are, and of how many specimens: ``10 images of 1 specimen``."""
+        images = len(np.unique(self.numbers)) if len(self.numbers) else 0
+        specimens = len(np.unique(self.images))
+        text = f"{images} image{'' if images == 1 else 's'}"
+        plural = "" if specimens == 1 else "s"
+        return text if images == specimens else f"{text} of {specimens} specimen{plural}"
+
     @classmethod
-    def joined(cls, curves: Sequence[ClickCurves], images: Sequence[str]) -> ClickCurves:
+    def joined(
+        cls, curves: Sequence[ClickCurves], images: Sequence[str], names: Sequence[str] = ()
+    ) -> ClickCurves:
         """Put the objects of several images together.
 
         Parameters
@@ -81,6 +99,8 @@ class ClickCurves:
             One per image.
         images : sequence of str
             Name of each image, or of its specimen: the unit of intervals.
+        names : sequence of str, optional
+            Name of each image; `images` when left out.
 
         Raises
         ------
@@ -92,16 +112,17 @@ class ClickCurves:
             raise InvalidSettingError(
                 f"expected curves of one rule (clicks, thresholds, complete), got {sorted(rules)}"
             )
-        names = [[name] * len(c) for c, name in zip(curves, images, strict=True)]
+        units = [[name] * len(c) for c, name in zip(curves, images, strict=True)]
         counts = [len(c) for c in curves]
         return cls(
             iou=np.concatenate([c.iou for c in curves]),
             dice=np.concatenate([c.dice for c in curves]),
             object_ids=np.concatenate([c.object_ids for c in curves]),
-            images=np.concatenate([np.array(part, dtype=np.str_) for part in names]),
+            images=np.concatenate([np.array(part, dtype=np.str_) for part in units]),
             thresholds=curves[0].thresholds,
             complete=curves[0].complete,
             numbers=np.repeat(np.arange(len(curves)), counts),
+            names=tuple(names or images),
             first_masks=tuple(mask for c in curves for mask in c.first_masks),
             last_masks=tuple(mask for c in curves for mask in c.last_masks),
         )

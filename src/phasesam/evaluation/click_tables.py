@@ -32,7 +32,7 @@ def cells_table(cells: FourCells, title: str = "Clicks") -> Table:
         title,
         ("model", "1 click", f"{n} clicks"),
         tuple(rows),
-        f"Means over {len(cells.base)} objects in {len(np.unique(cells.base.images))} images. Each "
+        f"Means over {len(cells.base)} objects in {cells.base.units}. Each "
         "click goes to the centre of the largest error; the first one offers three masks, of "
         f"which the model's own favourite counts.{left_out} Compare within a column, not across.",
     )
@@ -96,12 +96,12 @@ def click_columns(cells: FourCells) -> dict[str, list[object]]:
 def curve_columns(curves: Mapping[str, ClickCurves]) -> dict[str, list[object]]:
     """Columns of a CSV file with one row per method, object and click."""
     columns: dict[str, list[object]] = {
-        name: [] for name in ("method", "specimen", "object", "clicks", "iou", "dice")
+        name: [] for name in ("method", "image", "specimen", "object", "clicks", "iou", "dice")
     }
     for method, of in curves.items():
-        for i, (image, label) in enumerate(zip(of.images, of.object_ids, strict=True)):
+        for i, (specimen, label) in enumerate(zip(of.images, of.object_ids, strict=True)):
             for k in range(of.max_clicks):
-                row = (method, str(image), int(label), k + 1)
+                row = (method, of.image_of(i), str(specimen), int(label), k + 1)
                 scores = float(of.iou[i, k]), float(of.dice[i, k])
                 for name, value in zip(columns, (*row, *scores), strict=True):
                     columns[name].append(value)

@@ -157,7 +157,7 @@ def _click_pictures(
             chosen = np.flatnonzero(curves.numbers == index)
             for masks in (curves.first_masks, curves.last_masks):
                 panels.append(MaskSet.from_crops(shape, [masks[i] for i in chosen]))
-        name = str(adapted.images[adapted.numbers == index][0])
+        name = adapted.image_of(int(np.flatnonzero(adapted.numbers == index)[0]))
         heading = f"{kind}: {name} (IoU {number_text(values[index])} after {n} clicks)"
         picture = click_picture(rgb, truth, panels)
         pictures.append(Picture(heading, CLICK_CAPTION.format(n=n), picture))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -46,12 +47,23 @@ __all__ = [
 ]
 
 ADAPTER_NAME = "default"
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
 
 
 def share(base: SamModel) -> SamModel:
     """Copy the structure of a model; all weights are those of the original, not copies."""
-    tensors = [*base.parameters(), *base.buffers()]
-    return copy.deepcopy(base, {id(tensor): tensor for tensor in tensors})
+    memo: dict[int, Any] = {id(t): t for t in (*base.parameters(), *base.buffers())}
+    for module in base.modules():
+        # Who listens to the original for a while does not listen to the copy for ever.
+        for name in _HOOKS:
+            memo[id(getattr(module, name))] = OrderedDict()
+    return copy.deepcopy(base, memo)
 
 
 def attach(base: SamModel, config: AdapterConfig, n_classes: int = 0, seed: int = 0) -> SamModel:

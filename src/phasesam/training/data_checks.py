@@ -11,7 +11,7 @@ from phasesam.core.errors import CancelledError, TrainingDataError
 from phasesam.core.types import ProgressCallback, StopCallback
 from phasesam.training.data_findings import Finding, inspect
 from phasesam.training.data_tables import TEST, TRAIN, VAL
-from phasesam.training.dataset import TrainingData
+from phasesam.training.dataset import LabelledImage, TrainingData
 from phasesam.training.near_duplicates import (
     MOST_IMAGES,
     MOST_PAIRS,
@@ -182,6 +182,12 @@ def require_training_images(data: TrainingData) -> None:
         )
 
 
+def judgeable(data: TrainingData) -> tuple[LabelledImage, ...]:
+    """Find the validation images with something to judge by: an object, or labelled pixels."""
+    least = 0 if data.task == "semantic" else 1
+    return tuple(image for image in data.of(VAL) if (image.label_array() >= least).any())
+
+
 def _duplicates(findings: Sequence[Finding]) -> tuple[NearDuplicate, ...]:
     thumbnails = [f.thumbnail for f in findings if f.thumbnail is not None]
     return compare([f.image for f in findings], thumbnails)
@@ -193,6 +199,11 @@ def _about_splits(data: TrainingData, by_split: Mapping[str, Sequence[Finding]])
             f"there is no validation image beside the {_images(len(by_split[TRAIN]))} to learn "
             "from: the validation looks at training images as they are, and its score says "
             "nothing about other images"
+        )
+    elif not judgeable(data):
+        yield (
+            "the validation images hold nothing to judge by: the validation looks at training "
+            "images instead, and its score says nothing about other images"
         )
     if not [name for name in by_split if name not in (TRAIN, VAL)]:
         yield (

@@ -25,7 +25,7 @@ from phasesam.models.shortage import attempt
 from phasesam.training.acceleration import is_main_process, make_accelerator
 from phasesam.training.checkpoint import TrainingState
 from phasesam.training.class_objective import ClassObjective
-from phasesam.training.data_checks import require_training_images
+from phasesam.training.data_checks import judgeable, require_training_images
 from phasesam.training.feature_store import FeatureStore
 from phasesam.training.going_back import decisive_parts, resumed, training_key
 from phasesam.training.heap import keep_freed_memory
@@ -36,7 +36,7 @@ from phasesam.training.run_folder import Preview, RunFolder, RunStatus, State
 from phasesam.training.run_watch import RunWatch
 from phasesam.training.score_scale import scale_scores
 from phasesam.training.settings import TrainingSettings
-from phasesam.training.starting_point import content_key, going_on, keep_start
+from phasesam.training.starting_point import content_key, going_on, keep_start, learnt_before
 from phasesam.training.trackers import TrackerCallback, check_installed
 from phasesam.training.trainer import Callback, Progress, Trainer, TrainerConfig
 from phasesam.training.visible_objects import ImageObjects, about_unseen, fitted_to_objects
@@ -259,7 +259,7 @@ def _with_usual_threshold(
     def should_stop() -> bool:
         return run.is_cancelled or any(callback.should_stop() for callback in callbacks)
 
-    judged = data.of("val") or data.of("train")
+    judged = judgeable(data) or data.of("train")
     return scale_scores(run.best_file, base, judged, device, should_stop)
 
 
@@ -330,6 +330,7 @@ class _Keeper(Callback):
         self._row: Mapping[str, float] = {}
         self._base_figures: Mapping[str, float] = {}
         self._rows: list[dict[str, float]] = []
+        self._before = learnt_before(settings.start)
 
     def remember(self, state: TrainingState) -> None:
         """Know the epoch whose adapter was kept before an interruption."""
@@ -381,6 +382,7 @@ class _Keeper(Callback):
             "base_metrics": dict(self._base_figures),
             "seed": self._settings.seed,
             "start": content_key(self._settings.start),
+            "learnt_before": self._before,
             "licence": self._settings.licence,
         }
         return AdapterCard(

@@ -6,6 +6,7 @@ automatic differentiation would keep is counted.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,8 +167,10 @@ class _Saved(saved_tensors_hooks):
 
 
 def _free(device: str) -> int:
+    """Bytes that are free for this process, one of several on this machine or not."""
     found = asked_device(device)
     if found.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(found)
+        rank = os.environ.get("LOCAL_RANK")
+        free, _ = torch.cuda.mem_get_info(found if rank is None else int(rank))
         return int(free)
-    return free_memory()
+    return free_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from phasesam.models.adapters import adapter_tensors, attach
 from phasesam.models.conv_lora import ScaleMixture, balance_loss
 from phasesam.models.sam import EncoderOutput
 from phasesam.models.split_encoder import FrozenFeatures, SplitEncoder
+from phasesam.training.data_checks import judgeable
 from phasesam.training.view_plan import Sample, ViewPlan
 
 if TYPE_CHECKING:
@@ -88,14 +90,14 @@ class SamObjective(ABC):
             stretch=recipe.stretch,
         )
 
-    @property
+    @cached_property
     def judged(self) -> Sequence[LabelledImage]:
-        """Validation images; where there are none, some training images, as they are.
+        """Validation images with labels; where there are none, some training images, as they are.
 
         One epoch alone is the best one without them.
         """
         instead = self.data.of("train")[:_JUDGED_INSTEAD] if self.recipe.epochs > 1 else ()
-        return self.data.of("val") or instead
+        return judgeable(self.data) or instead
 
     # What a trainer asks for
 

@@ -59,7 +59,7 @@ def scale_scores(
     base : SamModel
         Its base.
     images : sequence of LabelledImage
-        Images with objects; the first two of them are searched.
+        The first two of them that hold objects are searched.
     device : str
         Where to search.
     should_stop : callable, optional
@@ -82,8 +82,10 @@ def scale_scores(
     if not card.config.iou_head or "best_threshold" in card.details:
         return card
     manager = ModelManager(device=device)
-    found = []
-    for image in images[:_MOST_IMAGES]:
+    found: list[tuple[Candidates, NDArray[np.int32]]] = []
+    for image in images:
+        if len(found) == _MOST_IMAGES:
+            break
         rgb, labels = _part(image, card.window)
         segmenter = Segmenter(
             rgb, card.base, manager=manager, adapter=str(path), exclude_data_bar=False

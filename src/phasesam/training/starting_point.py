@@ -107,6 +107,31 @@ def keep_start(
     return replace(settings, start=str(run.start_file))
 
 
+def learnt_before(start: str) -> dict[str, list[str]]:
+    """Collect what an adapter, and those that it went on from, have learnt from.
+
+    Parameters
+    ----------
+    start : str
+        The adapter; empty for none.
+
+    Returns
+    -------
+    dict
+        "pictures" (see `LabelledImage.picture_key`) and "specimens"; empty where there is no
+        adapter.
+    """
+    if not start:
+        return {}
+    details = read_card(Path(start)).details
+    earlier, keys = details.get("learnt_before", {}), details.get("picture_keys", {})
+    pictures, specimens = set(earlier.get("pictures", ())), set(earlier.get("specimens", ()))
+    for split in ("train", "val"):
+        pictures |= {keys[n] for n in details.get("splits", {}).get(split, ()) if n in keys}
+        specimens |= set(details.get("specimens", {}).get(split, ()))
+    return {"pictures": sorted(pictures), "specimens": sorted(specimens)}
+
+
 def content_key(start: str) -> str:
     """Hash of the adapter to go on from; empty for none. A file can move, or be another one."""
     return content_hash(Path(start)) if start else ""
