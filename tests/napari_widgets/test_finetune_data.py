@@ -128,10 +128,10 @@ def test_a_name_holds_for_the_layer_it_was_typed_for(panel, painted, viewer_mode
 def test_layers_that_number_their_classes_otherwise(panel, painted, viewer_model, settled):
     names = {"index": [1, 3], "class": ["ferrite", "pore"]}
     painted.features = {**names, "class": ["pore", "ferrite"]}
-    other = viewer_model.add_labels(np.asarray(painted.data), name="again", features=names)
+    viewer_model.add_image(np.zeros((18, 20)), name="far", scale=(0.5, 0.5), units=("um", "um"))
+    taller = np.pad(np.asarray(painted.data), ((0, 2), (0, 0)))
+    viewer_model.add_labels(taller, name="again", features=names, scale=(0.5, 0.5))
     panel.use_task("semantic")
-    settled()
-    panel.pairs.tick(other)
     settled()
     data = panel.request().read()
     assert data.classes == ("ferrite", "pore")
