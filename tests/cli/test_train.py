@@ -252,3 +252,9 @@ def test_labels_mean_what_they_meant_to_the_adapter_to_go_on_from(folder, tmp_pa
     assert "the value 9 means unlabelled" in " ".join(result.stderr.split())
     assert "steel" in result.stderr
     assert "crack" in result.stderr
+    # Other names are other classes.
+    (plain / "classes.csv").write_text("value,name\n0,matrix\n1,graphite\n2,oxide\n")
+    rest = ("--device", "cpu", "--epochs", "1", "--set", "views_per_epoch=1", "--set", "pool=1")
+    result = invoke(plain, "-o", "b", "--start", start, *rest)
+    assert result.exit_code == 2, result.output
+    assert "got semantic (matrix, graphite, oxide)" in " ".join(result.stderr.split())

@@ -224,6 +224,12 @@ def test_what_was_learnt_before_going_on_is_no_test():
     assert [i.name for i in choose_images(first, known)[0]] == ["c"]
     both = replace(first, images=(*first.images, *then.images))
     assert [i.name for i in baseline_data(both, known).of("train")] == ["a", "b", "x"]
+    # What both have learnt from is divided as this one did.
+    again = {"pictures": [image.picture_key for image in then.images], "specimens": []}
+    heir = replace(known, details={**known.details, "learnt_before": again})
+    divided = baseline_data(then, heir)
+    assert [i.name for i in divided.of("val")] == ["y"]
+    assert [i.name for i in divided.of("train")] == ["x", "z"]
     new = shades("mn", first=9)
     new = replace(new, images=tuple(replace(i, specimen="rod") for i in new.images))
     _, (warning,) = choose_images(new, known)

@@ -309,37 +309,6 @@ def test_of_several_the_one_undone_is_left_out(dock, panel, until, learners):
     assert panel.learning.learnt.count == 2
 
 
-def test_of_several_learnt_together_the_one_undone_is_taken_back(dock, panel, until, learners):
-    LearnerStandIn.gate.clear()
-    add(dock, until, CENTRES[0], wait=False)
-    until(lambda: learners and learners[0].asked)
-    add(dock, until, *CENTRES[1:3], wait=False)
-    LearnerStandIn.gate.set()
-    until(lambda: not panel.learning.busy)
-    together = panel.learning.learnt
-    assert learners[0].asked == [[1], [2, 3]]
-    LearnerStandIn.gate.clear()
-    dock.maker.undo()
-    # At once what was learnt before them holds; the one that stays is learnt anew.
-    assert panel.learning.learnt.sources == {(1, 1)}
-    until(lambda: learners[0].asked[2:] == [[2]])
-    # Brought back while that is under way, both are known again.
-    dock.maker.redo()
-    assert panel.learning.learnt is together
-    LearnerStandIn.gate.set()
-    until(lambda: not panel.learning.busy)
-    assert panel.learning.learnt is together
-    assert len(learners[0].asked) == 3
-    dock.maker.undo()
-    until(lambda: not panel.learning.busy)
-    assert learners[0].asked[3:] == [[2]]
-    assert panel.learning.learnt.count == 2
-    dock.maker.redo()
-    until(lambda: not panel.learning.busy)
-    assert learners[0].asked[4:] == [[3]]
-    assert panel.learning.learnt.count == 3
-
-
 def test_off_and_on_again(dock, panel, until, learners):
     add(dock, until, CENTRES[0])
     panel.switch.setChecked(False)

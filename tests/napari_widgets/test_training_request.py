@@ -286,6 +286,8 @@ def test_layers_of_one_stack_are_united_plane_by_plane():
     assert [np.unique(image.label_array()).tolist() for image in data.images] == [
         [0, 4, 8], [0, 4],
     ]  # fmt: skip
+    upper[1, 15, 15] = 9
+    assert data.images[0].label_array()[15, 15] == 9, "read when it is asked for"
     odd = pair(image=stack, labels=np.zeros((3, 9, 9), np.int32), planes=((1,),))
     with pytest.raises(TrainingDataError, match=r"labels of one size, got \(20, 30\) and \(9, 9\)"):
-        DataRequest("promptable", "SEM", DataOptions(), (pairs[0], odd)).read()
+        DataRequest("promptable", "SEM", DataOptions(), (pairs[0], odd)).read(frozen=True)

@@ -275,8 +275,16 @@ def test_names_of_results_are_names_of_labels(tmp_path):
         tifffile.imwrite(tmp_path / "labels" / "cube" / f"s{number}_labels.tif", plane)
     write(tmp_path / "labels" / "cube" / "s0_overlay.png")
     found = pairs_in_folder(tmp_path, NOTHING)
-    assert names(found) == ["a", "cube[0]", "cube[1]"]
+    assert names(found) == ["a.ome", "cube[0]", "cube[1]"]
     assert not found.warnings
     tifffile.imwrite(tmp_path / "images" / "a_labels.tif", plane)
     (pair,) = pair_of_files(tmp_path / "images" / "a.ome.tif", NOTHING).pairs
-    assert (pair.name, pair.labels.name) == ("a", "a_labels.tif")
+    assert (pair.name, pair.labels.name) == ("a.ome", "a_labels.tif")
+    # Labels that are called like all of it go first.
+    for folder in ("images", "labels"):
+        tifffile.imwrite(tmp_path / folder / "a.ome_labels.tif", plane)
+    (tmp_path / "images" / "a_labels.tif").unlink()
+    (pair,) = pair_of_files(tmp_path / "images" / "a.ome.tif", NOTHING).pairs
+    assert pair.labels.name == "a.ome_labels.tif"
+    (tmp_path / "images" / "a.ome_labels.tif").unlink()
+    assert pairs_in_folder(tmp_path, NOTHING).pairs[0].labels.name == "a.ome_labels.tif"

@@ -95,14 +95,23 @@ def test_a_result_may_be_the_start_of_the_next_training_in_its_folder(
     again = settings(brief, str(run.best_file))
 
     class Stop(Callback):
+        def __init__(self, after: str) -> None:
+            self.after, self.seen = after, ""
+
+        def on_step(self, progress: Progress, loss: float) -> None:
+            self.seen = self.seen or "step"
+
         def on_epoch(self, progress: Progress, row: Any, preview: Any) -> None:
-            self.seen = progress.epoch
+            self.seen = "epoch"
 
         def should_stop(self) -> bool:
-            return hasattr(self, "seen")
+            return self.seen == self.after
 
     with pytest.raises(CancelledError):
-        train(data, run.path, again, callbacks=[Stop()])
+        train(data, run.path, again, callbacks=[Stop("step")])
+    assert run.best_file.read_bytes() == first.read_bytes(), "till there is a better one"
+    with pytest.raises(CancelledError):
+        train(data, run.path, again, resume=True, callbacks=[Stop("epoch")])
     assert run.start_file.read_bytes() == first.read_bytes()
     assert content_key(str(run.best_file)) != content_key(str(first))
     # The start is still what it was, whichever of the two names it is called by.

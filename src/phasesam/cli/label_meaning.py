@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 _NO_LABEL = 1 << 30
 
 
-def options_as_learnt(place: Path, labels: LabelOptions, card: AdapterCard) -> dict[str, Any]:
+def options_as_learnt(
+    place: Path, labels: LabelOptions, card: AdapterCard, *, to_learn: bool = False
+) -> dict[str, Any]:
     """Read labels as the training of an adapter did where the user does not say otherwise.
 
     Parameters
@@ -26,6 +28,9 @@ def options_as_learnt(place: Path, labels: LabelOptions, card: AdapterCard) -> d
         What the user says.
     card : AdapterCard
         Of the adapter.
+    to_learn : bool
+        Whether it is to learn from them: then classes that the data name are those that are learnt,
+        else those of other names may be left out.
 
     Returns
     -------
@@ -43,7 +48,10 @@ def options_as_learnt(place: Path, labels: LabelOptions, card: AdapterCard) -> d
         choice = Choice(options["labels"], options["experiment"], options["unlabelled"])
         own = collect(place, choice, check_task(card.task)).classes
         learnt = dict(zip(values, card.classes, strict=True))
-        options["classes"] = values_of_classes(own, learnt)
+        if not to_learn:
+            options["classes"] = values_of_classes(own, learnt)
+        elif not own:
+            options["classes"] = learnt
     return options
 
 

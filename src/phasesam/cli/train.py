@@ -176,7 +176,7 @@ def read_data(
         **(
             labels.data_options()
             if start is None
-            else options_as_learnt(choice.data, labels, start)
+            else options_as_learnt(choice.data, labels, start, to_learn=True)
         ),
     )
 

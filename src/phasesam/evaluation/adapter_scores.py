@@ -353,13 +353,16 @@ def _remembered(data: TrainingData, card: AdapterCard) -> dict[str, str]:
     keys: Mapping[str, str] = card.details.get("picture_keys", {})
     if not keys:
         return {i.name: split_of[i.name] for i in data.images if i.name in split_of}
-    # What an adapter that it went on from has learnt from is no test for it, either.
-    before: Mapping[str, Sequence[str]] = card.details.get("learnt_before", {})
-    by_picture = dict.fromkeys(before.get("pictures", ()), "train")
+    by_picture: dict[str, str] = {}
     for name, key in keys.items():
         # The same picture twice: it was learnt from if one of them was.
         if name in split_of and by_picture.get(key) not in _LEARNT:
             by_picture[key] = split_of[name]
+    # What an adapter that it went on from has learnt from is no test for it, either.
+    before: Mapping[str, Sequence[str]] = card.details.get("learnt_before", {})
+    for key in before.get("pictures", ()):
+        if by_picture.get(key) not in _LEARNT:
+            by_picture[key] = "train"
     found = {}
     for image in data.images:
         for key in (image.picture_key, image.whole_picture_key):

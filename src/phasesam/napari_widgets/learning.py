@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from phasesam.napari_widgets.dock import Dock
     from phasesam.napari_widgets.segmenters import LazySegmenter
     from phasesam.session import ObjectRecord, SegmentationSession
-    from phasesam.training.annotation_history import LearningHistory, LearntState
+    from phasesam.training.annotation_history import LearntState
     from phasesam.training.annotation_learner import AnnotationLearner
 
 _LEARNER = "phasesam.training.annotation_learner"
@@ -66,8 +66,8 @@ class AnnotationLearning(QObject):
     """Keeps what was learnt in step with the objects that there are.
 
     An object that is taken out again (by undo, or deleted) takes the update with it that was
-    made for it last, and others that were learnt together with it are learnt again; brought back,
-    it brings the update back. All methods are for the GUI thread.
+    made for it last; brought back, it brings the update back. All methods are for the GUI
+    thread.
 
     Parameters
     ----------
@@ -88,7 +88,6 @@ class AnnotationLearning(QObject):
         self._update: _Update | None = None
         self._waiting: list[Lesson] = []
         self._withdrawn: list[Lesson] = []
-        self._lessons: WeakKeyDictionary[LearntState, list[Lesson]] = WeakKeyDictionary()
         self._numbers: WeakKeyDictionary[SegmentationSession, int] = WeakKeyDictionary()
         self._sessions: WeakValueDictionary[int, SegmentationSession] = WeakValueDictionary()
         self._count = itertools.count(1)
@@ -274,7 +273,6 @@ class AnnotationLearning(QObject):
             self._waiting = [x for x in update.lessons if x not in gone] + self._waiting
         elif state is not None:
             learner.history.accept(state)
-            self._lessons[state] = update.lessons
             self.trouble = ""
         else:
             self.trouble = "the last object is too small to learn from, or fills the picture"
@@ -319,31 +317,19 @@ class AnnotationLearning(QObject):
         self._withdrawn = [*self._withdrawn, *gone][-_KEPT_WITHDRAWN:]
         return gone
 
-    def _go_back_and_forth(self, history: LearningHistory) -> None:
-        """Hold the last update whose own objects are all there."""
-        while (state := history.present) is not None:
-            if all(map(self._is_there, state.sources)) or not history.undo():
-                break
-            together = self._lessons.get(state, [])
-            if any(self._is_there(lesson.source) for lesson in together):
-                gone = self._withdraw(together)
-                self._waiting = [x for x in together if x not in gone] + self._waiting
-        # The furthest one to go forth to: what came before it was learnt from objects that may
-        # have gone since, as long as it held.
-        undone = history.undone
-        there = [all(map(self._is_there, state.sources)) for state in undone]
-        forth = undone[: max((i for i, holds in enumerate(there, 1) if holds), default=0)]
-        known = {source for state in forth for source in state.sources}
-        for _ in forth:
-            history.redo()
-        under_way = [] if self._update is None else self._update.lessons
-        for lessons in (self._waiting, self._withdrawn, under_way):
-            lessons[:] = [lesson for lesson in lessons if lesson.source not in known]
-
     def _follow(self) -> None:
         """Take updates back whose objects are gone; bring them back with their objects."""
-        if self.learner is not None:
-            self._go_back_and_forth(self.learner.history)
+        learner = self.learner
+        history = None if learner is None else learner.history
+        while history is not None and history.present is not None:
+            if any(self._is_there(s) for s in history.present.sources) or not history.undo():
+                break
+        if history is not None:
+            # The furthest one whose own objects are there: what came before it was learnt from
+            # objects that may have gone since, as long as it held.
+            there = [all(map(self._is_there, state.sources)) for state in history.undone]
+            for _ in range(max((i for i, holds in enumerate(there, 1) if holds), default=0)):
+                history.redo()
         gone = self._withdraw(self._waiting)
         back = [lesson for lesson in self._withdrawn if self._is_there(lesson.source)]
         self._withdrawn = [lesson for lesson in self._withdrawn if lesson not in back]

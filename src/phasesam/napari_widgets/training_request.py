@@ -92,33 +92,45 @@ def _as_classes(
     return np.array([table[int(value)] for value in known], np.int32)[index]
 
 
-def united(upper: Any, lower: Any, name: str, are_objects: bool) -> NDArray[np.int64]:
-    """Unite the labels that two layers give one picture.
+@dataclass(frozen=True, eq=False)
+class UnitedLabels:
+    """The labels that two layers give one picture, united when they are read.
 
-    Parameters
+    Attributes
     ----------
     upper, lower : (h, w) integer array
-        Where both have a value above 0, that of ``upper`` counts; where none has one, 0 goes
-        before -1.
+        Possibly lazy. Where both have a value above 0, that of ``upper`` counts; where none has
+        one, 0 goes before -1.
     name : str
         Of the picture, for messages.
     are_objects : bool
         Objects of the lower layer get numbers of their own.
-
-    Raises
-    ------
-    TrainingDataError
-        If they are no labels, or of different sizes.
     """
-    first, second = (label_integers(labels, name).astype(np.int64) for labels in (upper, lower))
-    if first.shape != second.shape:
-        raise TrainingDataError(
-            f"{name}: expected labels of one size, got {first.shape} and {second.shape}"
-        )
-    if are_objects:
-        second = np.where(second > 0, second + max(0, int(first.max())), second)
-    below = np.where(second > 0, second, np.maximum(first, second))
-    return np.where(first > 0, first, below)
+
+    upper: Any
+    lower: Any
+    name: str
+    are_objects: bool
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read and unite.
+
+        Raises
+        ------
+        TrainingDataError
+            If they are no labels, or of different sizes.
+        """
+        both = (np.asarray(labels) for labels in (self.upper, self.lower))
+        first, second = (label_integers(one, self.name).astype(np.int64) for one in both)
+        if first.shape != second.shape:
+            raise TrainingDataError(
+                f"{self.name}: expected labels of one size, got {first.shape} and {second.shape}"
+            )
+        if self.are_objects:
+            second = np.where(second > 0, second + max(0, int(first.max())), second)
+        below = np.where(second > 0, second, np.maximum(first, second))
+        united = np.where(first > 0, first, below)
+        return united if dtype is None else united.astype(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +190,8 @@ class DataRequest:
                 if should_stop is not None and should_stop():
                     raise CancelledError("reading the labels was stopped")
                 if name in images:
-                    labels = united(images[name][2], labels, name, self.task != "semantic")
+                    both = UnitedLabels(images[name][2], labels, name, self.task != "semantic")
+                    labels = np.asarray(both) if frozen else both
                 images[name] = (name, image, labels, *rest)
         data = from_arrays(tuple(images.values()), self.task, self.options)
         return replace(data, warnings=(*self.warnings, *data.warnings))

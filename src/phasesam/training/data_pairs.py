@@ -138,7 +138,7 @@ def pairs_in_table(path: Path, choice: Choice) -> Collection:
             continue
         image = path_in(path.parent, row["image"], path.name)
         label = path_in(path.parent, row["label"], path.name)
-        name = row.get("name") or stem_of(image)
+        name = row.get("name") or image.stem
         split = split_name(row.get("split", ""))
         shown = _normalisation(row.get("normalisation", ""), path.name)
         found.append(FilePair(name, image, label, row.get("specimen", ""), split, shown))
@@ -185,13 +185,13 @@ def pair_of_files(image: Path, choice: Choice) -> Collection:
 def _labels_beside(image: Path) -> list[Path]:
     """Find images beside one whose names are its own and a suffix, if need be in capitals."""
     others = [p for p in image.parent.iterdir() if p.is_file() and p != image]
-    stem = stem_of(image)
-    names = {stem + suffix for suffix in LABEL_SUFFIXES}
-    found = [p for p in others if stem_of(p) in names and image_format(p) is not None]
-    small = {name.lower() for name in names}
+    # What we write ourselves for NAME.ome.tif is NAME_labels.tif.
+    names = {stem + suffix for stem in (image.stem, stem_of(image)) for suffix in LABEL_SUFFIXES}
+    found = [p for p in others if p.stem in names and image_format(p) is not None]
+    small, stem = {name.lower() for name in names}, image.stem.lower()
     # Where another image differs in capitals only, the labels may be its own.
-    if not found and all(stem_of(p).lower() != stem.lower() for p in others):
-        found = [p for p in others if stem_of(p).lower() in small and image_format(p) is not None]
+    if not found and all(p.stem.lower() != stem for p in others):
+        found = [p for p in others if p.stem.lower() in small and image_format(p) is not None]
     return sorted(found)
 
 
@@ -228,7 +228,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     """Files of a folder by their names without ending."""
     found: dict[str, Path] = {}
     for path in _image_files(folder):
-        stem = stem_of(path)
+        stem = path.stem if path.is_file() else path.name
         if stem in found:
             raise TrainingDataError(
                 f"{folder}: expected one file per name, got {found[stem].name} and {path.name}"
@@ -258,7 +258,9 @@ def _matched(
     if len(small) < len(labels) or len({name.lower() for name in images}) < len(images):
         small = {}  # Capitals tell files apart here.
     for stem, image in images.items():
-        names = [stem, *(stem + suffix for suffix in LABEL_SUFFIXES)]
+        # What we write ourselves for NAME.ome.tif is NAME_labels.tif.
+        stems = dict.fromkeys((stem, stem_of(image)))
+        names = [name for own in stems for name in (own, *(own + end for end in LABEL_SUFFIXES))]
         label = next((name for name in names if name in labels), None)
         if label is None:
             label = next((small[n.lower()] for n in names if n.lower() in small), None)
@@ -284,7 +286,7 @@ def _matched(
 
 
 def _file_pair(image: Path, label: Path) -> FilePair:
-    return FilePair(stem_of(image), image, label)
+    return FilePair(image.stem if image.is_file() else image.name, image, label)
 
 
 def _split_by_table(

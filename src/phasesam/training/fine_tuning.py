@@ -189,6 +189,7 @@ def _train(
     check_installed(settings.trackers)
     torch.manual_seed(settings.seed)
     accelerator = make_accelerator(settings, run)
+    given = settings.start
     settings = keep_start(settings, run, resume, accelerator)
     base = build_model(settings.base)
     identity = weights_hash(base)
@@ -214,8 +215,7 @@ def _train(
     keeper = _Keeper(objective, data, settings, identity, run)
     trainer = Trainer(objective, config, accelerator, [keeper, *callbacks])
     if accelerator.is_main_process and not resume:
-        run.checkpoint_file.unlink(missing_ok=True)
-        run.best_file.unlink(missing_ok=True)
+        _clear(run, given)
     accelerator.wait_for_everyone()
     if resume and resumed(trainer, run, decisive):
         keeper.remember(trainer.state)
@@ -236,6 +236,16 @@ def _train(
     if data.task == "instance" and accelerator.is_main_process:
         card = _with_usual_threshold(run, base, data, str(accelerator.device), callbacks)
     return TrainedAdapter(run.best_file, card, trainer.state.rows)
+
+
+def _clear(run: RunFolder, start: str) -> None:
+    """Remove what an earlier training left; what the new one begins with stays till it is better.
+
+    Who resumes names it as before.
+    """
+    run.checkpoint_file.unlink(missing_ok=True)
+    if not start or run.best_file.resolve() != Path(start).resolve():
+        run.best_file.unlink(missing_ok=True)
 
 
 def _own_store(run: RunFolder, process: int) -> FeatureStore:
