@@ -17,6 +17,7 @@ pytestmark = pytest.mark.gui
 
 SIDE = 96
 LONGEST_FREEZE = 0.2
+ADDING_A_LAYER = 0.5
 _SLOW_MS = 300_000
 
 
@@ -115,13 +116,17 @@ def test_draw_train_cancel_resume_finish_use(make_napari_viewer, qtbot, until, d
         draw_labels(viewer, qtbot, drag)
         freezes = train_and_use(viewer, qtbot, until, name)
         freezes |= find_masks(viewer, qtbot, until, name)
+        # The first search ends with a new layer, which is napari's own time.
+        adding = freezes["finding"]
         print({what: f"{1000 * seconds:.0f} ms" for what, seconds in freezes.items()})  # noqa: T201
-        if max(freezes.values()) < LONGEST_FREEZE:
+        del freezes["finding"]
+        if max(freezes.values()) < LONGEST_FREEZE and adding < ADDING_A_LAYER:
             break
         # Other programs may hold up everything for a moment, and so does Python itself when it
         # looks for garbage among all objects of torch and napari (0.3 s, seldom). Twice in a
         # row it is us.
     assert max(freezes.values()) < LONGEST_FREEZE, freezes
+    assert adding < ADDING_A_LAYER
 
 
 def train_and_use(viewer, qtbot, until, name):
