@@ -56,6 +56,7 @@ _SCOPES = (
 )
 _ORIENTATIONS = ((1, "1: as it is"), (2, "2: turned too"), (4, "4: mirrored too"))
 _OTHER_PHASES = "The map of this image shows other phases: {}. Segment makes one with these."
+_OTHER_DATA = "{} holds other data now: map its phases again."
 _ADAPTER_TIP = "Whose phases are mapped; Segment chooses this model for the other docks, too."
 _SHARE_TIP = (
     "Share of the mapped area, without the data bar. The interval (95 %) tells how far another\n"
@@ -242,7 +243,7 @@ class PhasesDock(Dock):
             self._maps = None
             self.cancel()
         elif is_mapped and not self.running:
-            self.show_result(f"{image.name} holds other data now: map its phases again.")
+            self.show_result(_OTHER_DATA.format(image.name))
         self.ask_to_count()
 
     # ------------------------------------------------------------------ mapping
@@ -278,12 +279,17 @@ class PhasesDock(Dock):
             maps.end()
             self._show_buttons()
 
+        def cancelled() -> None:
+            ended()
+            if self._maps is not maps:
+                self.show_result(_OTHER_DATA.format(image.name))
+
         self.start(
             mapping_job(run, self._relay.send),
             title="Mapping phases",
             on_done=done,
             on_failed=lambda _failure: ended(),
-            on_cancelled=ended,
+            on_cancelled=cancelled,
             layer=image,
         )
         self._show_buttons()

@@ -36,5 +36,5 @@ class Subscriptions:
             undo = self._undo.pop()
             try:
                 undo()
-            except (RuntimeError, ValueError, TypeError, OSError):
+            except (RuntimeError, ValueError, TypeError):
                 continue  # the other side is gone already

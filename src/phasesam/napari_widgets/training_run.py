@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phasesam.core.errors import CancelledError, CheckpointError, PhaseSAMError, SaveError
-from phasesam.formats.atomic import atomic_file
+from phasesam.core.errors import CancelledError, PhaseSAMError, SaveError
 from phasesam.models.download import cache_folder
 from phasesam.models.registry import list_models
 from phasesam.training.process import Job, TrainingProcess
@@ -76,7 +75,8 @@ def write_training(
         # Not ours to remove: another window may have begun there in the same second.
         raise SaveError(f"could not make {run.path}: {error.strerror}") from error
     try:
-        settings = _with_own_start(run, settings)
+        if settings.start:
+            settings = replace(settings, start=run.keep_start(settings.start))
         data, options = request.leave_in(run.path, progress, should_stop)
         job = Job(data, request.task, settings.to_dict(), options)
         TrainingRun(run).prepare(job)
@@ -85,19 +85,6 @@ def write_training(
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)
         raise
-
-
-def _with_own_start(run: RunFolder, settings: TrainingSettings) -> TrainingSettings:
-    """Keep the adapter to go on from with the training: that in the store may be another soon."""
-    if not settings.start:
-        return settings
-    try:
-        content = Path(settings.start).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{settings.start} cannot be read: {error.strerror}") from error
-    with atomic_file(run.start_file) as file:
-        file.write(content)
-    return replace(settings, start=str(run.start_file))
 
 
 class TrainingRun:

@@ -184,8 +184,13 @@ def require_training_images(data: TrainingData) -> None:
 
 def judgeable(data: TrainingData) -> tuple[LabelledImage, ...]:
     """Find the validation images with something to judge by: an object, or labelled pixels."""
-    least = 0 if data.task == "semantic" else 1
+    least = _least(data)
     return tuple(image for image in data.of(VAL) if (image.label_array() >= least).any())
+
+
+def _least(data: TrainingData) -> int:
+    """Lowest label that can be judged: a class, or the first object."""
+    return 0 if data.task == "semantic" else 1
 
 
 def _duplicates(findings: Sequence[Finding]) -> tuple[NearDuplicate, ...]:
@@ -200,7 +205,7 @@ def _about_splits(data: TrainingData, by_split: Mapping[str, Sequence[Finding]])
             "from: the validation looks at training images as they are, and its score says "
             "nothing about other images"
         )
-    elif not judgeable(data):
+    elif not any(value >= _least(data) for f in by_split[VAL] for value in f.counts):
         yield (
             "the validation images hold nothing to judge by: the validation looks at training "
             "images instead, and its score says nothing about other images"

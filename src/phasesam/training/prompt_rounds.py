@@ -104,7 +104,7 @@ def choose_objects(
     step = _FRAME // _FINE_SIZE
     sparse = tensor[step // 2 :: step, step // 2 :: step]
     fine = torch.stack([sparse == int(i) for i in chosen])[seen]
-    return Targets(masks[seen], weight, background_of(labels), fine, sparse >= 0)
+    return Targets(masks[seen], weight, _background(tensor), fine, sparse >= 0)
 
 
 def background_of(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -120,8 +120,11 @@ def background_of(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
     (256, 256) bool array
         On the grid of the decoder.
     """
-    covered = pooled_mask(torch.from_numpy(_framed(labels)) == 0, _MASK_SIZE)
-    background: NDArray[np.bool_] = (covered > 0.99).numpy()
+    return _background(torch.from_numpy(_framed(labels)))
+
+
+def _background(frame: Tensor) -> NDArray[np.bool_]:
+    background: NDArray[np.bool_] = (pooled_mask(frame == 0, _MASK_SIZE) > 0.99).numpy()
     return background
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from phasesam.core.errors import FileFormatError, SaveError
+from phasesam.core.errors import CheckpointError, FileFormatError, SaveError
 from phasesam.formats.atomic import atomic_file
 
 State = Literal["preparing", "training", "paused", "finishing", "cancelled", "finished", "failed"]
@@ -211,6 +211,34 @@ class RunFolder:
             file.touch()
         except OSError as error:
             raise SaveError(f"could not write {file}: {error.strerror}") from error
+
+    def keep_start(self, adapter: str | os.PathLike[str]) -> str:
+        """Copy the adapter to go on from into the folder: its own place may hold another soon.
+
+        Parameters
+        ----------
+        adapter : path-like
+            Its file.
+
+        Returns
+        -------
+        str
+            Path of the copy.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be read.
+        SaveError
+            If it cannot be written.
+        """
+        try:
+            content = Path(adapter).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{adapter} cannot be read: {error.strerror}") from error
+        with atomic_file(self.start_file) as file:
+            file.write(content)
+        return str(self.start_file)
 
     # Written by the process that trains
 

@@ -87,11 +87,13 @@ def scale_scores(
         if len(found) == _MOST_IMAGES:
             break
         rgb, labels = _part(image, card.window)
+        # Without objects every threshold is as good as another.
+        if not (labels > 0).any():
+            continue
         segmenter = Segmenter(
             rgb, card.base, manager=manager, adapter=str(path), exclude_data_bar=False
         )
-        # Without objects every threshold is as good as another.
-        if is_constant(segmenter.rgb) or not (labels > 0).any():
+        if is_constant(segmenter.rgb):
             continue
         settings = _search_settings(max(segmenter.shape))
         candidates = segmenter.automatic(settings, should_stop=should_stop)

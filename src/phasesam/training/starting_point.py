@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phasesam.core.errors import CheckpointError, TrainingDataError
-from phasesam.formats.atomic import atomic_file
 from phasesam.models.adapter_card import read_card
 from phasesam.models.adapter_store import content_hash
 
@@ -101,8 +100,7 @@ def keep_start(
         return settings
     if accelerator.is_main_process and not (resume and run.start_file.exists()):
         read_card(run.best_file)
-        with atomic_file(run.start_file) as file:
-            file.write(run.best_file.read_bytes())
+        run.keep_start(run.best_file)
     accelerator.wait_for_everyone()
     return replace(settings, start=str(run.start_file))
 
